@@ -1,0 +1,74 @@
+"""One history out of the attempts of a run.
+
+When a run resumes, veRL validates again at the checkpoint's step S and logs the validation metrics alone, then trains
+on from S+1. So an earlier attempt's steps after S were thrown away by the restore, and at S itself the two attempts
+complete each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+Row = tuple[int, Mapping[str, float]]
+Curve = list[tuple[int, float]]
+
+# Only a trained step has it; a row without it holds nothing but a validation.
+TRAINED = "training/global_step"
+
+
+@dataclass(frozen=True)
+class History:
+    """The metrics of a run by step, as its final weights saw them."""
+
+    rows: Mapping[int, Mapping[str, float]]
+    """{step: {metric: value}}, steps ascending, each once."""
+    redone: int = 0
+    """How many trained steps of earlier attempts a restore threw away."""
+
+    def trained_steps(self) -> list[int]:
+        """Return the steps that trained, ascending."""
+        return [step for step, row in self.rows.items() if TRAINED in row]
+
+    def last_step(self) -> int:
+        """Return the last trained step, 0 if there is none."""
+        return max(self.trained_steps(), default=0)
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """Return the trained steps that no attempt recorded, as (first, last) ranges between step 1 and the last."""
+        gaps, expected = [], 1
+        for step in self.trained_steps():
+            if step > expected:
+                gaps.append((expected, step - 1))
+            expected = step + 1
+        return gaps
+
+    def metrics(self) -> set[str]:
+        """Return the names of all metrics that occur."""
+        return {metric for row in self.rows.values() for metric in row}
+
+    def curve(self, metric: str) -> Curve:
+        """Return [(step, value)] of `metric`, steps ascending; steps where it is missing or not finite are left out."""
+        return [(step, row[metric]) for step, row in self.rows.items() if math.isfinite(row.get(metric, math.nan))]
+
+
+def join(attempts: Iterable[Sequence[Row]]) -> History:
+    """Return the one history of `attempts`, each a sequence of (step, metrics), oldest attempt first.
+
+    A later attempt wins from its first trained step on: what earlier ones recorded from there is dropped, and its
+    trained steps counted as redone. Rows that stand at one step after that complete each other metric by metric, the
+    later one winning. An attempt that only validated drops nothing.
+    """
+    joined: dict[int, dict[str, float]] = {}
+    redone = 0
+    for rows in attempts:
+        first_trained = min((step for step, row in rows if TRAINED in row), default=None)
+        if first_trained is not None:
+            dropped = [step for step in joined if step >= first_trained]
+            redone += sum(TRAINED in joined[step] for step in dropped)
+            for step in dropped:
+                del joined[step]
+        for step, row in rows:
+            joined.setdefault(step, {}).update(row)
+    return History({step: joined[step] for step in sorted(joined)}, redone)

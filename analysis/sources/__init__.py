@@ -1,0 +1,1 @@
+"""Where records come from. Every source returns the same `analysis.records.RunRecord`s."""

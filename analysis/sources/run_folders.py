@@ -1,0 +1,130 @@
+"""Runs from their folders: runs/<name>-<id>/ as `experiments.rundir` lays them out."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.history import Row, join
+from analysis.records import RunRecord, flatten
+from experiments.errors import UserError
+from experiments.rundir import RunDir, find_runs, read_jsonl
+
+# A config without these is not one that trained with veRL.
+EXPECTED_KEYS = ("algorithm.adv_estimator", "trainer.total_training_steps")
+START_ONE = "start one with: python -m experiments.run"
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """The runs under `folder`; with `wanted`, only those (each a path, or the beginning of a name or an id)."""
+
+    folder: Path
+    wanted: Sequence[str] = ()
+
+    def read(self) -> tuple[list[RunRecord], list[str]]:
+        """Return (the runs by name, one warning for each thing that could not be read as it should).
+
+        Raises UserError if there is no run at all, or none that an element of `wanted` names.
+        """
+        warnings: list[str] = []
+        if self.wanted:
+            chosen = {run.path.resolve(): run for run in map(self._find, self.wanted)}
+            runs = list(chosen.values())
+            twice = [name for name, count in Counter(path.name for path in chosen).items() if count > 1]
+            if twice:
+                raise UserError(f"every RUN must have a name of its own, but there are several {twice[0]}; name one")
+        else:
+            runs = find_runs(self.folder)
+            warnings += [f"{path}: left out, it is not a run's folder (no config.yaml)" for path in self._foreign()]
+            if not runs:
+                raise UserError(self._nothing_found(len(warnings)))
+        records = []
+        for run in runs:
+            try:
+                record, damage = read_run(run)
+            except (UserError, OSError, UnicodeDecodeError) as error:
+                warnings.append(f"{run.path}: left out, {' '.join(str(error).split())}")
+                continue
+            records.append(record)
+            warnings += damage
+        if not records:
+            raise UserError(f"the runs under {self.folder} must be readable, but none is; {START_ONE}", *warnings)
+        return records, warnings
+
+    def _foreign(self) -> list[Path]:
+        """Return the visible folders under `folder` that are not runs."""
+        if not self.folder.is_dir():
+            return []
+        entries = sorted(entry for entry in self.folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+        return [entry for entry in entries if not (entry / "config.yaml").is_file()]
+
+    def _nothing_found(self, foreign: int) -> str:
+        looked = f"no runs found: looked in {self.folder.resolve()}"
+        if not self.folder.exists():
+            return f"{looked}, which does not exist; {START_ONE} (or point --runs at the folder that holds your runs)"
+        if not self.folder.is_dir():
+            return f"{looked}, which is not a folder; point --runs at the folder that holds your runs"
+        if not foreign:
+            return f"{looked}, which is empty; {START_ONE}"
+        return f"{looked}, where none of the {foreign} folder(s) has a config.yaml; {START_ONE}"
+
+    def _find(self, wanted: str) -> RunDir:
+        if (Path(wanted) / "config.yaml").is_file():
+            return RunDir(Path(wanted))
+        runs = {run.path.name: run for run in find_runs(self.folder)}
+        if wanted in runs:
+            return runs[wanted]
+        matches = [name for name in runs if name.startswith(wanted) or name.rpartition("-")[2].startswith(wanted)]
+        if len(matches) == 1:
+            return runs[matches[0]]
+        where = self.folder.resolve()
+        if matches:
+            raise UserError(f"RUN must name one run, but {wanted!r} names {len(matches)}: {', '.join(matches)}")
+        if not runs:
+            raise UserError(f"no run {wanted!r}: there are no runs in {where}; {START_ONE}")
+        nearest = difflib.get_close_matches(wanted, runs, n=3, cutoff=0.0)
+        raise UserError(f"no run in {where} begins with {wanted!r}, nor does its id; nearest: {', '.join(nearest)}")
+
+
+def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
+    """Return (the record of a run's folder, one warning for each damaged metrics file).
+
+    Raises UserError, OSError or UnicodeDecodeError if the folder is not a run of ours or can't be read.
+    """
+    config = flatten(run.load_config())
+    missing = [key for key in EXPECTED_KEYS if key not in config]
+    if missing:
+        raise UserError(f"its config.yaml is not that of a run: it has no {' and no '.join(missing)}")
+    attempts, warnings = [], []
+    # The state first: a run that finishes while we read is then called running with all its steps, not the reverse.
+    state = run.state()
+    for attempt in run.attempts():
+        lines, damaged = read_jsonl(attempt.metrics)
+        rows = [row for row in map(_row, lines) if row is not None]
+        attempts.append(rows)
+        damaged += len(lines) - len(rows)
+        if damaged:
+            lost = "1 damaged or torn line was" if damaged == 1 else f"{damaged} damaged or torn lines were"
+            warnings.append(f"{attempt.metrics}: {lost} passed over, {len(rows)} are sound")
+    name = run.path.resolve().name
+    return RunRecord(name, config, join(attempts), state, len(attempts), planned_steps(run, config)), warnings
+
+
+def planned_steps(run: RunDir, config: Mapping[str, Any]) -> int | None:
+    """Return the step a run is to reach: what it was last asked for, which may be more than its frozen config says."""
+    asked = [event["steps"] for event in run.events() if isinstance(event.get("steps"), int)]
+    steps = asked[-1] if asked else config.get("trainer.total_training_steps")
+    return steps if isinstance(steps, int) else None
+
+
+def _row(line: dict[str, Any]) -> Row | None:
+    """Return (step, the metrics that are numbers) of a line {"step": int, "data": {...}}, None if it is not one."""
+    step, data = line.get("step"), line.get("data")
+    if not isinstance(step, int) or not isinstance(data, dict):
+        return None
+    return step, {key: float(value) for key, value in data.items() if isinstance(value, int | float)}

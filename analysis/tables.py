@@ -1,0 +1,194 @@
+"""The numbers behind a figure: a table of the arms, a table of the runs, and the curves as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from analysis.ablations import Ablation
+from analysis.arms import Arm
+from analysis.curves import Curves, mean_curve, seconds_per_step
+from analysis.history import Curve
+from analysis.records import RunRecord
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MISSING = "-"
+# A cell may have two lines in the terminal; Markdown shows them one after the other.
+Rows = list[list[str]]
+
+
+def arm_columns(ablation: Ablation, curves: Mapping[str, Curves]) -> list[str]:
+    """Return the headers of the table of arms."""
+    name = ", ".join(factor.short for factor in ablation.factors) or "run"
+    score = "accuracy" if all(curves[run.name].scores_accuracy for run in ablation.runs) else "reward"
+    return [
+        name,
+        "steps",
+        f"{score}\nsampled",
+        f"{score}\ngreedy",
+        "train\nreward",
+        "length",
+        "format",
+        "s/step",
+    ]
+
+
+def arm_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
+    """Return one row an arm; of several seeds the mean of each seed's number.
+
+    Validation: first→last, and the best; length: first→lowest→last; reward and format: the last;
+    seconds a step: the median.
+    """
+    return [
+        [
+            f"{arm.label.partition('=')[2] if len(ablation.factors) == 1 else arm.label}\n{seeds_text(arm)}",
+            f"{steps_text(arm.runs)}\n{state_text(arm.runs)}",
+            validation_text([curves[run.name]["sampled"] for run in arm.runs]),
+            validation_text([curves[run.name]["greedy"] for run in arm.runs]),
+            number([curves[run.name]["reward"] for run in arm.runs], last),
+            length_text([curves[run.name]["length"] for run in arm.runs]),
+            number([curves[run.name]["format"] for run in arm.runs], last),
+            seconds_text(arm.runs),
+        ]
+        for arm in ablation.arms
+    ]
+
+
+def run_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
+    """Return one row a run: its name, arm, seed, state, how it was pieced together, and its last numbers."""
+    rows = []
+    for arm in ablation.arms:
+        for run in arm.runs:
+            missing = sum(end - start + 1 for start, end in run.history.gaps())
+            curve = curves[run.name]
+            row = [run.name, arm.label, str(run.seed), run.progress(), str(run.attempts), str(run.history.redone)]
+            row += [str(missing), number([curve["sampled"]], last), number([curve["greedy"]], last)]
+            rows.append(row)
+    return rows
+
+
+RUN_COLUMNS = ["run", "arm", "seed", "state", "attempts", "steps redone", "steps missing", "sampled", "greedy"]
+
+
+def last(curve: Curve) -> float:
+    return curve[-1][1]
+
+
+def number(curves: Sequence[Curve], pick: Callable[[Curve], float], digits: int = 2) -> str:
+    """Return the mean over seeds of what `pick` takes from each curve, as text."""
+    values = [pick(curve) for curve in curves if curve]
+    return f"{statistics.fmean(values):.{digits}f}" if values else MISSING
+
+
+def validation_text(curves: Sequence[Curve]) -> str:
+    """Return e.g. "0.11→0.43" and "best 0.45"."""
+    if not any(curves):
+        return MISSING
+    first = number(curves, lambda curve: curve[0][1])
+    best = number(curves, lambda curve: max(value for _, value in curve))
+    return f"{first}→{number(curves, last)}\nbest {best}"
+
+
+def length_text(curves: Sequence[Curve]) -> str:
+    """Return e.g. "46→40" and "→53": first, lowest, last."""
+    if not any(curves):
+        return MISSING
+    first = number(curves, lambda curve: curve[0][1], 0)
+    lowest = number(curves, lambda curve: min(value for _, value in curve), 0)
+    return f"{first}→{lowest}\n→{number(curves, last, 0)}"
+
+
+def seeds_text(arm: Arm) -> str:
+    """Return e.g. "1 seed" or "3 seeds"."""
+    return f"{len(arm.runs)} seed{'s' if len(arm.runs) > 1 else ''}"
+
+
+def steps_text(runs: Sequence[RunRecord]) -> str:
+    """Return e.g. "60/60", or "31-60/60" where the seeds got to different steps."""
+    reached = sorted({run.history.last_step() for run in runs})
+    planned = sorted({run.planned_steps for run in runs if run.planned_steps})
+    text = str(reached[0]) if len(reached) == 1 else f"{reached[0]}-{reached[-1]}"
+    return f"{text}/{planned[-1]}" if planned else text
+
+
+def state_text(runs: Sequence[RunRecord]) -> str:
+    """Return e.g. "finished", or "2 finished" and "1 killed"."""
+    states = Counter(run.state for run in runs)
+    return runs[0].state if len(states) == 1 else "\n".join(f"{count} {state}" for state, count in states.items())
+
+
+def seconds_text(runs: Sequence[RunRecord]) -> str:
+    """Return the mean over the runs of their median seconds a step."""
+    seconds = [value for run in runs if (value := seconds_per_step(run)) is not None]
+    return f"{statistics.fmean(seconds):.3g}" if seconds else MISSING
+
+
+def terminal_table(ablation: Ablation, curves: Mapping[str, Curves]) -> Table:
+    """Return the table of arms for the terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text(f"{ablation.title} ({ablation.settings()})", style="bold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.padding = (0, 1, 0, 0)
+    for header in arm_columns(ablation, curves):
+        table.add_column(header, overflow="fold")
+    for row in arm_rows(ablation, curves):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def markdown(ablation: Ablation, curves: Mapping[str, Curves], notes: Sequence[str]) -> str:
+    """Return the Markdown page of an ablation: arms, runs, notes, and what was left out with its reason."""
+    parts = [
+        f"# {ablation.title}\n\n{ablation.settings()}\n",
+        f"![{ablation.title}]({ablation.name}.svg)\n",
+        markdown_table(arm_columns(ablation, curves), arm_rows(ablation, curves)),
+        "Validation: first→last; length: first→lowest→last; reward, format: last; s/step: median. "
+        "Of several seeds, the mean.\n",
+        *(f"- {note}" for note in notes),
+        "\n## Runs\n",
+        markdown_table(RUN_COLUMNS, run_rows(ablation, curves)),
+    ]
+    if ablation.left_out:
+        parts += ["## Not in this figure\n", *(f"- {run.name}: {reason}" for run, reason in ablation.left_out), ""]
+    return "\n".join(parts)
+
+
+def markdown_table(columns: Sequence[str], rows: Rows) -> str:
+    """Return a Markdown table; line breaks in cells become ", " and pipes are escaped."""
+
+    def line(cells: Sequence[str]) -> str:
+        flat = [cell.replace("\n→", "→").replace("\n", ", ") for cell in cells]
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in flat) + " |"
+
+    headers = [column.replace("\n", " ") for column in columns]
+    return "\n".join([line(headers), "|" + " --- |" * len(columns), *map(line, rows)]) + "\n"
+
+
+def curves_csv(ablation: Ablation, curves: Mapping[str, Curves]) -> str:
+    """Return what the figure draws, one point a line: arm, seed, run, curve, metric, step, value.
+
+    The mean over seeds has "mean" for its seed and no run.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["arm", "seed", "run", "curve", "metric", "step", "value"])
+    names = list(dict.fromkeys(name for run in ablation.runs for name in curves[run.name].by_name))
+    for arm in ablation.arms:
+        for name in names:
+            metric = ""
+            for run in arm.runs:
+                metric = curves[run.name].metrics.get(name, metric)
+                rows = [(step, repr(value)) for step, value in curves[run.name][name]]
+                writer.writerows([arm.label, run.seed, run.name, name, metric, step, value] for step, value in rows)
+            mean = mean_curve([curves[run.name][name] for run in arm.runs])
+            writer.writerows([arm.label, "mean", "", name, metric, step, repr(value)] for step, value in mean)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""R1-Zero ablations on veRL: compose, plan, launch and record training runs."""

@@ -1,0 +1,177 @@
+"""From overrides to a config: our groups on veRL's own tree, and back to veRL's argument list.
+
+Light: finds veRL's config folder without importing veRL.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.errors import UserError
+
+PROJECT_DIR = Path(__file__).resolve().parents[1]
+CONFIG_DIR = PROJECT_DIR / "conf"
+OUR_NODES = ("seed", "runs_dir", "data_dir", "show", "model", "task", "rollout", "temperature", "kl", "hardware", "tracking")
+
+
+def verl_config_dir() -> str:
+    """Return the folder of veRL's own config files; UserError if veRL is not installed."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("verl must be installed, but is not; do: make install")
+    return str(Path(next(iter(spec.submodule_search_locations))) / "trainer" / "config")
+
+
+def register_resolvers() -> None:
+    """Teach OmegaConf the few functions that conf/ uses."""
+    OmegaConf.register_new_resolver("project_dir", lambda: str(PROJECT_DIR), replace=True)
+    OmegaConf.register_new_resolver("verl_config_dir", verl_config_dir, replace=True)
+    OmegaConf.register_new_resolver("nonzero", lambda value: float(value) != 0, replace=True)
+    OmegaConf.register_new_resolver("cpu_attention", lambda fast: "packed_sdpa" if fast else "sdpa", replace=True)
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Return the config of one run, as the command line composes it (without the hydra node)."""
+    register_resolvers()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of every leaf; lists and empty mappings are leaves."""
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def verl_node(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a resolved config that veRL reads."""
+    return {key: value for key, value in config.items() if key not in OUR_NODES}
+
+
+def verl_arguments(config: DictConfig) -> list[str]:
+    """Return the overrides with which `python -m verl.trainer.main_ppo` composes the same config.
+
+    Only what we set is named: a veRL default that interpolates another key follows that key by itself.
+    """
+    register_resolvers()
+    with initialize_config_dir(verl_config_dir(), version_base="1.3"):
+        default = OmegaConf.to_container(compose("ppo_trainer"), resolve=False)
+    ours = OmegaConf.to_container(config, resolve=False)
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(default, dict) and isinstance(ours, dict) and isinstance(resolved, dict)
+    known, values = dict(_nodes(default)), dict(flatten(verl_node(resolved)))
+    return [
+        f"{'' if key in known else '+'}{key}={_grammar(values[key])}"
+        for key, expression in flatten(verl_node(ours))
+        if key in values and (key not in known or known[key] != expression)
+    ]
+
+
+def _nodes(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, dict):
+            yield from _nodes(value, f"{prefix}{key}.")
+
+
+def _grammar(value: Any) -> str:
+    """Return a value in Hydra's override grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_grammar(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_grammar, value)) + "]"
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/.][\w/.@-]*", value):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.lower() in ("null", "true", "false", "nan", "inf"):
+        return json.dumps(value)
+    return str(value)
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raise one UserError that names every override whose key does not exist or whose value has a wrong type.
+
+    A key begins to exist by being in veRL's tree or in conf/; `+key=value` adds one on purpose and is let through.
+    """
+    register_resolvers()
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    groups = {path.relative_to(CONFIG_DIR).as_posix() for path in CONFIG_DIR.rglob("*") if path.is_dir()}
+    selected = [item.input_line for item in parsed if item.key_or_group in groups and not item.is_sweep_override()]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        base = compose("config", overrides=[line for line in selected if line])
+    plain = OmegaConf.to_container(base, resolve=False)
+    assert isinstance(plain, dict)
+    known = dict(_nodes(plain))
+    problems = []
+    for item in parsed:
+        key = item.key_or_group
+        if item.is_add() or item.is_force_add() or key in groups or key.split("@")[0] in groups or key.startswith("hydra"):
+            continue
+        if key not in known:
+            problems.append(unknown_key(key, known, groups))
+            continue
+        if item.is_delete():
+            continue
+        expected = _selected(base, key)
+        values = list(item.sweep_iterator()) if item.is_sweep_override() else [item.value()]
+        for value in values:
+            wanted = _type_problem(expected, value)
+            if wanted:
+                problems.append(f"{key} must be {wanted}, but is {value!r}; its default is {expected!r}")
+    if problems:
+        raise UserError(*problems)
+
+
+def unknown_key(key: str, known: Any, groups: Any = ()) -> str:
+    """Return the message for a key that nothing composes, with the nearest ones that exist."""
+    candidates = [*known, *groups]
+    near = difflib.get_close_matches(key, candidates, n=3, cutoff=0.6)
+    last = key.rsplit(".", 1)[-1]
+    if not near:
+        near = [name for name in candidates if name.rsplit(".", 1)[-1] == last][:3]
+    if not near:
+        near = [name for name in candidates if difflib.get_close_matches(last, [name.rsplit(".", 1)[-1]], cutoff=0.8)][:3]
+    hint = f"did you mean {' or '.join(near)}?" if near else "see: python -m experiments.run show=config"
+    return f"{key} must be a key of the config, but there is none of that name; {hint}"
+
+
+def _selected(config: DictConfig, key: str) -> Any:
+    try:
+        value = OmegaConf.select(config, key)
+    except Exception:  # an interpolation of something not filled in yet: any type will do
+        return None
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _type_problem(expected: Any, value: Any) -> str | None:
+    """Return what the value must be, or None if it fits the default. A whole-number default takes any number."""
+    if expected is None or value is None or (isinstance(value, str) and "${" in value):
+        return None
+    if isinstance(expected, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(expected, (int, float)):
+        return None if isinstance(value, (int, float)) and not isinstance(value, bool) else "a number"
+    if isinstance(expected, list):
+        return None if isinstance(value, (list, str)) else "a list"
+    if isinstance(expected, dict):
+        return None if isinstance(value, dict) else "a mapping"
+    if isinstance(expected, str):
+        return None if isinstance(value, (str, int, float)) or "QuotedString" in type(value).__name__ else "a text"
+    return None

@@ -1,0 +1,85 @@
+"""hydra/launcher=local: on this machine, one run after the other, with a progress bar."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments import processes
+from experiments.plan import PlannedRun, disk_needed, freeze
+from experiments.preflight import check_disk
+from experiments.report import Progress, print_summary
+
+POLL_SECONDS = 0.25
+PATIENCE_SECONDS = 20.0  # how long an interrupted attempt may take to go down by itself
+
+
+def run_all(runs: Sequence[PlannedRun]) -> int:
+    """Execute what has something left to do, one run after the other; return the command's exit code.
+
+    Ctrl-C interrupts the run in progress, leaves it resumable and skips the rest (exit code 130).
+    """
+    todo = [run for run in runs if run.action not in ("skip", "wait")]
+    if todo:
+        check_disk(todo[0].run.path, sum(map(disk_needed, todo)))
+    for run in todo:
+        freeze(run)
+        run.run.record("launched", launcher="local", steps=run.steps)
+    codes = []
+    with Progress(len(todo)) as progress:
+        for run in todo:
+            codes.append(execute(run, progress))
+            if codes[-1] == 130:
+                break
+    print_summary(runs)
+    return 130 if 130 in codes else int(any(codes))
+
+
+@dataclass
+class Child:
+    """A running attempt."""
+
+    process: subprocess.Popen
+
+    def interrupt(self) -> None:
+        """Ask for a clean end; insist after PATIENCE_SECONDS."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def execute(run: PlannedRun, progress: Progress) -> int:
+    """Run one attempt to its end while showing its progress; return its exit code."""
+    processes.reap(run.run.path)  # a killed launcher's attempt may still hold the run's processes
+    environment = {**os.environ, processes.MARKER: str(run.run.path)}
+    child = Child(
+        subprocess.Popen(
+            [sys.executable, "-m", "experiments.attempt", str(run.run.path), "--steps", str(run.steps)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C comes to the launcher, which passes it on once
+        )
+    )
+    progress.begin(run)
+    try:
+        while child.process.poll() is None:
+            progress.update()
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        progress.note(f"{run.name}: interrupted, going down (it can be resumed)")
+        child.interrupt()
+    progress.update()
+    processes.reap(run.run.path)
+    code = child.process.returncode
+    if run.run.state() == "killed":
+        run.run.record("failed", kind="killed", cause=f"the attempt ended with {code}", remedy="start again: it resumes")
+    progress.end()
+    return code if code in (0, 130) else 1

@@ -1,0 +1,190 @@
+"""What a launch prints: the plan, the progress, the summary. Reads the runs' folders; holds no state of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bars, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from experiments.identity import ESTIMATOR_NAMES
+from experiments.plan import PlannedRun
+from experiments.rundir import RunDir, read_jsonl
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+LINE_SECONDS = 20.0  # how often a line is printed where there is no terminal for a bar
+
+
+def print_plan(runs: Sequence[PlannedRun]) -> None:
+    """Print what each run will do."""
+    table = Table(title=f"{len(runs)} run{'s' if len(runs) != 1 else ''}", title_justify="left")
+    for column in ("run", "algorithm", "temperature", "n", "KL", "seed", "steps", "plan"):
+        table.add_column(column, overflow="fold")
+    for run in runs:
+        config = run.config
+        estimator = config["algorithm"]["adv_estimator"]
+        table.add_row(
+            run.name.rsplit("-", 1)[-1],
+            ESTIMATOR_NAMES.get(estimator, estimator).upper(),
+            f"{config['rollout']['temperature']:g}",
+            str(config["rollout"]["n"]),
+            f"{config['kl']['coef']:g}",
+            str(config["seed"]),
+            str(run.steps),
+            _planned(run),
+        )
+    console.print(table)
+    model = runs[0].config["model"]["name"] if runs else None
+    if model == "tiny":
+        console.print("miniature: a 0.3M-parameter model and three small numbers; real veRL, real training, small task")
+
+
+def _planned(run: PlannedRun) -> str:
+    return {
+        "start": "start",
+        "resume": f"resume at step {run.reached}",
+        "extend": f"extend from step {run.reached}",
+        "skip": "nothing: done",
+        "wait": "nothing: running already",
+    }[run.action]
+
+
+class Progress:
+    """A bar for the run in progress; lines instead where the output is no terminal."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.number = total, 0
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+        )
+        self.task: Any = None
+
+    def __enter__(self) -> Progress:
+        if console.is_terminal:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if console.is_terminal:
+            self.bars.stop()
+
+    def begin(self, run: PlannedRun) -> None:
+        """Show a new run."""
+        self.run, self.number = run, self.number + 1
+        self.attempts_before = len(run.run.attempts())
+        self.offset, self.step, self.figures = 0, run.reached, "starting"
+        self.first_row, self.printed = 0.0, time.monotonic()
+        label = f"[{self.number}/{self.total}] {run.name.rsplit('-', 1)[0]}"
+        if console.is_terminal:
+            self.task = self.bars.add_task(label, total=run.steps, completed=self.step, figures=self.figures)
+        else:
+            console.print(f"{label}: starting, to step {run.steps}")
+        self.label = label
+
+    def update(self) -> None:
+        """Read what the attempt wrote since the last look."""
+        for row in self._new_rows():
+            data = row["data"]
+            if "training/global_step" in data:
+                self.step = int(row["step"])
+                self.first_row = self.first_row or time.monotonic()
+                self.figures = f"reward {data['critic/score/mean']:.3f}  length {data['response_length/mean']:.0f}"
+        if console.is_terminal:
+            self.bars.update(self.task, completed=self.step, figures=self.figures)
+        elif self.step and time.monotonic() - self.printed > LINE_SECONDS:
+            self._print_line()
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        console.print(text)
+
+    def end(self) -> None:
+        """Close the run's bar."""
+        if console.is_terminal:
+            self.bars.update(self.task, completed=self.step)
+            self.bars.stop_task(self.task)
+        else:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self.printed = time.monotonic()
+        console.print(f"{self.label}: step {self.step}/{self.run.steps}  {self.figures}")
+
+    def _new_rows(self) -> list[dict[str, Any]]:
+        attempts = self.run.run.attempts()
+        if len(attempts) <= self.attempts_before:
+            return []
+        try:
+            with open(attempts[-1].metrics, "rb") as file:
+                file.seek(self.offset)
+                new = file.read()
+        except FileNotFoundError:
+            return []
+        whole = new[: new.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines() if line.strip()]
+
+
+def print_summary(runs: Sequence[PlannedRun]) -> None:
+    """Print where each run got to: first and last validation accuracy, reward, response length, time."""
+    table = Table(title="where the runs are", title_justify="left")
+    for column in ("run", "state", "step", "accuracy T=1", "greedy", "reward", "length", "format", "s/step", "minutes"):
+        table.add_column(column, overflow="fold")
+    for run in runs:
+        table.add_row(*_summary_row(run))
+    console.print(table)
+    for run in runs:
+        failed = next((event for event in reversed(run.run.events()) if event["event"] == "failed"), None)
+        if run.run.state() == "failed" and failed:
+            log = run.run.attempts()[-1].log if run.run.attempts() else run.run.path
+            console.print(f"{run.name} failed: {failed['kind']}: {failed['cause']}\n  do: {failed['remedy']}\n  log: {log}")
+
+
+def _summary_row(run: PlannedRun) -> list[str]:
+    rows = [row for attempt in run.run.attempts() for row in read_jsonl(attempt.metrics)[0]]
+    trained = [row["data"] for row in rows if "training/global_step" in row["data"]]
+
+    def ends(key: str) -> str:
+        values = [row["data"][key] for row in rows if key in row["data"]]
+        return f"{values[0]:.3f} -> {values[-1]:.3f}" if values else "-"
+
+    def trained_ends(key: str, form: str = ".3f") -> str:
+        values = [data[key] for data in trained if key in data]
+        return f"{values[0]:{form}} -> {values[-1]:{form}}" if values else "-"
+
+    times = sorted(data["perf/time_per_step"] for data in trained if "perf/time_per_step" in data)
+    return [
+        run.name.rsplit("-", 1)[0],
+        run.run.state(),
+        f"{run.run.last_step()}/{run.steps}",
+        ends("val-core/countdown/acc/mean@1"),
+        ends("val-core/countdown_greedy/acc/mean@1"),
+        trained_ends("critic/score/mean"),
+        trained_ends("response_length/mean", ".0f"),
+        trained_ends("reward/format/mean", ".2f"),
+        f"{times[len(times) // 2]:.2f}" if times else "-",
+        f"{active_seconds(run.run) / 60:.1f}",
+    ]
+
+
+def active_seconds(run: RunDir) -> float:
+    """Return how long the run's attempts took together, by its events."""
+    total, since = 0.0, None
+    for event in run.events():
+        if event["event"] == "started":
+            since = event["time"]
+        elif since is not None and event["event"] in ("finished", "failed", "interrupted", "cancelled"):
+            total, since = total + event["time"] - since, None
+    return total

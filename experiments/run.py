@@ -1,0 +1,56 @@
+"""The entry point: `python -m experiments.run [-m] [overrides]`.
+
+One run or a sweep, planned and checked before anything starts; `hydra/launcher` says where it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.compose import CONFIG_DIR, check_overrides, register_resolvers
+from experiments.errors import UserError
+
+# Hydra's own questions (--cfg, --help, ...) are left to Hydra; everything else goes through a launcher.
+HYDRA_QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+
+
+def _never(config: DictConfig) -> None:
+    raise RuntimeError("the launchers plan and start runs themselves")
+
+
+def main() -> int:
+    """Return the command's exit code: 0 done, 1 a run failed, 2 the user can mend it, 130 interrupted."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting: `main` decides
+    register_resolvers()
+    arguments = sys.argv[1:]
+    questions = any(argument.split("=")[0] in HYDRA_QUESTIONS for argument in arguments)
+    if not questions and not {"-m", "--multirun"} & set(arguments):
+        sys.argv.append("--multirun")  # one run is a sweep of one: a single way from overrides to a launch
+    try:
+        if not questions:
+            check_overrides([argument for argument in arguments if not argument.startswith("-")])
+        hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(_never)()
+    except UserError as error:
+        return _refuse(error.problems)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _refuse([str(error)])
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _refuse(problems: Sequence[str]) -> int:
+    print("\n".join(f"error: {problem}" for problem in problems), file=sys.stderr)
+    print("nothing was started.", file=sys.stderr)
+    return UserError.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

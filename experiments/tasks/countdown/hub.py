@@ -1,0 +1,179 @@
+"""The public data set Jiayi-Pan/Countdown-Tasks-3to4, read from a parquet file that somebody has downloaded."""
+
+import hashlib
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.errors import UserError
+from experiments.tasks.countdown.problems import Key, Problem, key
+from experiments.tasks.countdown.solver import MAX_COUNT, search, solve
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the rows that were read."""
+
+    train: int
+    test: int
+    unsolvable: int
+    test_in_train: int
+    test_repeated: int
+    train_repeated: int
+
+    def __str__(self) -> str:
+        """The counts in words."""
+        return (
+            f"{self.train} train problems ({self.train_repeated} of them repeat an earlier one up to the order of the "
+            f"numbers, kept as in the article), {self.test} test problems; dropped: {self.unsolvable} without a "
+            f"solution, {self.test_in_train} test problems that are train problems, {self.test_repeated} repeated test "
+            "problems"
+        )
+
+
+def digest(source: Path) -> str:
+    """The sha256 of the file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"the data set must be a parquet file, but {source} gives '{error.strerror}'; download one of "
+            "https://huggingface.co/datasets/Jiayi-Pan/Countdown-Tasks-3to4 and give its path"
+        ) from error
+
+
+def read(source: Path, rows: int) -> list[Problem]:
+    """The problems in the first `rows` rows of a parquet file with the columns nums and target.
+
+    Raises:
+        UserError: it is no parquet file, has other columns or too few rows, or rows are malformed.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(source) as file:
+            schema = file.schema_arrow
+            wrong = _wrong_columns(schema)
+            if wrong:
+                raise UserError(
+                    f"{source} must have the columns nums (list of integers) and target (integer), but has {wrong}; "
+                    "give the parquet file of Jiayi-Pan/Countdown-Tasks-3to4"
+                )
+            if file.metadata.num_rows < rows:
+                raise UserError(
+                    f"{source} must have at least {rows} rows for train and test together, but has "
+                    f"{file.metadata.num_rows}; give the whole file or lower train_size or test_size"
+                )
+            table = file.read(columns=["nums", "target"]).slice(0, rows)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{source} must be a parquet file, but reading it gives '{error}'; download it again"
+        ) from error
+    return _problems(source, table.to_pylist())
+
+
+def split(problems: list[Problem], train_size: int) -> tuple[list[Problem], list[Problem], Counts]:
+    """Train and test problems: the first `train_size` and the others, without what has no place there.
+
+    Problems without a solution are dropped from both, and from the test problems those that occur among the train
+    problems or earlier among the test problems, up to the order of the numbers.
+
+    Raises:
+        UserError: nothing is left of one of them.
+    """
+    solvable = _solvable(problems)
+    train = [problem for problem, good in zip(problems[:train_size], solvable, strict=False) if good]
+    known = {key(problem) for problem in train}
+    seen: set[Key] = set()
+    test = []
+    in_train = repeated = 0
+    for problem, good in zip(problems[train_size:], solvable[train_size:], strict=True):
+        if not good:
+            continue
+        name = key(problem)
+        if name in known:
+            in_train += 1
+        elif name in seen:
+            repeated += 1
+        else:
+            seen.add(name)
+            test.append(problem)
+    counts = Counts(
+        train=len(train),
+        test=len(test),
+        unsolvable=len(problems) - sum(solvable),
+        test_in_train=in_train,
+        test_repeated=repeated,
+        train_repeated=len(train) - len(known),
+    )
+    if not train or not test:
+        raise UserError(f"train and test must both keep problems, but there are {counts}; give another file or split")
+    return train, test, counts
+
+
+def _wrong_columns(schema: Any) -> str:
+    """What is wrong with the columns of an Arrow schema, in words; empty if nothing."""
+    import pyarrow as pa
+
+    found = {field.name: field.type for field in schema}
+    nums, target = found.get("nums", pa.null()), found.get("target", pa.null())
+    is_list = pa.types.is_list(nums) or pa.types.is_large_list(nums)
+    if is_list and pa.types.is_integer(nums.value_type) and pa.types.is_integer(target):
+        return ""
+    return ", ".join(f"{name} ({kind})" for name, kind in found.items()) or "none"
+
+
+def _problems(source: Path, rows: list[dict[str, Any]]) -> list[Problem]:
+    problems = []
+    malformed = []
+    for index, row in enumerate(rows):
+        nums, target = row["nums"], row["target"]
+        if (
+            nums is None
+            or target is None
+            or not 2 <= len(nums) <= MAX_COUNT
+            or target < 1
+            or any(number is None or number < 0 for number in nums)
+        ):
+            malformed.append(index)
+        else:
+            problems.append(Problem(tuple(nums), target))
+    if malformed:
+        first = rows[malformed[0]]
+        raise UserError(
+            f"every row of {source} must have 2 to {MAX_COUNT} numbers >= 0 and a target >= 1, but {len(malformed)} "
+            f"have not, first row {malformed[0]} with nums {first['nums']} and target {first['target']}; remove them"
+        )
+    return problems
+
+
+def _is_small(problem: Problem) -> bool:
+    """Whether `search` is exact for it."""
+    return max(prod(max(number, 1) for number in problem.numbers), problem.target) < 1 << 50
+
+
+def _solvable(problems: list[Problem]) -> list[bool]:
+    """Which problems have a solution, over the rationals."""
+    solvable = np.zeros(len(problems), dtype=np.bool_)
+    for size in {len(problem.numbers) for problem in problems}:
+        # Nearly all have a solution in whole steps, which many at once are searched for.
+        places = [
+            place for place, problem in enumerate(problems) if len(problem.numbers) == size and _is_small(problem)
+        ]
+        if places:
+            numbers = np.array([problems[place].numbers for place in places], dtype=np.int64)
+            targets = np.array([problems[place].target for place in places], dtype=np.int64)
+            solvable[places] = search(numbers, targets) >= 0
+    for place in np.flatnonzero(~solvable):
+        problem = problems[place]
+        solvable[place] = solve(problem.numbers, problem.target) is not None
+    return [bool(flag) for flag in solvable]

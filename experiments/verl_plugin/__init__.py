@@ -1,0 +1,18 @@
+"""veRL on a CPU, and our hooks into its trainer; loaded by veRL itself through VERL_USE_EXTERNAL_MODULES.
+
+Everything attaches through veRL's registries and config keys (platform, engine, rollout, trainer, agent loop,
+checkpoint callback). No function of veRL is replaced. What touches a private name says so, and for which version:
+the whole plugin was read and tested against the version below, and refuses any other.
+"""
+
+from importlib.metadata import version
+
+VERL_VERSION = "0.9.1"
+
+if version("verl") != VERL_VERSION:
+    raise ImportError(
+        f"verl must be {VERL_VERSION} for experiments.verl_plugin, but is {version('verl')}; "
+        f"do: pip install verl=={VERL_VERSION}"
+    )
+
+from experiments.verl_plugin import platform  # noqa: E402, F401  registers the platform "cpu", before veRL looks it up

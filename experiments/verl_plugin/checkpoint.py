@@ -1,0 +1,15 @@
+"""veRL's checkpoint callback: each complete checkpoint becomes an event of the run."""
+
+from pathlib import Path
+from typing import Any
+
+from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
+
+from experiments.rundir import RunDir
+
+
+class CheckpointEvents(CheckpointCallback):
+    """Chosen by trainer.checkpoint_callback_class; trainer.default_local_dir is the run's checkpoints/ folder."""
+
+    def on_save(self, trainer: Any, global_step: int, checkpoint_dir: str, **kwargs: Any) -> None:
+        RunDir(Path(self.config.trainer.default_local_dir).parent).record("checkpoint", step=global_step)

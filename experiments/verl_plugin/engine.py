@@ -1,0 +1,103 @@
+"""veRL's FSDP2 engines on the CPU, and the two shortcuts that a small model needs.
+
+Read in veRL 0.9.1: verl/workers/engine/fsdp/transformer_impl.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils
+from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+
+from experiments.verl_plugin import attention
+
+# What the forward and the losses read of a batch. The rest (texts, ground truths, ids: a Python object a sample)
+# would be split and moved with every micro-batch for nothing.
+TENSORS_READ = {
+    "input_ids", "position_ids", "loss_mask", "response_mask", "prompts", "responses", "old_log_probs", "advantages",
+    "returns", "values", "ref_log_prob", "rollout_is_weights", "rollout_log_probs",
+}  # fmt: skip
+
+
+class CPUEngine:
+    """What both engines need on a CPU."""
+
+    engine_config: Any
+    model_config: Any
+
+    def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        # veRL gives a forward-only engine (the reference policy) a pinned CPU offload; pinning raises without a GPU.
+        config = self.engine_config
+        self.engine_config = dataclasses.replace(config, forward_only=False, offload_policy=False)
+        try:
+            return super()._build_fsdp_module(module)  # type: ignore[misc]
+        finally:
+            self.engine_config = config
+
+    def forward_backward_batch(
+        self, data: TensorDict, loss_function: Callable[..., Any], forward_only: bool = False
+    ) -> Any:
+        per_sample = [
+            key
+            for key, value in data.items()
+            if (isinstance(value, torch.Tensor) and key not in TENSORS_READ and key != "temperature")
+            or type(value).__name__ in ("LinkedList", "NonTensorStack")
+        ]
+        return super().forward_backward_batch(  # type: ignore[misc]
+            data.exclude(*per_sample), loss_function, forward_only
+        )
+
+
+@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
+class CPUEngineWithLMHead(CPUEngine, FSDPEngineWithLMHead):
+    """Actor and reference policy."""
+
+    def prepare_model_outputs(
+        self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
+    ) -> dict[str, torch.Tensor]:
+        """Return nested log_probs (and entropy) from one log-softmax over a packed micro-batch.
+
+        Without flash-attn veRL takes the log-softmax row by row in Python; that is an eighth of a step.
+        """
+        def asked(flag: str) -> bool:
+            return tensordict_utils.get_non_tensor_data(data=micro_batch, key=flag, default=False)
+
+        packed = self.model_config.override_config.get("attn_implementation") == attention.NAME
+        if not packed or asked("calculate_sum_pi_squared") or asked("distillation_use_topk"):
+            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        offsets = micro_batch["input_ids"].offsets()
+        logits = output.logits.squeeze(0)
+        if not output_args["temperature_is_one"]:
+            logits = logits / output_args["temperature_rmpad"].unsqueeze(-1)
+        log_softmax = logits.log_softmax(-1)
+        label = output_args["input_ids_rmpad_rolled"].unsqueeze(1)
+        values = {"log_probs": log_softmax.gather(1, label).squeeze(1)}
+        if asked("calculate_entropy"):
+            values["entropy"] = -(log_softmax.exp() * log_softmax).sum(-1)
+        return {name: torch.nested.nested_tensor_from_jagged(value, offsets) for name, value in values.items()}
+
+
+@EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device="cpu")
+class CPUEngineWithValueHead(CPUEngine, FSDPEngineWithValueHead):
+    """The critic."""
+
+    def _build_module(self) -> torch.nn.Module:
+        # veRL's load_valuehead_model asks for flash_attention_2, which a CPU does not have.
+        from transformers import AutoModelForTokenClassification
+
+        config = self.model_config.hf_config
+        config.num_labels = 1
+        config.classifier_dropout = 0.0
+        torch.manual_seed(self.engine_config.seed)  # the value head is new: the same for the same seed
+        return AutoModelForTokenClassification.from_pretrained(
+            self.model_config.local_path,
+            dtype=torch.float32,
+            config=config,
+            attn_implementation=self.model_config.override_config.get("attn_implementation", "sdpa"),
+        )

@@ -1,0 +1,254 @@
+"""rollout.name=hf: a rollout server on transformers, where vLLM would stand on a GPU.
+
+Three parts, as veRL has them: the server (a Ray actor that holds a copy of the policy), the replica (which starts it)
+and the adapter (inside the training worker, which sends it new weights). Read in veRL 0.9.1:
+verl/workers/rollout/{base,replica}.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.device import get_device_name
+from verl.workers.rollout import base
+from verl.workers.rollout.base import BaseRollout
+from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
+
+from experiments.verl_plugin.sampling import Draw, NoiseStream
+
+BURST_SECONDS = 0.02  # the requests of one step arrive together: wait this long for the rest of them
+
+
+def server_name(replica_rank: int) -> str:
+    """Return the Ray actor name of a replica's server (unique within a job's namespace)."""
+    return f"hf_rollout_server_{replica_rank}"
+
+
+class HFRolloutServer:
+    """Token ids in, token ids out. Requests that arrive together are generated as one batch."""
+
+    def __init__(self, config: Any, model_config: Any, replica_rank: int) -> None:
+        from transformers import AutoModelForCausalLM
+
+        from experiments.verl_plugin import attention  # noqa: F401  registers packed_sdpa before the model is built
+
+        self.config = omega_conf_to_dataclass(config)
+        self.model_config = omega_conf_to_dataclass(model_config)
+        # Decoding has one token a row: packed attention has nothing to pack there.
+        self.model = AutoModelForCausalLM.from_config(
+            self.model_config.hf_config, attn_implementation="sdpa", dtype=torch.float32
+        )
+        self.model = self.model.eval().to(get_device_name())
+        self.pad, self.eos = stop_tokens(self.model_config)
+        self.replica_rank = replica_rank
+        self.sampler: Any = None
+        self.global_steps = 0
+        self.noise = self._noise()
+        self.waiting: list[tuple[dict[str, Any], asyncio.Future]] = []
+        self.batching: asyncio.Task | None = None
+
+    def _noise(self) -> NoiseStream:
+        return NoiseStream(self.config.seed, self.replica_rank, self.global_steps)
+
+    async def ready(self) -> int:
+        """Return the server's process id once it can answer."""
+        return os.getpid()
+
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling_params: dict[str, Any], request_id: str, **kwargs: Any
+    ) -> TokenOutput:
+        """Return one response to one prompt, with its log-probs if sampling_params asks for them."""
+        longest = self.config.max_model_len or self.config.prompt_length + self.config.response_length
+        wanted = sampling_params.get("max_tokens") or self.config.response_length
+        limit = max(1, min(wanted, longest - len(prompt_ids)))
+        temperature = float(sampling_params.get("temperature", 1.0))
+        request = {
+            "prompt": list(prompt_ids),
+            "limit": limit,
+            "temperature": temperature,
+            "top_k": int(sampling_params.get("top_k", -1)),
+            "top_p": float(sampling_params.get("top_p", 1.0)),
+            "noise": self.noise.next(prompt_ids, temperature, limit),
+        }
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append((request, future))
+        if self.batching is None or self.batching.done():
+            self.batching = asyncio.create_task(self._serve())
+        ids, log_probs = await future
+        return TokenOutput(
+            token_ids=ids,
+            log_probs=log_probs if sampling_params.get("logprobs") else None,
+            stop_reason="completed",
+            num_preempted=0,
+            extra_fields={"global_steps": self.global_steps},
+        )
+
+    async def _serve(self) -> None:
+        """Generate what waits, batch after batch, until nothing does."""
+        from experiments.verl_plugin.decoding import generate
+
+        while self.waiting:
+            seen = -1
+            while seen != len(self.waiting):
+                seen = len(self.waiting)
+                await asyncio.sleep(BURST_SECONDS)
+            size = self.config.max_num_seqs
+            batch, self.waiting = self.waiting[:size], self.waiting[size:]
+            requests = [request for request, _ in batch]
+            longest = max(request["limit"] for request in requests)
+            noise = np.zeros((len(requests), longest))
+            for row, request in enumerate(requests):
+                noise[row, : request["limit"]] = request["noise"]
+            draw = Draw(
+                torch.tensor([request["temperature"] for request in requests]),
+                torch.tensor([request["top_k"] for request in requests]),
+                torch.tensor([request["top_p"] for request in requests]),
+                torch.from_numpy(noise),
+            )
+            try:
+                results = await asyncio.to_thread(
+                    generate,
+                    self.model,
+                    [request["prompt"] for request in requests],
+                    draw,
+                    [request["limit"] for request in requests],
+                    self.eos,
+                    self.pad,
+                )
+            except Exception as error:  # each waiting request gets the cause; the server lives on
+                for _, future in batch:
+                    future.set_exception(error)
+                continue
+            for (_, future), ids, log_probs in zip(batch, *results, strict=True):
+                future.set_result((ids, log_probs))
+
+    async def generate_batch(
+        self, prompts: Sequence[Sequence[int]], n: int, temperatures: Sequence[float], top_k: int, top_p: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+        """Return n responses a prompt at once: ids, log-probs (P * n, T), lengths (P * n,), the weights' version.
+
+        `temperatures` has one entry a prompt. The samples are those of n single requests a prompt.
+        """
+        from experiments.verl_plugin.sampler import Qwen2Sampler
+
+        if self.sampler is None:
+            if not Qwen2Sampler.supports(self.model):
+                kind = self.model.config.model_type
+                raise ValueError(f"hardware.fast must be false for a {kind} model: its sampler knows plain Qwen2 only")
+            self.sampler = Qwen2Sampler(self.model)
+        longest = self.config.response_length
+        noise = [
+            self.noise.next(prompt, temperature, longest)
+            for prompt, temperature in zip(prompts, temperatures, strict=True)
+            for _ in range(n)
+        ]
+        rows = len(noise)
+        draw = Draw(
+            torch.tensor(temperatures).repeat_interleave(n),
+            torch.full((rows,), top_k),
+            torch.full((rows,), float(top_p)),
+            torch.from_numpy(np.stack(noise)),
+        )
+        ids, log_probs, lengths = self.sampler.generate(prompts, n, draw, longest, self.eos)
+        return ids.clone(), log_probs.clone(), lengths.clone(), self.global_steps
+
+    async def update_weights(self, weights: dict[str, torch.Tensor], global_steps: int | None = None) -> None:
+        """Take over the policy's weights; a new version starts the noise streams afresh."""
+        tied = self.model.config.tie_word_embeddings
+        self.model.load_state_dict(weights, strict=not tied)
+        if tied:
+            self.model.tie_weights()
+        if self.sampler is not None:
+            self.sampler.refresh()
+        if global_steps is not None:
+            self.global_steps = int(global_steps)
+        self.noise = self._noise()
+
+    # A server of its own on a CPU has nothing to free or to wake; veRL calls these on every rollout server.
+    async def wake_up(self, *args: Any, **kwargs: Any) -> None: ...
+    async def sleep(self, *args: Any, **kwargs: Any) -> None: ...
+    async def clear_kv_cache(self) -> None: ...
+    async def release_kv_cache(self) -> None: ...
+    async def resume_kv_cache(self) -> None: ...
+    async def abort_all_requests(self, *args: Any, **kwargs: Any) -> None: ...
+    async def resume_generation(self) -> None: ...
+    async def start_profile(self, **kwargs: Any) -> None: ...
+    async def stop_profile(self) -> None: ...
+
+
+def stop_tokens(model_config: Any) -> tuple[int, set[int]]:
+    """Return (pad id, the ids that end a response).
+
+    Qwen2.5 base models name one EOS in the tokenizer and another in generation_config: a rollout that knows only the
+    first runs every response to its limit. generation_config decides; the tokenizer's is taken as well.
+    """
+    generation = model_config.generation_config
+    named = getattr(generation, "eos_token_id", None)
+    ends = set(named) if isinstance(named, (list, tuple)) else {named}
+    ends = (ends | {model_config.tokenizer.eos_token_id}) - {None}
+    pad = getattr(generation, "pad_token_id", None)
+    pad = model_config.tokenizer.pad_token_id if pad is None else pad
+    return int(min(ends) if pad is None else pad), ends
+
+
+class HFRolloutReplica(RolloutReplica):
+    """Starts one server for the ranks of one replica."""
+
+    async def launch_servers(self) -> None:
+        actor = ray.remote(HFRolloutServer).options(
+            name=server_name(self.replica_rank), max_concurrency=self.max_concurrency, num_cpus=0
+        )
+        server = actor.remote(self.config, self.model_config, self.replica_rank)
+        await server.ready.remote()
+        self.servers = [server]
+        self._server_handle = server
+        self._server_address = server_name(self.replica_rank)
+
+
+class HFServerAdapter(BaseRollout):
+    """The training worker's side: gathers the policy's weights and sends them to its server."""
+
+    def __init__(self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1) -> None:
+        super().__init__(config, model_config, device_mesh)
+        size = (
+            self.config.tensor_model_parallel_size
+            * self.config.data_parallel_size
+            * self.config.pipeline_model_parallel_size
+        )
+        rank = int(os.environ["RANK"])
+        self.replica_rank = rank // size if replica_rank == -1 else replica_rank
+        self.is_leader = rank % size == 0
+
+    async def resume(self, tags: Any) -> None: ...
+
+    async def release(self) -> None: ...
+
+    async def update_weights(
+        self,
+        weights: Iterable[tuple[str, torch.Tensor]],
+        wire_format: str = "named_tensors",
+        global_steps: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Send the weights. Every rank reads the whole iterator: gathering a sharded tensor is collective."""
+        if wire_format != "named_tensors":
+            raise ValueError(f"the hf rollout takes weights as named_tensors, but got {wire_format}")
+        gathered = {}
+        for name, tensor in weights:
+            if self.is_leader:
+                gathered[name] = tensor.detach().to("cpu", torch.float32).clone()
+        if self.is_leader:
+            server = ray.get_actor(server_name(self.replica_rank))
+            await server.update_weights.remote(gathered, global_steps=global_steps)
+
+
+RolloutReplicaRegistry.register("hf", lambda: HFRolloutReplica)
+# veRL 0.9.1 has a registry for replicas but only this table for adapters.
+base._ROLLOUT_REGISTRY[("hf", "async")] = "experiments.verl_plugin.rollout.HFServerAdapter"

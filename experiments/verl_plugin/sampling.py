@@ -1,0 +1,83 @@
+"""Drawing tokens: temperature, top-k, top-p, and randomness that depends on the request alone.
+
+A sample is a function of (seed, replica, weights' version, prompt, temperature, how often this prompt was asked for),
+never of which other requests happen to share its batch: so veRL's own agent loop and our batched one draw the same
+samples, and a resumed run draws those of a straight one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How the rows of one batch are drawn; every tensor has one entry a row."""
+
+    temperature: torch.Tensor  # (B,) float32; 0 or less means greedy
+    top_k: torch.Tensor  # (B,) int64; 0 or less means all
+    top_p: torch.Tensor  # (B,) float32
+    noise: torch.Tensor  # (B, T) float64 uniforms in [0, 1), one a token
+
+    def rows(self, keep: torch.Tensor) -> Draw:
+        """Return the same for the rows of `keep` (indices or a mask)."""
+        return Draw(self.temperature[keep], self.top_k[keep], self.top_p[keep], self.noise[keep])
+
+    def to(self, device: torch.device) -> Draw:
+        """Return the same on another device."""
+        return Draw(*(getattr(self, name).to(device) for name in ("temperature", "top_k", "top_p", "noise")))
+
+
+class NoiseStream:
+    """Uniforms for requests; the k-th request for the same prompt under the same weights gets stream k."""
+
+    def __init__(self, *key: int) -> None:
+        self.key = key
+        self.asked: Counter[tuple] = Counter()
+
+    def next(self, prompt: Sequence[int], temperature: float, length: int) -> np.ndarray:
+        """Return (length,) float64 uniforms for one more response to `prompt`; a longer request extends a shorter."""
+        request = (tuple(prompt), float(temperature))
+        repetition = self.asked[request]
+        self.asked[request] += 1
+        seed = zlib.crc32(repr((*self.key, *request, repetition)).encode())
+        return np.random.Generator(np.random.Philox(seed)).random(length)
+
+
+def draw_tokens(logits: torch.Tensor, draw: Draw, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one token a row by inverting the cumulative distribution at the row's uniform.
+
+    Args: logits (B, V); draw with B rows; step, which column of its noise to use.
+    Returns: ids (B,) int64 and log_probs (B,) float32 of these ids under the distribution drawn from (after
+    temperature and truncation, as vLLM's "processed_logprobs"). A greedy row has log-probs at temperature 1.
+    """
+    greedy = draw.temperature <= 0
+    temperature = torch.where(greedy, torch.ones_like(draw.temperature), draw.temperature)
+    logits = logits.float() / temperature.unsqueeze(1)
+    size = logits.size(-1)
+    if bool(((draw.top_k > 0) & (draw.top_k < size)).any()) or bool((draw.top_p < 1).any()):
+        logits = truncate(logits, draw.top_k, draw.top_p)
+    log_probs = logits.log_softmax(-1)
+    cumulative = log_probs.double().exp().cumsum(-1)
+    threshold = draw.noise[:, step].unsqueeze(1) * cumulative[:, -1:]
+    ids = torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp_max(size - 1)
+    if bool(greedy.any()):
+        ids = torch.where(greedy, log_probs.argmax(-1), ids)
+    return ids, log_probs.gather(1, ids.unsqueeze(1)).squeeze(1)
+
+
+def truncate(logits: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """Return logits (B, V) with -inf outside each row's top-k and outside its smallest set of mass top_p."""
+    ordered, order = logits.sort(dim=-1, descending=True)
+    rank = torch.arange(logits.size(-1), device=logits.device).unsqueeze(0)
+    limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, logits.size(-1))).unsqueeze(1)
+    probability = ordered.masked_fill(rank >= limit, float("-inf")).softmax(-1)
+    outside = (rank >= limit) | (probability.cumsum(-1) - probability >= top_p.unsqueeze(1))
+    outside[:, 0] = False
+    return logits.scatter(1, order, ordered.masked_fill(outside, float("-inf")))

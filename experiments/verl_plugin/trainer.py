@@ -1,0 +1,113 @@
+"""trainer.v1.trainer_mode=ablation: veRL's synchronous trainer with what an ablation study needs.
+
+- per-step accuracy, format and hack share of the training rollouts (veRL reports them for validation only), and the
+  same score parts beside every dumped rollout;
+- the same order of samples whatever the order in which they arrived, so that a seed fixes a run;
+- a step all of whose samples failed stops the run with the cause.
+
+Read in veRL 0.9.1: verl/trainer/ppo/v1/{trainer_base,trainer_sync,replay_buffer}.py. The methods overridden here that
+begin with an underscore are veRL's, and not promised by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import ray
+import transfer_queue
+from tensordict import NonTensorStack, TensorDict
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+from experiments.verl_plugin import rollout  # noqa: F401  registers rollout.name=hf in the trainer's process
+
+POLL_SECONDS = 0.1  # how often finished samples are looked for; veRL's 2 s has no config key and outlasts a small step
+
+
+@register_trainer("ablation")
+class AblationTrainer(PPOTrainerSync):
+    """One GRPO or PPO run; chosen by trainer.v1.trainer_mode=ablation."""
+
+    _score_parts: dict[str, dict[str, Any]]
+
+    @property
+    def trainer_mode(self) -> str:
+        return "sync"  # veRL chooses replay buffer, data loader and checkpoint contents by this very word
+
+    @trainer_mode.setter
+    def trainer_mode(self, value: str) -> None: ...
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        if self.config.trainer.device == "cpu":
+            from experiments.verl_plugin.worker import CPUActorRolloutRefWorker, CPUTrainingWorker
+
+            for role in self.role_worker_mapping:
+                worker = CPUTrainingWorker if role == Role.Critic else CPUActorRolloutRefWorker
+                self.role_worker_mapping[role] = ray.remote(worker)
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = POLL_SECONDS
+        return buffer
+
+    def _fetch_one_gen_batch(self) -> TensorDict:
+        """Return the next prompts with ids that are a function of the step, where veRL draws them at random."""
+        batch = super()._fetch_one_gen_batch()
+        batch["uid"] = NonTensorStack(*(f"{self.global_steps:08d}-{row:06d}" for row in range(len(batch))))
+        return batch
+
+    def _balance_batch(self, batch: Any, metrics: dict[str, Any], **kwargs: Any) -> Any:
+        order = sorted(range(len(batch.keys)), key=lambda index: _sample_key(batch.keys[index]))
+        batch.reorder(order)
+        return super()._balance_batch(batch, metrics, **kwargs)
+
+    def _step_once(self, metrics: dict[str, Any], timing_raw: dict[str, Any], sample_batch_size: int) -> Any:
+        batch = super()._step_once(metrics, timing_raw, sample_batch_size)
+        expected = sample_batch_size * self.config.actor_rollout_ref.rollout.n
+        metrics["rollout/failed_samples"] = expected - sum(not tag.get("is_padding", False) for tag in batch.tags)
+        return batch
+
+    def _compute_metrics(
+        self, batch: Any, metrics: dict[str, Any], timing_raw: dict[str, Any], global_steps: int, epoch: int
+    ) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        real = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        self._score_parts = self._read_score_parts(real, batch.partition_id)
+        for part in sorted({name for parts in self._score_parts.values() for name in parts}):
+            values = [parts[part] for parts in self._score_parts.values() if _is_number(parts.get(part))]
+            if values:
+                metrics[f"reward/{part}/mean"] = float(np.mean(values))
+        metrics["rollout/temperature"] = float(self.config.actor_rollout_ref.rollout.temperature)
+
+    @staticmethod
+    def _read_score_parts(keys: list[str], partition: str) -> dict[str, dict[str, Any]]:
+        """Return what the reward function said of each sample, by the sample's key."""
+        data = transfer_queue.kv_batch_get(keys=keys, partition_id=partition, select_fields=["extra_fields"])
+        extras = list(data["extra_fields"])
+        return {key: extra.get("reward_extra_info", {}) for key, extra in zip(keys, extras, strict=True)}
+
+    def _dump_generations(self, *, reward_extra_infos_dict: dict[str, list], dump_path: str, **columns: Any) -> None:
+        """Dump rollouts as JSON lines; those of training get their score parts, which veRL leaves out."""
+        if dump_path == self.config.trainer.rollout_data_dir:
+            parts = [self._score_parts.get(key, {}) for key in reward_extra_infos_dict["uid"]]
+            names = sorted({name for part in parts for name in part})
+            reward_extra_infos_dict = {
+                **reward_extra_infos_dict,
+                **{name: [part.get(name) for part in parts] for name in names},
+            }
+        super()._dump_generations(
+            reward_extra_infos_dict=reward_extra_infos_dict, dump_path=dump_path, **columns
+        )
+
+
+def _sample_key(key: str) -> tuple[str, int, int]:
+    """Return "{uid}_{session}_{index}" as something that sorts by number."""
+    uid, session, index = key.rsplit("_", 2)
+    return uid, int(session), int(index)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

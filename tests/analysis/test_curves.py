@@ -1,0 +1,87 @@
+"""Finding the curves among the metrics a run logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.curves import comparable_curves, mean_curve, read_curves, validation_metrics
+from analysis.history import Curve, History
+from analysis.records import RunRecord
+
+SAMPLES: dict[str, Any] = {
+    "actor_rollout_ref.rollout.val_kwargs.do_sample": True,
+    "actor_rollout_ref.rollout.val_kwargs.temperature": 1.0,
+}
+
+
+def record(*metrics: str, name: str = "run", **config: Any) -> RunRecord:
+    history = History({10: dict.fromkeys(metrics, 0.5)})
+    return RunRecord(name, {"task.name": "countdown", **config}, history, "finished", 1, 10)
+
+
+def test_the_pair_of_sources_tells_sampled_from_greedy_whatever_their_name_and_n() -> None:
+    found = validation_metrics(
+        record(
+            "val-core/hub/org/countdown/acc/mean@4",
+            "val-core/hub/org/countdown/acc/mean@16",
+            "val-core/hub/org/countdown/acc/best@16/mean",
+            "val-core/hub/org/countdown_greedy/acc/mean@1",
+            "val-aux/hub/org/countdown/reward/mean@16",
+        )
+    )
+    assert found == {
+        "sampled": "val-core/hub/org/countdown/acc/mean@16",
+        "greedy": "val-core/hub/org/countdown_greedy/acc/mean@1",
+    }
+
+
+def test_without_a_pair_the_config_says_how_validation_decodes() -> None:
+    metric = "val-core/countdown/acc/mean@1"
+    assert validation_metrics(record(metric)) == {"greedy": metric}
+    assert validation_metrics(record(metric, **SAMPLES)) == {"sampled": metric}
+    assert validation_metrics(record("critic/score/mean")) == {}
+
+
+def test_of_several_sources_the_tasks_own_is_taken() -> None:
+    found = validation_metrics(record("val-core/aime/acc/mean@1", "val-core/countdown/acc/mean@1"))
+    assert found == {"greedy": "val-core/countdown/acc/mean@1"}
+
+
+def test_accuracy_and_mean_reward_never_share_a_panel() -> None:
+    accurate = record("val-core/countdown/acc/mean@1", name="a")
+    rewarded = record("val-core/countdown/reward/mean@1", "critic/score/mean", name="b")
+    curves, (remark,) = comparable_curves([accurate, rewarded])
+    assert curves["a"]["greedy"] == [(10, 0.5)]
+    assert curves["b"]["greedy"] == []
+    assert curves["b"]["reward"] == [(10, 0.5)]
+    assert remark.startswith("no validation is drawn of b")
+    curves, (remark,) = comparable_curves([rewarded])
+    assert curves["b"]["greedy"] == [(10, 0.5)]
+    assert "mean reward" in remark
+
+
+def test_what_was_not_recorded_is_empty() -> None:
+    curves = read_curves(record("response_length/mean"))
+    assert curves["length"] == [(10, 0.5)]
+    assert [curves[name] for name in ("sampled", "greedy", "reward", "format")] == [[], [], [], []]
+
+
+def test_the_mean_ends_with_the_shortest_seed() -> None:
+    assert mean_curve([[(0, 1.0), (10, 2.0), (20, 3.0)], [(0, 3.0), (10, 4.0)], []]) == [(0, 2.0), (10, 3.0)]
+    assert mean_curve([[(0, 1.0)], []]) == []
+
+
+curves_of_seeds = st.lists(
+    st.dictionaries(st.integers(0, 20), st.floats(-10, 10), max_size=12).map(lambda points: sorted(points.items())),
+    max_size=5,
+)
+
+
+@given(curves_of_seeds)
+def test_the_mean_lies_between_the_seeds_at_steps_all_of_them_have(seeds: list[Curve]) -> None:
+    for step, value in mean_curve(seeds):
+        at_step = [dict(seed)[step] for seed in seeds if seed]
+        assert min(at_step) - 1e-9 <= value <= max(at_step) + 1e-9
