@@ -20,9 +20,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from experiments import fork_client
 from experiments.failures import classify
 from experiments.rundir import Attempt, RunDir, write_atomically
 
+FORK_SOCKET = "R1Z_FORK_SOCKET"  # where the launcher's fork server listens, if it started one
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
@@ -67,6 +69,10 @@ def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, ray_dir: s
         verl.ray_kwargs.ray_init.address = "local"  # never somebody else's cluster
         verl.ray_kwargs.ray_init._temp_dir = ray_dir
         if config["hardware"]["fast"]:
+            if FORK_SOCKET in os.environ:
+                client = Path(fork_client.__file__)
+                python = f"{sys.executable} -S -E {client} {os.environ[FORK_SOCKET]}"
+                verl.ray_kwargs.ray_init.runtime_env.py_executable = python
             manager = "experiments.verl_plugin.agent_loop.BatchAgentLoopManager"
             verl.actor_rollout_ref.rollout.agent.agent_loop_manager_class = manager
             verl.reward.num_workers = 0

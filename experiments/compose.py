@@ -21,7 +21,19 @@ from experiments.errors import UserError
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 CONFIG_DIR = PROJECT_DIR / "conf"
-OUR_NODES = ("seed", "runs_dir", "data_dir", "show", "model", "task", "rollout", "temperature", "kl", "hardware", "tracking")
+OUR_NODES = (
+    "seed",
+    "runs_dir",
+    "data_dir",
+    "show",
+    "model",
+    "task",
+    "rollout",
+    "temperature",
+    "kl",
+    "hardware",
+    "tracking",
+)
 
 
 def verl_config_dir() -> str:
@@ -47,6 +59,14 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         return compose("config", overrides=list(overrides))
 
 
+def plain(config: DictConfig, resolve: bool = False) -> dict[str, Any]:
+    """Return the config as plain dicts and lists; its interpolations resolved or as they are written."""
+    container = OmegaConf.to_container(config, resolve=resolve)
+    if not isinstance(container, dict):
+        raise TypeError(f"a config must be a mapping, but is a {type(container).__name__}")
+    return {str(key): value for key, value in container.items()}
+
+
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) of every leaf; lists and empty mappings are leaves."""
     for key, value in node.items():
@@ -69,10 +89,9 @@ def verl_arguments(config: DictConfig) -> list[str]:
     """
     register_resolvers()
     with initialize_config_dir(verl_config_dir(), version_base="1.3"):
-        default = OmegaConf.to_container(compose("ppo_trainer"), resolve=False)
-    ours = OmegaConf.to_container(config, resolve=False)
-    resolved = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(default, dict) and isinstance(ours, dict) and isinstance(resolved, dict)
+        default = plain(compose("ppo_trainer"))
+    ours = plain(config)
+    resolved = plain(config, resolve=True)
     known, values = dict(_nodes(default)), dict(flatten(verl_node(resolved)))
     return [
         f"{'' if key in known else '+'}{key}={_grammar(values[key])}"
@@ -116,13 +135,17 @@ def check_overrides(overrides: Sequence[str]) -> None:
     selected = [item.input_line for item in parsed if item.key_or_group in groups and not item.is_sweep_override()]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         base = compose("config", overrides=[line for line in selected if line])
-    plain = OmegaConf.to_container(base, resolve=False)
-    assert isinstance(plain, dict)
-    known = dict(_nodes(plain))
+    known = dict(_nodes(plain(base)))
     problems = []
     for item in parsed:
         key = item.key_or_group
-        if item.is_add() or item.is_force_add() or key in groups or key.split("@")[0] in groups or key.startswith("hydra"):
+        if (
+            item.is_add()
+            or item.is_force_add()
+            or key in groups
+            or key.split("@")[0] in groups
+            or key.startswith("hydra")
+        ):
             continue
         if key not in known:
             problems.append(unknown_key(key, known, groups))
@@ -147,7 +170,9 @@ def unknown_key(key: str, known: Any, groups: Any = ()) -> str:
     if not near:
         near = [name for name in candidates if name.rsplit(".", 1)[-1] == last][:3]
     if not near:
-        near = [name for name in candidates if difflib.get_close_matches(last, [name.rsplit(".", 1)[-1]], cutoff=0.8)][:3]
+        near = [name for name in candidates if difflib.get_close_matches(last, [name.rsplit(".", 1)[-1]], cutoff=0.8)][
+            :3
+        ]
     hint = f"did you mean {' or '.join(near)}?" if near else "see: python -m experiments.run show=config"
     return f"{key} must be a key of the config, but there is none of that name; {hint}"
 

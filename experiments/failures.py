@@ -27,7 +27,7 @@ CLASSES = (
     ),
     (
         "out of memory",
-        r"CUDA out of memory|OutOfMemoryError|std::bad_alloc|Cannot allocate memory|OOM[- ]?kill|killed due to memory",
+        r"CUDA out of memory|OutOfMemoryError|std::bad_alloc|Cannot allocate memory|killed due to the node running low",
         "lower the micro-batch sizes, or data.train_batch_size",
     ),
     (

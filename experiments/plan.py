@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments import identity, preflight
-from experiments.compose import PROJECT_DIR
+from experiments.compose import PROJECT_DIR, plain
 from experiments.errors import UserError
 from experiments.rundir import RunDir
 
@@ -53,13 +53,11 @@ def plan_runs(configs: Sequence[DictConfig]) -> list[PlannedRun]:
     problems: list[str] = []
     planned: dict[str, PlannedRun] = {}
     for config in configs:
-        raw = OmegaConf.to_container(config, resolve=True)
-        assert isinstance(raw, dict)
+        raw = plain(config, resolve=True)
         found = preflight.knob_problems(raw) or preflight.model_problems(raw)
         if not found:
             _fill_in_content(config)
-            raw = OmegaConf.to_container(config, resolve=True)
-            assert isinstance(raw, dict)
+            raw = plain(config, resolve=True)
             found = preflight.problems_of(raw)
         if found:
             problems += [problem for problem in found if problem not in problems]
@@ -109,10 +107,8 @@ def _name(config: DictConfig, raw: dict[str, Any]) -> PlannedRun:
         config.trainer.experiment_name = name
         config.trainer.default_local_dir = str(run.checkpoints)
         config.show = None
-    frozen = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(frozen, dict)
     steps = int(config.trainer.total_training_steps)
-    return PlannedRun(name, run, frozen, config, steps, run.state(), run.checkpoint_step())
+    return PlannedRun(name, run, plain(config, resolve=True), config, steps, run.state(), run.checkpoint_step())
 
 
 def code_version() -> dict[str, Any]:

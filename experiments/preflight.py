@@ -66,7 +66,8 @@ def batch_problems(config: Mapping[str, Any]) -> list[str]:
         )
     if mini > batch:
         found.append(
-            f"actor_rollout_ref.actor.ppo_mini_batch_size must be at most data.train_batch_size={batch}, but is {mini}; "
+            f"actor_rollout_ref.actor.ppo_mini_batch_size must be at most data.train_batch_size={batch}, "
+            f"but is {mini}; "
             f"set actor_rollout_ref.actor.ppo_mini_batch_size={batch}"
         )
     elif batch % mini:
@@ -75,19 +76,37 @@ def batch_problems(config: Mapping[str, Any]) -> list[str]:
             f"data.train_batch_size must be a multiple of actor_rollout_ref.actor.ppo_mini_batch_size={mini}, "
             f"but is {batch}; set actor_rollout_ref.actor.ppo_mini_batch_size={divisor}"
         )
-    for owner, section in (("actor_rollout_ref.actor", actor), ("critic", config["critic"])):
-        micro = section["ppo_micro_batch_size_per_gpu"]
-        if micro is None or section["use_dynamic_bsz"]:
+    if not found:  # the sizes below follow from those above
+        found += micro_batch_problems(config, mini * n // ranks, batch * n // ranks)
+    return found
+
+
+def micro_batch_problems(config: Mapping[str, Any], per_update: int, per_step: int) -> list[str]:
+    """Return problems of the micro-batches: they must divide a rank's mini-batch, or its share of the whole batch."""
+    actor_rollout_ref, critic = config["actor_rollout_ref"], config["critic"]
+    actor, rollout, ref = (actor_rollout_ref[name] for name in ("actor", "rollout", "ref"))
+    asked = [
+        ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu", actor, "use_dynamic_bsz", per_update),
+        (
+            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu",
+            rollout,
+            "log_prob_use_dynamic_bsz",
+            per_step,
+        ),
+    ]
+    if actor["use_kl_loss"] or config["algorithm"]["use_kl_in_reward"]:
+        asked.append(
+            ("actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu", ref, "log_prob_use_dynamic_bsz", per_step)
+        )
+    if config["algorithm"]["adv_estimator"] == "gae":
+        asked.append(("critic.ppo_micro_batch_size_per_gpu", critic, "use_dynamic_bsz", per_update))
+    found = []
+    for key, section, dynamic, share in asked:
+        micro = section[key.rsplit(".", 1)[-1]]
+        if micro is None or section[dynamic] or share % int(micro) == 0:
             continue
-        per_rank = mini * n // ranks
-        if per_rank % int(micro):
-            divisor = max(size for size in range(1, int(micro) + 1) if per_rank % size == 0)
-            found.append(
-                f"{owner}.ppo_micro_batch_size_per_gpu must divide mini-batch x n / GPUs = {per_rank}, but is {micro}; "
-                f"set {owner}.ppo_micro_batch_size_per_gpu={divisor}"
-            )
-        if config["algorithm"]["adv_estimator"] != "gae":
-            break  # without a critic its sizes do not matter
+        divisor = max(size for size in range(1, min(share, int(micro)) + 1) if share % size == 0)
+        found.append(f"{key} must divide the {share} samples of a GPU, but is {micro}; set {key}={divisor}")
     return found
 
 
@@ -109,7 +128,9 @@ def model_problems(config: Mapping[str, Any]) -> list[str]:
             "save it there with tokenizer.save_pretrained"
         )
     if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
-        found.append(f"model.path must hold weights, but {path} has no *.safetensors; save the model with save_pretrained")
+        found.append(
+            f"model.path must hold weights, but {path} has no *.safetensors; save the model with save_pretrained"
+        )
     return found
 
 

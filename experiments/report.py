@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bars, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 
 from experiments.identity import ESTIMATOR_NAMES
@@ -44,6 +45,13 @@ def print_plan(runs: Sequence[PlannedRun]) -> None:
         console.print("miniature: a 0.3M-parameter model and three small numbers; real veRL, real training, small task")
 
 
+def labels(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return for each run the parts of its name that not all of them share; the whole name if they share all."""
+    parts = [run.name.rsplit("-", 1)[0].split(",") for run in runs]
+    varying = [[part for part in own if not all(part in other for other in parts)] for own in parts]
+    return [",".join(some or own) for some, own in zip(varying, parts, strict=True)]
+
+
 def _planned(run: PlannedRun) -> str:
     return {
         "start": "start",
@@ -57,8 +65,9 @@ def _planned(run: PlannedRun) -> str:
 class Progress:
     """A bar for the run in progress; lines instead where the output is no terminal."""
 
-    def __init__(self, total: int) -> None:
-        self.total, self.number = total, 0
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+        self.total, self.number = len(runs), 0
+        self.labels = dict(zip((run.name for run in runs), labels(runs), strict=True))
         self.bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -86,7 +95,7 @@ class Progress:
         self.attempts_before = len(run.run.attempts())
         self.offset, self.step, self.figures = 0, run.reached, "starting"
         self.first_row, self.printed = 0.0, time.monotonic()
-        label = f"[{self.number}/{self.total}] {run.name.rsplit('-', 1)[0]}"
+        label = f"[{self.number}/{self.total}] {self.labels[run.name]}"
         if console.is_terminal:
             self.task = self.bars.add_task(label, total=run.steps, completed=self.step, figures=self.figures)
         else:
@@ -142,14 +151,16 @@ def print_summary(runs: Sequence[PlannedRun]) -> None:
     table = Table(title="where the runs are", title_justify="left")
     for column in ("run", "state", "step", "accuracy T=1", "greedy", "reward", "length", "format", "s/step", "minutes"):
         table.add_column(column, overflow="fold")
-    for run in runs:
-        table.add_row(*_summary_row(run))
+    for label, run in zip(labels(runs), runs, strict=True):
+        table.add_row(label, *_summary_row(run))
     console.print(table)
     for run in runs:
         failed = next((event for event in reversed(run.run.events()) if event["event"] == "failed"), None)
         if run.run.state() == "failed" and failed:
             log = run.run.attempts()[-1].log if run.run.attempts() else run.run.path
-            console.print(f"{run.name} failed: {failed['kind']}: {failed['cause']}\n  do: {failed['remedy']}\n  log: {log}")
+            console.print(
+                f"{run.name} failed: {failed['kind']}: {failed['cause']}\n  do: {failed['remedy']}\n  log: {log}"
+            )
 
 
 def _summary_row(run: PlannedRun) -> list[str]:
@@ -166,7 +177,6 @@ def _summary_row(run: PlannedRun) -> list[str]:
 
     times = sorted(data["perf/time_per_step"] for data in trained if "perf/time_per_step" in data)
     return [
-        run.name.rsplit("-", 1)[0],
         run.run.state(),
         f"{run.run.last_step()}/{run.steps}",
         ends("val-core/countdown/acc/mean@1"),

@@ -18,7 +18,18 @@ from experiments.compose import CONFIG_DIR, check_overrides, register_resolvers
 from experiments.errors import UserError
 
 # Hydra's own questions (--cfg, --help, ...) are left to Hydra; everything else goes through a launcher.
-HYDRA_QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+HYDRA_QUESTIONS = (
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--version",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--shell-completion",
+    "-sc",
+)
 
 
 def _never(config: DictConfig) -> None:

@@ -2,76 +2,74 @@
 
 import os
 
-# One thread per process is this project's rule; the Rust pool would break it and warns after a fork.
+# One thread a process is this project's rule; the tokenizers' own pool would break it, and warns after a fork.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from transformers import AddedToken, PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from experiments.errors import UserError
+from experiments.tasks.countdown.prompts import PASS_THROUGH_CHAT_TEMPLATE
+from experiments.tiny_model.traces import END, FILLERS, MAX_RESULT
 
 PAD = "<|endoftext|>"
-EOS = "<|im_end|>"
+EOS = END
+MAX_LENGTH = 512
+"""Prompt and response together."""
 VOCAB_SIZE = 128
-"""Rows of the embedding."""
-
-THINK, END_THINK, ANSWER, END_ANSWER = " <think>", " </think>", " <answer>", " </answer>"
-NOT_IT, TRY, WORKS = " not it,", " let's try", " this works"
-FILLERS = (" hmm", " well", " so", " the", " maybe", " let me", " see", " wait")
-SYMBOLS = (" +", " -", " *", " /", " =", " (", " )", ",")
+"""Rows of the embedding: the 127 tokens and one spare, for round numbers."""
 
 TOKENS: tuple[str, ...] = (
     PAD,
     EOS,
     "numbers",
     " target",
-    THINK,
-    END_THINK,
-    ANSWER,
-    END_ANSWER,
-    NOT_IT,
-    TRY,
-    WORKS,
-    *SYMBOLS,
+    " <think>",
+    " </think>",
+    " <answer>",
+    " </answer>",
+    " not it,",
+    " let's try",
+    " this works",
+    *(" +", " -", " *", " /", " =", " (", " )", ","),
     *FILLERS,
-    *(f" {number}" for number in range(100)),
-    "\n",  # never trained on: veRL's prompt builder for Qwen refuses a tokenizer in which it is not one token
+    *(f" {number}" for number in range(MAX_RESULT + 1)),
 )
 """Every token; its position is its id."""
 
-# Prompts go through apply_chat_template in veRL; a base model's prompt must come out as it went in.
-CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-
 
 def build() -> Qwen2Tokenizer:
-    """Return the tokenizer: decode(encode(text)) == text for every text `check` accepts.
+    """Return the tokenizer: decode(encode(text)) == text for every text that is made of `TOKENS`.
 
-    transformers 5 rebuilds Qwen2's pre-tokenizer, which splits numbers into digits, whatever the folder says; tokens
-    that are matched before it (added tokens, not normalized) are the one way to keep ` 45` whole.
+    transformers 5 takes Qwen2Tokenizer for every Qwen2 model, whose pre-tokenizer splits numbers into digits, whatever
+    the folder says. Tokens that are matched before it (added tokens, not normalized) are the one way to keep ` 45` one.
     """
     tokenizer = Qwen2Tokenizer(
         vocab={token: index for index, token in enumerate(TOKENS)},
         merges=[],
-        unk_token=None,
+        unk_token=None,  # type: ignore[arg-type]
         eos_token=EOS,
         pad_token=PAD,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=PASS_THROUGH_CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
-        model_max_length=512,
+        model_max_length=MAX_LENGTH,
         padding_side="left",
     )
-    # The tags must survive skip_special_tokens, the reward reads them: only pad and eos are special.
+    # The tags must survive skip_special_tokens, since the reward reads them: only pad and eos are special.
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=token in (PAD, EOS)) for token in TOKENS])
     return tokenizer
 
 
-def check(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
-    """Raise UserError if `text` has a part the vocabulary cannot write.
+def check_text(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+    """Return nothing if the tokenizer keeps every character of `text`.
 
-    Qwen2Tokenizer in transformers 5 has no unknown token: it would drop that part without a word.
+    Qwen2Tokenizer in transformers 5 has no unknown token: it drops what the vocabulary lacks without a word.
+
+    Raises:
+        UserError: a part of the text would be lost.
     """
     kept = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False))
     if kept != text:
         raise UserError(
-            f"the text must be made of the tiny model's {len(TOKENS)} tokens only, but {text[:200]!r} would be read as "
-            f"{kept[:200]!r}; use the compact prompt template, or another model"
+            f"a text for the tiny model must be made of its {len(TOKENS)} tokens only, but {text[:200]!r} would be "
+            f"read as {kept[:200]!r}; take the compact prompt template and numbers up to {MAX_RESULT}, or another model"
         )

@@ -1,27 +1,29 @@
 """Imperfect written searches for a countdown equation: what the tiny model is pre-trained on.
 
-A perfect searcher would leave reinforcement learning nothing to improve. So these writers give up, forget the tags, never
-close the answer, overlook a hit or only ramble: each habit with a share given by `Mixture`.
+A perfect searcher would leave reinforcement learning nothing to improve. So these writers give up early, forget the
+tags, never close the answer, overlook a hit or only ramble; `Mixture` says how often.
 """
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
-MAX_NUMBER = 20
-MIN_TARGET, MAX_TARGET = 10, 99
+from experiments.tasks.countdown.problems import MINIATURE, Problem
+
+COUNT = MINIATURE.counts[0]
 MAX_RESULT = 99
+HELD_OUT_ONE_IN = 20
 
 END = "<|im_end|>"
 FILLERS = (" hmm", " well", " so", " the", " maybe", " let me", " see", " wait")
 
 
 class Step(NamedTuple):
-    """One line of a search: `left operator right = result`."""
+    """One equation of a search: `left operator right = result`."""
 
     left: int
     operator: str
@@ -33,7 +35,7 @@ class Step(NamedTuple):
 
 
 class Expression(NamedTuple):
-    """One way to combine all numbers: its steps, its text (tokens separated by blanks) and its value."""
+    """One way to combine all the numbers: its steps, its text (tokens separated by blanks) and its value."""
 
     steps: tuple[Step, ...]
     text: str
@@ -41,7 +43,7 @@ class Expression(NamedTuple):
 
 
 def apply(left: int, operator: str, right: int) -> int | None:
-    """Return `left operator right`, or None where it is no integer in 0..99."""
+    """Return `left operator right`, or None where that is no integer from 0 to `MAX_RESULT`."""
     if operator == "/":
         if right == 0 or left % right:
             return None
@@ -51,11 +53,10 @@ def apply(left: int, operator: str, right: int) -> int | None:
     return result if 0 <= result <= MAX_RESULT else None
 
 
-@lru_cache(maxsize=16_384)
-def expressions(numbers: tuple[int, ...]) -> tuple[Expression, ...]:
-    """Return every expression over all the `numbers` with integer results in 0..99, each text once, in a fixed order.
+def expressions(numbers: Sequence[int]) -> list[Expression]:
+    """Return every expression over all the `numbers` with integer results up to `MAX_RESULT`, in a fixed order.
 
-    A sum or product is listed in one order of its operands only.
+    Each text once, and a sum or product in one order of its operands only.
     """
     found: dict[str, Expression] = {}
 
@@ -76,73 +77,87 @@ def expressions(numbers: tuple[int, ...]) -> tuple[Expression, ...]:
                     if len(items) > 2:
                         text = f"( {text} )"
                     rest = [item for k, item in enumerate(items) if k not in (i, j)]
-                    # The new result comes first, so the next step mostly starts with the number just written.
+                    # The result comes first, so that the next step mostly begins with the number just written.
                     combine([(result, text), *rest], (*steps, Step(left, operator, right, result)))
 
     combine([(number, str(number)) for number in numbers], ())
-    return tuple(found.values())
+    return list(found.values())
 
 
-def problems() -> list[tuple[tuple[int, ...], int]]:
-    """Return all 11,970 problems as (sorted numbers, target): 3 numbers 1..20, a reachable target 10..99."""
-    return [
-        (numbers, target)
-        for numbers in combinations_with_replacement(range(1, MAX_NUMBER + 1), 3)
-        for target in sorted({e.value for e in expressions(numbers) if MIN_TARGET <= e.value <= MAX_TARGET})
-    ]
+def held_out(numbers: Sequence[int], target: int) -> bool:
+    """Return whether a problem, in any order of its numbers, is kept out of pre-training: about one in 20 is.
 
-
-def held_out(numbers: tuple[int, ...] | list[int], target: int) -> bool:
-    """Return whether the problem, in any order of its numbers, is kept out of pre-training (about 5 % are).
-
-    Decided by the problem's content alone, so that every process and every later version agrees.
+    Its content alone decides, so that every process and every later version agrees. RL takes its validation problems
+    from these and its training problems from the others.
     """
-    content = f"{','.join(str(number) for number in sorted(numbers))}={target}"
-    return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8]) % 20 == 0
+    content = f"{','.join(str(int(number)) for number in sorted(numbers))}={int(target)}"
+    return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") % HELD_OUT_ONE_IN == 0
 
 
-@lru_cache(maxsize=1)
-def _training_problems() -> tuple[tuple[tuple[int, ...], int], ...]:
-    return tuple(problem for problem in problems() if not held_out(*problem))
+@cache
+def problems() -> tuple[Problem, ...]:
+    """Return all 11,970 problems of the space MINIATURE, their numbers in ascending order."""
+    targets = range(MINIATURE.target_low, MINIATURE.target_high + 1)
+    return tuple(
+        Problem(numbers, target)
+        for numbers in combinations_with_replacement(range(MINIATURE.low, MINIATURE.high + 1), COUNT)
+        for target in sorted({expression.value for expression in expressions(numbers)})
+        if target in targets
+    )
 
 
-def draw(rng: random.Random) -> tuple[tuple[int, ...], int]:
-    """Return a problem that is not held out, its numbers in random order; every problem is equally likely."""
-    numbers, target = rng.choice(_training_problems())
-    return tuple(rng.sample(numbers, len(numbers))), target
+@cache
+def training_problems() -> tuple[Problem, ...]:
+    """Return the 11,411 problems that are not held out, their numbers in ascending order."""
+    return tuple(problem for problem in problems() if not held_out(problem.numbers, problem.target))
+
+
+def held_out_problems() -> list[Problem]:
+    """Return the 559 held-out problems in a fixed random order, as the numbers of each are."""
+    rng = random.Random(0)
+    chosen = [shuffled(rng, problem) for problem in problems() if held_out(problem.numbers, problem.target)]
+    rng.shuffle(chosen)
+    return chosen
+
+
+def shuffled(rng: random.Random, problem: Problem) -> Problem:
+    """Return the problem with its numbers in random order."""
+    return Problem(tuple(rng.sample(problem.numbers, len(problem.numbers))), problem.target)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Shares of the writers' habits, each a probability; found by trying what GRPO can improve on."""
+    """How often the writers of the shipped model's traces do what; all but `max_trials` and `aim_among` are shares."""
 
     ramble: float = 0.20
     """Writes filler words instead of a search."""
     ramble_on: float = 0.15
-    """Of those: goes on for 70..110 words; the others are cut off after 8..24."""
-    ramble_ends: float = 0.5
-    """Of the long ones: ends the text."""
-    shuffled: float = 0.10
-    """Tries in random order; the others go through the expressions in order from a random place."""
+    """Of those: goes on for 70 to 110 words; the others are cut off after 8 to 24."""
+    ramble_ends: float = 0.50
+    """Of the long ones: comes to an end."""
     jump: float = 0.20
-    """After each trial in order: goes on from another random place."""
-    lucky: float = 0.30
-    """Has a solution among the first three trials."""
+    """After each trial: goes on from a random place in the list of expressions, otherwise with the next one."""
+    shuffled: float = 0.10
+    """Goes through the list in random order."""
     aims: float = 0.30
-    """Takes, for each trial, the expression nearest to the target out of three that come to mind."""
+    """Looks at `aim_among` random places when it jumps and takes the expression nearest to the target."""
+    aim_among: int = 3
+    aim_jump: float = 0.50
+    """Jumps so often if it aims."""
+    lucky: float = 0.30
+    """Finds a solution among the first three trials."""
     overlook: float = 0.03
-    """Sees a hit and calls it a miss."""
+    """Takes a hit for a miss."""
+    give_up: float = 0.50
+    """After each miss: searches no further."""
     patient: float = 0.25
-    """Is a patient writer."""
-    give_up: float = 0.65
-    """After each miss: stops searching."""
+    """Gives up after a miss only with probability `give_up_patient`."""
     give_up_patient: float = 0.10
-    """The same for a patient writer."""
     max_trials: int = 7
-    bare: float = 0.10
-    """Gives the answer without tags."""
     stop: float = 0.08
-    """Gives no answer."""
+    """Ends without an answer."""
+    bare: float = 0.10
+    """Answers without tags."""
     unclosed: float = 0.07
     """Never closes the answer."""
 
@@ -150,51 +165,19 @@ class Mixture:
 MIXTURE = Mixture()
 
 
-def _ramble(rng: random.Random, numbers: tuple[int, ...], mixture: Mixture) -> str:
-    long = rng.random() < mixture.ramble_on
-    words = [rng.choice(FILLERS[:2])]
-    length = rng.randint(70, 110) if long else rng.randint(8, 24)
-    while len(words) < length:
-        words.append(f" {rng.choice(numbers)}" if rng.random() < 0.25 else rng.choice(FILLERS))
-    return "".join(words) + (END if long and rng.random() < mixture.ramble_ends else "")
+def trace(rng: random.Random, problem: Problem, mixture: Mixture = MIXTURE) -> str:
+    """Return one response to the problem's compact prompt, made of the tokenizer's tokens.
 
-
-def _order(rng: random.Random, all_ways: tuple[Expression, ...], target: int, mixture: Mixture) -> Iterator[Expression]:
-    """Yield expressions in the order one writer tries them."""
-    rest = list(all_ways)
-    lucky_place = rng.randrange(3) if rng.random() < mixture.lucky else None
-    aims = rng.random() < mixture.aims
-    if rng.random() < mixture.shuffled:
-        rng.shuffle(rest)
-    place = rng.randrange(len(rest))
-    trial = 0
-    while rest:
-        if trial == lucky_place:
-            hits = [i for i, e in enumerate(rest) if e.value == target]
-            place = rng.choice(hits)
-        elif aims:
-            place = min(rng.choices(range(len(rest)), k=3), key=lambda i: abs(rest[i].value - target))
-        elif rng.random() < mixture.jump:
-            place = rng.randrange(len(rest))
-        place %= len(rest)
-        yield rest.pop(place)
-        trial += 1
-
-
-def trace(rng: random.Random, numbers: tuple[int, ...], target: int, mixture: Mixture = MIXTURE) -> str:
-    """Return one response to the prompt `numbers 3, 7, 12 target 45 <think>`; it ends in `END` unless it was cut off.
-
-    `target` must be reachable from `numbers`.
+    It ends in `END` unless the writer was cut off. The target must be reachable in steps of `expressions`.
     """
     if rng.random() < mixture.ramble:
-        return _ramble(rng, numbers, mixture)
+        return _ramble(rng, problem.numbers, mixture)
     give_up = mixture.give_up_patient if rng.random() < mixture.patient else mixture.give_up
-    text = ""
-    answer = ""
-    for trial, expression in enumerate(_order(rng, expressions(numbers), target, mixture), start=1):
+    text = answer = ""
+    for trial, expression in enumerate(_trials(rng, problem, mixture), start=1):
         text += " " + ", ".join(str(step) for step in expression.steps)
         answer = " " + expression.text
-        if expression.value == target and rng.random() >= mixture.overlook:
+        if expression.value == problem.target and rng.random() >= mixture.overlook:
             text += " this works"
             break
         text += " not it,"
@@ -209,3 +192,33 @@ def trace(rng: random.Random, numbers: tuple[int, ...], target: int, mixture: Mi
     if habit < mixture.stop + mixture.bare + mixture.unclosed:
         return f"{text} </think> <answer>{answer}{END}"
     return f"{text} </think> <answer>{answer} </answer>{END}"
+
+
+def _ramble(rng: random.Random, numbers: Sequence[int], mixture: Mixture) -> str:
+    long = rng.random() < mixture.ramble_on
+    length = rng.randint(70, 110) if long else rng.randint(8, 24)
+    words = [rng.choice(FILLERS[:2])]  # the first word shows that this is no search
+    while len(words) < length:
+        words.append(f" {rng.choice(numbers)}" if rng.random() < 0.25 else rng.choice(FILLERS))
+    return "".join(words) + (END if long and rng.random() < mixture.ramble_ends else "")
+
+
+def _trials(rng: random.Random, problem: Problem, mixture: Mixture) -> Iterator[Expression]:
+    """Yield the problem's expressions, each once, in the order in which one writer tries them."""
+    rest = expressions(problem.numbers)
+    aims = rng.random() < mixture.aims
+    jump = mixture.aim_jump if aims else mixture.jump
+    lucky_trial = rng.randrange(3) if rng.random() < mixture.lucky else None
+    if rng.random() < mixture.shuffled:
+        rng.shuffle(rest)
+    place = trial = 0
+    while rest:
+        hits = [i for i, e in enumerate(rest) if e.value == problem.target] if trial == lucky_trial else []
+        if hits:
+            place = rng.choice(hits)
+        elif trial == 0 or rng.random() < jump:
+            seen = rng.choices(range(len(rest)), k=mixture.aim_among if aims else 1)
+            place = min(seen, key=lambda i: abs(rest[i].value - problem.target))
+        place %= len(rest)
+        yield rest.pop(place)
+        trial += 1

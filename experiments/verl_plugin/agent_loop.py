@@ -50,7 +50,7 @@ class BatchAgentLoopManager(AgentLoopManager):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.agent_loop_workers_class = None  # none are started
+        self.agent_loop_workers_class: Any = None  # none are started
         super().__init__(*args, **kwargs)
         worker = AgentLoopWorker(self.config, self.llm_client, self.teacher_client, self.reward_loop_worker_handles)
         self.event_loop = asyncio.new_event_loop()
@@ -154,7 +154,8 @@ class BatchAgentLoopManager(AgentLoopManager):
                     "max_global_steps": version,
                 }
             )
-            rows.append(self._reward_row(prompt, response, {key: values[prompt_index] for key, values in columns.items()}))
+            of_prompt = {key: values[prompt_index] for key, values in columns.items()}
+            rows.append(self._reward_row(prompt, response, of_prompt))
         scores = self.event_loop.run_until_complete(self._score(rows))
         tensors["loss_mask"] = tensors["response_mask"]
         tensors["rm_scores"] = [

@@ -11,5 +11,7 @@ from experiments.rundir import RunDir
 class CheckpointEvents(CheckpointCallback):
     """Chosen by trainer.checkpoint_callback_class; trainer.default_local_dir is the run's checkpoints/ folder."""
 
-    def on_save(self, trainer: Any, global_step: int, checkpoint_dir: str, **kwargs: Any) -> None:
+    def on_save(
+        self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs: Any
+    ) -> None:
         RunDir(Path(self.config.trainer.default_local_dir).parent).record("checkpoint", step=global_step)

@@ -65,6 +65,7 @@ class CPUEngineWithLMHead(CPUEngine, FSDPEngineWithLMHead):
 
         Without flash-attn veRL takes the log-softmax row by row in Python; that is an eighth of a step.
         """
+
         def asked(flag: str) -> bool:
             return tensordict_utils.get_non_tensor_data(data=micro_batch, key=flag, default=False)
 

@@ -77,7 +77,7 @@ class PlatformCPU(PlatformBase):
     def is_available(self) -> bool:
         return True
 
-    def current_device(self) -> str:
+    def current_device(self) -> Any:
         return "cpu"  # veRL only ever hands it on as a `device=` argument
 
     def device_count(self) -> int:

@@ -50,12 +50,15 @@ class HFRolloutServer:
         self.replica_rank = replica_rank
         self.sampler: Any = None
         self.global_steps = 0
-        self.noise = self._noise()
+        self._restart_noise()
         self.waiting: list[tuple[dict[str, Any], asyncio.Future]] = []
         self.batching: asyncio.Task | None = None
 
-    def _noise(self) -> NoiseStream:
-        return NoiseStream(self.config.seed, self.replica_rank, self.global_steps)
+    def _restart_noise(self) -> None:
+        # Single requests for one prompt may be spread over the replicas: each has streams of its own. A batch brings
+        # all n requests for a prompt to one replica: there the samples do not depend on how many replicas there are.
+        self.noise = NoiseStream(self.config.seed, self.replica_rank, self.global_steps)
+        self.batch_noise = NoiseStream(self.config.seed, 0, self.global_steps)
 
     async def ready(self) -> int:
         """Return the server's process id once it can answer."""
@@ -145,7 +148,7 @@ class HFRolloutServer:
             self.sampler = Qwen2Sampler(self.model)
         longest = self.config.response_length
         noise = [
-            self.noise.next(prompt, temperature, longest)
+            self.batch_noise.next(prompt, temperature, longest)
             for prompt, temperature in zip(prompts, temperatures, strict=True)
             for _ in range(n)
         ]
@@ -169,7 +172,7 @@ class HFRolloutServer:
             self.sampler.refresh()
         if global_steps is not None:
             self.global_steps = int(global_steps)
-        self.noise = self._noise()
+        self._restart_noise()
 
     # A server of its own on a CPU has nothing to free or to wake; veRL calls these on every rollout server.
     async def wake_up(self, *args: Any, **kwargs: Any) -> None: ...
@@ -191,18 +194,17 @@ def stop_tokens(model_config: Any) -> tuple[int, set[int]]:
     """
     generation = model_config.generation_config
     named = getattr(generation, "eos_token_id", None)
-    ends = set(named) if isinstance(named, (list, tuple)) else {named}
-    ends = (ends | {model_config.tokenizer.eos_token_id}) - {None}
-    pad = getattr(generation, "pad_token_id", None)
-    pad = model_config.tokenizer.pad_token_id if pad is None else pad
-    return int(min(ends) if pad is None else pad), ends
+    named = [*named] if isinstance(named, (list, tuple)) else [named]
+    ends = {int(token) for token in (*named, model_config.tokenizer.eos_token_id) if token is not None}
+    pads = (getattr(generation, "pad_token_id", None), model_config.tokenizer.pad_token_id, min(ends))
+    return next(int(pad) for pad in pads if pad is not None), ends
 
 
 class HFRolloutReplica(RolloutReplica):
     """Starts one server for the ranks of one replica."""
 
     async def launch_servers(self) -> None:
-        actor = ray.remote(HFRolloutServer).options(
+        actor: Any = ray.remote(HFRolloutServer).options(
             name=server_name(self.replica_rank), max_concurrency=self.max_concurrency, num_cpus=0
         )
         server = actor.remote(self.config, self.model_config, self.replica_rank)

@@ -81,15 +81,15 @@ class Qwen2Sampler:
         angle = torch.cat([angle, angle], -1).unsqueeze(1)
         return angle.cos(), angle.sin()
 
-    def _forward(
-        self, ids: torch.Tensor, position: torch.Tensor, attend: Callable[..., torch.Tensor]
-    ) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, position: torch.Tensor, attend: Callable[..., torch.Tensor]) -> torch.Tensor:
         """Return the last hidden states (N, d) of tokens (N,); `attend(layer, q, k, v)` -> (N, heads * D)."""
         x = F.embedding(ids, self.embedding)
         cos, sin = self._angles(position)
         heads, kv_heads, dim = self.heads, self.kv_heads, self.head_dim
         for index, layer in enumerate(self.layers):
-            qkv = torch.addmm(layer.qkv_bias, self._norm(x, layer.input_norm), layer.qkv).view(-1, heads + 2 * kv_heads, dim)
+            qkv = torch.addmm(layer.qkv_bias, self._norm(x, layer.input_norm), layer.qkv).view(
+                -1, heads + 2 * kv_heads, dim
+            )
             rotated = qkv[:, : heads + kv_heads]
             first, second = rotated.chunk(2, -1)
             rotated = rotated * cos + torch.cat([-second, first], -1) * sin
@@ -111,27 +111,17 @@ class Qwen2Sampler:
         Returns: ids (B, max_new) int64, log_probs (B, max_new) float32, lengths (B,) int64; what lies beyond a row's
         length is zero.
         """
-        width, total = max(map(len, prompts)), max(map(len, prompts)) + max_new
+        width = max(map(len, prompts))
         hidden, keys, values, mask = self._prefill(prompts, width)
         logits = self._logits(hidden).repeat_interleave(n, 0)
-        rows = len(prompts) * n
-        heads, kv_heads, dim, group = self.heads, self.kv_heads, self.head_dim, self.heads // self.kv_heads
-
-        def roomy(cache: torch.Tensor) -> torch.Tensor:
-            wide = cache.new_empty(rows, kv_heads, total, dim)
-            wide[:, :, :width] = cache.repeat_interleave(n, 0)
-            return wide
-
-        keys, values = [roomy(cache) for cache in keys], [roomy(cache) for cache in values]
-        bias = torch.zeros(rows, 1, 1, total)
-        bias[:, 0, 0, :width].masked_fill_(~mask.repeat_interleave(n, 0), float("-inf"))
+        cache = _Cache(keys, values, mask, n, max_new, self.heads)
         prompt_length = mask.sum(1).repeat_interleave(n)
+        rows = len(prompts) * n
         ids = torch.zeros(rows, max_new, dtype=torch.long)
         log_probs = torch.zeros(rows, max_new)
         lengths = torch.full((rows,), max_new)
         ends = torch.tensor(sorted(eos))
         index, alive = torch.arange(rows), torch.ones(rows, dtype=torch.bool)
-
         for step in range(max_new):
             token, log_prob = draw_tokens(logits, draw, step)
             ids[index, step], log_probs[index, step] = token, log_prob
@@ -142,24 +132,12 @@ class Qwen2Sampler:
             living = int(alive.sum())
             if living == 0 or step + 1 == max_new:
                 break
-            column = width + step
             if living <= COMPACT_BELOW * len(index):
                 keep = alive.nonzero().squeeze(1)
-                keys, values = [_kept(cache, keep, column) for cache in keys], [_kept(c, keep, column) for c in values]
-                index, token, bias, alive = index[keep], token[keep], bias[keep], alive[keep]
-                draw = draw.rows(keep)
-            size, seen = len(index), bias[..., : column + 1]
-
-            def attend(
-                layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
-                column: int = column, size: int = size, seen: torch.Tensor = seen,
-            ) -> torch.Tensor:
-                keys[layer][:, :, column], values[layer][:, :, column] = k, v
-                past_keys, past_values = keys[layer][:, :, : column + 1], values[layer][:, :, : column + 1]
-                score = torch.matmul(q.view(size, kv_heads, group, dim) * dim**-0.5, past_keys.transpose(2, 3)) + seen
-                return torch.matmul(score.softmax(-1), past_values).view(size, heads * dim)
-
-            logits = self._logits(self._forward(token, prompt_length[index] + step, attend))
+                cache.keep(keep)
+                index, token, alive, draw = index[keep], token[keep], alive[keep], draw.rows(keep)
+            logits = self._logits(self._forward(token, prompt_length[index] + step, cache.attend))
+            cache.filled += 1
         live = torch.arange(max_new) < lengths.unsqueeze(1)
         return ids * live, log_probs * live, lengths
 
@@ -191,8 +169,37 @@ class Qwen2Sampler:
         return hidden.view(count, width, -1)[:, -1], keys, values, mask
 
 
-def _kept(cache: torch.Tensor, keep: torch.Tensor, filled: int) -> torch.Tensor:
-    """Return the cache for the rows of `keep`; only the `filled` first columns hold anything."""
-    kept = cache.new_empty(len(keep), *cache.shape[1:])
-    kept[:, :, :filled] = cache[keep, :, :filled]
-    return kept
+class _Cache:
+    """Keys and values of the rows still alive, with room for every token to come."""
+
+    def __init__(
+        self, keys: list[torch.Tensor], values: list[torch.Tensor], mask: torch.Tensor, n: int, room: int, heads: int
+    ) -> None:
+        """Take the prompts' keys and values (P, kv, width, D) and mask (P, width), each prompt n times."""
+        self.filled = mask.size(1)
+        self.total, self.heads = self.filled + room, heads
+        self.keys = [self._wide(cache, torch.arange(len(mask)).repeat_interleave(n)) for cache in keys]
+        self.values = [self._wide(cache, torch.arange(len(mask)).repeat_interleave(n)) for cache in values]
+        self.bias = torch.zeros(len(mask) * n, 1, 1, self.total)
+        self.bias[:, 0, 0, : self.filled].masked_fill_(~mask.repeat_interleave(n, 0), float("-inf"))
+
+    def _wide(self, cache: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return the cache of `rows` in a tensor of the whole length; only what is filled is copied."""
+        wide = cache.new_empty(len(rows), cache.size(1), self.total, cache.size(3))
+        wide[:, :, : self.filled] = cache[rows, :, : self.filled]
+        return wide
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Drop all but these rows."""
+        self.keys = [self._wide(cache, rows) for cache in self.keys]
+        self.values = [self._wide(cache, rows) for cache in self.values]
+        self.bias = self.bias[rows]
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Add one token's k, v (N, kv, D) to the layer and return its mixed values (N, heads * D)."""
+        rows, kv_heads, dim = k.shape
+        keys, values, end = self.keys[layer], self.values[layer], self.filled + 1
+        keys[:, :, self.filled], values[:, :, self.filled] = k, v
+        query = q.view(rows, kv_heads, self.heads // kv_heads, dim) * dim**-0.5
+        score = torch.matmul(query, keys[:, :, :end].transpose(2, 3)) + self.bias[..., :end]
+        return torch.matmul(score.softmax(-1), values[:, :, :end]).view(rows, self.heads * dim)

@@ -59,10 +59,11 @@ class AblationTrainer(PPOTrainerSync):
         batch["uid"] = NonTensorStack(*(f"{self.global_steps:08d}-{row:06d}" for row in range(len(batch))))
         return batch
 
-    def _balance_batch(self, batch: Any, metrics: dict[str, Any], **kwargs: Any) -> Any:
-        order = sorted(range(len(batch.keys)), key=lambda index: _sample_key(batch.keys[index]))
-        batch.reorder(order)
-        return super()._balance_batch(batch, metrics, **kwargs)
+    def _balance_batch(
+        self, batch: Any, metrics: Any, logging_prefix: str = "global_seqlen", keep_minibatch: bool = False
+    ) -> Any:
+        batch.reorder(sorted(range(len(batch.keys)), key=lambda index: _sample_key(batch.keys[index])))
+        return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
 
     def _step_once(self, metrics: dict[str, Any], timing_raw: dict[str, Any], sample_batch_size: int) -> Any:
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
@@ -89,7 +90,15 @@ class AblationTrainer(PPOTrainerSync):
         extras = list(data["extra_fields"])
         return {key: extra.get("reward_extra_info", {}) for key, extra in zip(keys, extras, strict=True)}
 
-    def _dump_generations(self, *, reward_extra_infos_dict: dict[str, list], dump_path: str, **columns: Any) -> None:
+    def _dump_generations(
+        self,
+        inputs: list[str],
+        outputs: list[str],
+        gts: list[Any],
+        scores: list[float],
+        reward_extra_infos_dict: dict[str, list],
+        dump_path: str,
+    ) -> None:
         """Dump rollouts as JSON lines; those of training get their score parts, which veRL leaves out."""
         if dump_path == self.config.trainer.rollout_data_dir:
             parts = [self._score_parts.get(key, {}) for key in reward_extra_infos_dict["uid"]]
@@ -98,9 +107,7 @@ class AblationTrainer(PPOTrainerSync):
                 **reward_extra_infos_dict,
                 **{name: [part.get(name) for part in parts] for name in names},
             }
-        super()._dump_generations(
-            reward_extra_infos_dict=reward_extra_infos_dict, dump_path=dump_path, **columns
-        )
+        super()._dump_generations(inputs, outputs, gts, scores, reward_extra_infos_dict, dump_path)
 
 
 def _sample_key(key: str) -> tuple[str, int, int]:

@@ -66,7 +66,7 @@ def evaluate(equation: str) -> Number | None:
 
 
 def _tokens(equation: str) -> list[str]:
-    tokens = []
+    tokens: list[str] = []
     at = depth = 0
     while at < len(equation):
         match = _TOKEN.match(equation, at)

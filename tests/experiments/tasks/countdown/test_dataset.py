@@ -15,7 +15,6 @@ import pytest
 from experiments.errors import UserError
 from experiments.tasks.countdown.dataset import CountdownData, import_parquet, prepare
 from experiments.tasks.countdown.problems import MINIATURE, Key, Space
-from experiments.tasks.countdown.prompts import render
 from experiments.tasks.countdown.reward import compute_score
 from experiments.tasks.countdown.solver import solve
 
@@ -96,7 +95,9 @@ def test_the_same_arguments_make_the_same_bytes(tmp_path: Path) -> None:
     assert one.digest == two.digest
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "meta gone", "meta cut", "meta wrong", "notes", "file"])
+@pytest.mark.parametrize(
+    "damage", ["flip", "truncate", "remove", "meta gone", "meta cut", "meta wrong", "notes", "empty"]
+)
 def test_a_damaged_folder_is_rebuilt(tmp_path: Path, damage: str) -> None:
     data = small(tmp_path)
     whole = data.train.read_bytes()
@@ -114,13 +115,10 @@ def test_a_damaged_folder_is_rebuilt(tmp_path: Path, damage: str) -> None:
     elif damage == "meta wrong":
         meta.write_text("[1]")
     elif damage == "notes":
-        meta.write_text(json.dumps({**json.loads(meta.read_text()), "files": {}}))
-        data.train.write_bytes(b"")
+        meta.write_text(json.dumps({**json.loads(meta.read_text()), "notes": None}))
     else:
         for path in data.train.parent.iterdir():
             path.unlink()
-        data.train.parent.rmdir()
-        (data.train.parent.parent / data.train.parent.name).mkdir()
     assert small(tmp_path) == data
     assert data.train.read_bytes() == whole
     assert len(rows(data.test)) == 10
@@ -132,7 +130,8 @@ import sys
 from pathlib import Path
 from experiments.tasks.countdown.dataset import prepare
 from experiments.tasks.countdown.problems import MINIATURE
-print(prepare(space=MINIATURE, template="compact", train_size=2000, test_size=100, seed=0, cache_dir=Path(sys.argv[1])).digest)
+sizes = {"train_size": 2000, "test_size": 100}
+print(prepare(space=MINIATURE, template="compact", seed=0, cache_dir=Path(sys.argv[1]), **sizes).digest)
 """
 
 
@@ -191,7 +190,9 @@ def test_a_full_disk_is_one_clear_message(tmp_path: Path) -> None:
     """A real one: the process may write files of a few bytes only."""
     code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n" + BUILDER
-    done = subprocess.run([sys.executable, "-B", "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=100
+    )
     assert "UserError: the data cache" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
@@ -222,11 +223,9 @@ ROWS = [
 ]
 
 
-def hub_file(path: Path, nums: list[Any], target: list[Any], **types: pa.DataType) -> Path:
-    table = {
-        "target": pa.array(target, types.get("target", pa.int64())),
-        "nums": pa.array(nums, types.get("nums", pa.list_(pa.int64()))),
-    }
+def hub_file(path: Path, nums: list[Any], target: list[Any], types: dict[str, pa.DataType] | None = None) -> Path:
+    types = {"target": pa.int64(), "nums": pa.list_(pa.int64()), **(types or {})}
+    table = {"target": pa.array(target, types["target"]), "nums": pa.array(nums, types["nums"])}
     pq.write_table(pa.table(table), path)
     return path
 
@@ -236,7 +235,9 @@ def hub(tmp_path: Path) -> Path:
 
 
 def imported(source: Path, cache_dir: Path, **changes: Any) -> Any:
-    return import_parquet(source, **{"template": "base", "cache_dir": cache_dir, "train_size": 5, "test_size": 5, **changes})
+    return import_parquet(
+        source, **{"template": "base", "cache_dir": cache_dir, "train_size": 5, "test_size": 5, **changes}
+    )
 
 
 def test_the_article_s_split_without_leaks(tmp_path: Path) -> None:
@@ -254,7 +255,6 @@ def test_the_article_s_split_without_leaks(tmp_path: Path) -> None:
     first = rows(data.test)[0]
     assert "[2, 5, 7], create an equation that equals 70." in first["prompt"][0]["content"]
     assert first["extra_info"] == {"split": "test", "index": 0}
-    assert render("base", type("P", (), {"numbers": [2, 5, 7], "target": 70})) == first["prompt"]
 
 
 def test_an_import_is_cached_by_the_file_s_content_with_its_counts(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_an_import_is_cached_by_the_file_s_content_with_its_counts(tmp_path: Pat
 def test_a_wrong_hub_file_is_refused(
     tmp_path: Path, nums: list[Any], target: list[Any], types: dict[str, Any], message: str
 ) -> None:
-    source = hub_file(tmp_path / "hub.parquet", nums, target, **types)
+    source = hub_file(tmp_path / "hub.parquet", nums, target, types)
     with pytest.raises(UserError, match=message):
         imported(source, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*"))
@@ -302,7 +302,9 @@ def test_what_is_no_parquet_file_is_refused(tmp_path: Path) -> None:
         imported(tmp_path, tmp_path)
     for content in (b"", b"nums,target\n", b"PAR1" * 10):
         (tmp_path / "file").write_bytes(content)
-        with pytest.raises(UserError, match=r"file must be a parquet file, but reading it gives '.*'; download it again"):
+        with pytest.raises(
+            UserError, match=r"file must be a parquet file, but reading it gives '.*'; download it again"
+        ):
             imported(tmp_path / "file", tmp_path / "cache")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other")
     with pytest.raises(UserError, match=r"must have the columns nums .* but has a \(int64\)"):

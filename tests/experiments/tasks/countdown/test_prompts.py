@@ -1,6 +1,6 @@
 """The prompts, to the letter."""
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,19 +12,21 @@ from experiments.tasks.countdown.problems import Problem
 from experiments.tasks.countdown.prompts import PASS_THROUGH_CHAT_TEMPLATE, TEMPLATES, render
 
 PROBLEM = Problem((44, 19, 35), 98)
+QUESTION = (
+    "Using the numbers [44, 19, 35], create an equation that equals 98. You can use basic arithmetic operations "
+    "(+, -, *, /) and each number can only be used once. Show your work in <think> </think> tags. And return the final "
+    "answer in <answer> </answer> tags, for example <answer> (1 + 2) / 3 </answer>."
+)
 BASE = (
-    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant first "
-    "thinks about the reasoning process in the mind and then provides the user with the answer.\nUser: Using the numbers "
-    "[44, 19, 35], create an equation that equals 98. You can use basic arithmetic operations (+, -, *, /) and each number "
-    "can only be used once. Show your work in <think> </think> tags. And return the final answer in <answer> </answer> "
-    "tags, for example <answer> (1 + 2) / 3 </answer>.\nAssistant: Let me solve this step by step.\n<think>"
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
+    "first thinks about the reasoning process in the mind and then provides the user with the answer.\n"
+    "User: " + QUESTION + "\nAssistant: Let me solve this step by step.\n<think>"
 )
 INSTRUCT = (
-    "<|im_start|>system\nYou are a helpful assistant. You first thinks about the reasoning process in the mind and then "
-    "provides the user with the answer.<|im_end|>\n<|im_start|>user\n Using the numbers [44, 19, 35], create an equation "
-    "that equals 98. You can use basic arithmetic operations (+, -, *, /) and each number can only be used once. Show your "
-    "work in <think> </think> tags. And return the final answer in <answer> </answer> tags, for example <answer> (1 + 2) / "
-    "3 </answer>.<|im_end|>\n<|im_start|>assistant\nLet me solve this step by step.\n<think>"
+    "<|im_start|>system\nYou are a helpful assistant. You first thinks about the reasoning process in the mind and "
+    "then provides the user with the answer.<|im_end|>\n<|im_start|>user\n "
+    + QUESTION
+    + "<|im_end|>\n<|im_start|>assistant\nLet me solve this step by step.\n<think>"
 )
 
 
@@ -53,13 +55,11 @@ def test_an_unknown_template_is_refused() -> None:
 def test_the_pass_through_template_prints_the_contents_and_nothing_else() -> None:
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "numbers": 1, "target": 2}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
+    tokenizer = cast("Any", PreTrainedTokenizerFast)(tokenizer_object=words, unk_token="[UNK]")
     tokenizer.chat_template = PASS_THROUGH_CHAT_TEMPLATE
     for template in TEMPLATES:
         messages = render(template, PROBLEM)
         for add_generation_prompt in (True, False):
-            text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
             assert text == messages[0]["content"]
     assert tokenizer.apply_chat_template([{"role": "user", "content": " a\n"}] * 2, tokenize=False) == " a\n a\n"

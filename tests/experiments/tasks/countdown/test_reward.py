@@ -179,7 +179,8 @@ families = [
 counts = {}
 for index in range(10_000):
     body = families[index % len(families)]()
-    answer = rng.choice(["<answer>", "<answer> ", "<answer>\\n", "x\\n<answer>"]) + body + rng.choice(["</answer>", "</answer>\\n"])
+    before = rng.choice(["<answer>", "<answer> ", "<answer>\\n", "x\\n<answer>"])
+    answer = before + body + rng.choice(["</answer>", "</answer>\\n"])
     truth = {"target": 9, "numbers": [9] * rng.choice([1, 3, 3, 4])}
     for mode in reward.MODES:
         scores = reward.compute_score("countdown", answer, truth, mode=mode)
@@ -248,4 +249,6 @@ def test_a_closed_output_does_not_stop_training(monkeypatch: pytest.MonkeyPatch)
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
-    assert compute_score("countdown", "<answer>3*3</answer>", {"target": 9, "numbers": [3, 3]}, log_every=1)["acc"] == 1.0
+    assert (
+        compute_score("countdown", "<answer>3*3</answer>", {"target": 9, "numbers": [3, 3]}, log_every=1)["acc"] == 1.0
+    )

@@ -37,9 +37,9 @@ def has_large_power(text: str) -> bool:
     powers = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)]
     for power in reversed(powers):  # ast.walk goes from the outside in
         base, exponent = python(ast.unparse(power.left)), python(ast.unparse(power.right))
-        if isinstance(base, int) and isinstance(exponent, int) and abs(base) > 1:
-            if base.bit_length() * exponent > MAX_BITS:
-                return True
+        whole = isinstance(base, int) and isinstance(exponent, int)
+        if whole and abs(base) > 1 and base.bit_length() * exponent > MAX_BITS:
+            return True
     return False
 
 
@@ -64,11 +64,12 @@ def check(text: str) -> None:
     expected = python(text) if ALLOWED.match(text) else None
     ours = evaluate(text)
     assert type(ours) is type(expected)
-    assert repr(ours) == repr(expected)
+    # repr tells NaN and the sign of zero; a long integer has none.
+    assert ours == expected if isinstance(ours, int) else repr(ours) == repr(expected)
 
 
 tokens = st.sampled_from(
-    [*"+-*/()", "**", "//", "0", "1", "2", "7", "35", "99", "007", "00", "1.5", ".5", "3.", "007.5", ".", " ", "\t", "\f", "\r"]
+    [*"+-*/().", "**", "//", "0", "1", "2", "7", "35", "99", "007", "00", "1.5", ".5", "3.", "007.5", *" \t\f\r"]
 )  # fmt: skip
 
 
@@ -101,7 +102,7 @@ expressions = st.recursive(
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=400)
 @given(expressions)
 @example("(-8)**.5")
 @example("((-4)**.5)**2")
@@ -115,7 +116,24 @@ def test_expressions_evaluate_as_in_python(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["()", "()+()", "3(3)", "(3)(3)", "3(*3)", "...", "3+...", "1.real", "007", "1 2", "*3", "3***2", "1=1", "1,2", "", " "],
+    [
+        "()",
+        "()+()",
+        "3(3)",
+        "(3)(3)",
+        "3(*3)",
+        "...",
+        "3+...",
+        "1.real",
+        "007",
+        "1 2",
+        "*3",
+        "3***2",
+        "1=1",
+        "1,2",
+        "",
+        " ",
+    ],
 )
 def test_not_evaluable(text: str) -> None:
     assert evaluate(text) is None
@@ -162,12 +180,12 @@ def test_extraction(response: str, expected: str | None) -> None:
 
 
 pieces = st.sampled_from(
-    ["<answer>", "</answer>", "<answer> ", " </answer>", "</think>", "\n", " ", "<answer>(1+2)*3</answer>", "1", "2", "3",
-     "1.2*3", "3-2", "(", ")", "*", "+", "/", "//", "**", "=", "x", "-", "3 - 2 + 1", "1*2*3", "١"]
+    ["<answer>", "</answer>", "<answer> ", " </answer>", "</think>", "\n", " ", "<answer>(1+2)*3</answer>", "1", "2",
+     "3", "1.2*3", "3-2", "(", ")", "*", "+", "/", "//", "**", "=", "x", "-", "3 - 2 + 1", "1*2*3", "\u0661"]
 )  # fmt: skip
 
 
-@settings(max_examples=600)
+@settings(max_examples=400)
 @given(st.lists(pieces, max_size=12).map("".join), st.integers(-3, 12))
 @example("<answer>1.2*3</answer>", 4)
 @example("<answer>2**3+1</answer>", 9)
@@ -184,8 +202,13 @@ def test_whole_responses_score_as_in_the_original(response: str, target: int) ->
     assert {**strict, "score": 0} == {**scores, "score": 0}
 
 
-@settings(max_examples=500)
-@given(st.permutations([97, 98, 99, 13]), st.lists(st.sampled_from("+-*/"), min_size=3, max_size=3), st.integers(0, 4), st.data())
+@settings(max_examples=400)
+@given(
+    st.permutations([97, 98, 99, 13]),
+    st.lists(st.sampled_from("+-*/"), min_size=3, max_size=3),
+    st.integers(0, 4),
+    st.data(),
+)
 def test_hack_is_exact_where_division_rounds(
     numbers: list[int], signs: list[str], shape: int, data: st.DataObject
 ) -> None:

@@ -1,0 +1,50 @@
+# make demo    a venv, the pinned packages, three real trainings on the CPU, the figure
+# make test    a venv, the pinned packages, lint, types, every test
+# Needs Python 3.11 or 3.12; no GPU, no compiler. TORCH_ARGS picks another source of torch's CPU build, e.g.
+#   make demo TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV ?= .venv
+TORCH_ARGS ?=
+BIN = $(VENV)/bin
+PIP = $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: demo test install lint types tests figure clean
+.DEFAULT_GOAL := demo
+
+demo: install
+	$(BIN)/python -m experiments.run -m rollout.temperature=0.6,1.0,1.2
+	$(BIN)/python -m analysis.plot_ablation
+	@printf '\nnext:\n'
+	@printf '  the other ablations   $(BIN)/python -m experiments.run -m algorithm=grpo,ppo\n'
+	@printf '                        $(BIN)/python -m experiments.run -m rollout.n=3,5,8\n'
+	@printf '                        $(BIN)/python -m experiments.run -m kl.coef=0.01,0,0.001\n'
+	@printf '  error bars            $(BIN)/python -m experiments.run -m rollout.temperature=0.6,1.0,1.2 seed=1,2,3\n'
+	@printf '  then the figures      $(BIN)/python -m analysis.plot_ablation\n'
+
+test: lint types tests
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+	  { echo "error: Python must be 3.11 or 3.12, but is $$($(PYTHON) --version 2>&1); do: make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt $(TORCH_ARGS) torch
+	$(PIP) install -c constraints.txt -e '.[cpu,dev]'
+	@touch $@
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+tests: install
+	$(BIN)/python -m pytest
+
+figure: install
+	$(BIN)/python -m analysis.plot_ablation
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

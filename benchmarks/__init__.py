@@ -1,0 +1,1 @@
+"""What things cost, measured beside their alternatives in one run. Nothing in the project imports from here."""

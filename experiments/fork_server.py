@@ -1,0 +1,195 @@
+"""Starts Python processes that have their imports behind them: `python -m experiments.fork_server SOCKET`.
+
+A veRL run on a small model starts half a dozen processes one after the other, and each spends seconds on importing
+torch and transformers. This server imports them once; a process is then a fork of it, and shares the memory. Ray is
+pointed at it by the documented runtime_env option `py_executable` (see `fork_client`).
+
+The server must not import ray or veRL: they cache the job's id and the raylet's pid when they are imported.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import random
+import runpy
+import selectors
+import signal
+import socket
+import struct
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+# What veRL's processes import before they do anything, ray and veRL apart.
+PRELOADED = (
+    "numpy", "pandas", "torch", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor",
+    "torch.distributed.checkpoint", "tensordict", "torchdata.stateful_dataloader", "tokenizers", "datasets",
+    "transformers.models.qwen2.modeling_qwen2", "transformers.models.auto.modeling_auto",
+    "transformers.generation.utils", "accelerate", "peft", "hydra", "omegaconf", "zmq.asyncio", "pydantic", "aiohttp",
+    "psutil", "codetiming", "fastapi", "uvicorn", "requests", "PIL", "wandb", "google.protobuf", "grpc",
+)  # fmt: skip
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class ForkServer:
+    """Listens on a Unix socket; each connection is one process: the request, then its signals, then its exit code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.children: dict[int, socket.socket] = {}
+        self.pids: dict[socket.socket, int] = {}
+        self.selector = selectors.DefaultSelector()
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.wake_read, self.wake_write = os.pipe()
+
+    def serve(self) -> None:
+        """Answer until the server's parent is gone or it is told to end."""
+        parent = os.getppid()
+        os.set_blocking(self.wake_read, False)
+        os.set_blocking(self.wake_write, False)
+        signal.set_wakeup_fd(self.wake_write)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        temporary = self.path.with_suffix(".new")
+        self.listener.bind(str(temporary))
+        self.listener.listen(64)
+        os.rename(temporary, self.path)  # whoever sees the socket can connect
+        self.selector.register(self.listener, selectors.EVENT_READ)
+        self.selector.register(self.wake_read, selectors.EVENT_READ)
+        while os.getppid() == parent:
+            for key, _ in self.selector.select(timeout=1.0):
+                if key.fileobj is self.listener:
+                    self._accept()
+                elif key.fileobj == self.wake_read:
+                    os.read(self.wake_read, 4096)
+                    self._collect()
+                elif isinstance(key.fileobj, socket.socket) and key.fileobj in self.pids:
+                    self._hear(key.fileobj)
+        for pid in self.children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _accept(self) -> None:
+        connection, _ = self.listener.accept()
+        header, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
+        size = struct.unpack("I", header)[0]
+        data = b""
+        while len(data) < size:
+            part = connection.recv(size - len(data))
+            if not part:
+                break
+            data += part
+        try:
+            request = json.loads(data)
+        except ValueError:  # the client died in the middle of its request
+            connection.close()
+            return
+        pid = os.fork()
+        if pid == 0:
+            self._become(connection, request, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.children[pid], self.pids[connection] = connection, pid
+        self.selector.register(connection, selectors.EVENT_READ)
+        with contextlib.suppress(OSError):
+            connection.sendall(struct.pack("i", pid))
+
+    def _collect(self) -> None:
+        """Send the exit codes of the children that have ended."""
+        while self.children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            connection = self.children.pop(pid, None)
+            if connection is not None:
+                with contextlib.suppress(OSError):
+                    connection.sendall(struct.pack("i", os.waitstatus_to_exitcode(status)))
+                self._forget(connection)
+
+    def _hear(self, connection: socket.socket) -> None:
+        """Pass a client's signal on; a client that is gone takes its process with it."""
+        try:
+            data = connection.recv(4)
+        except OSError:
+            data = b""
+        number = struct.unpack("i", data)[0] if len(data) == 4 else signal.SIGKILL
+        pid = self.pids[connection]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if len(data) != 4:
+            self._forget(connection)
+
+    def _forget(self, connection: socket.socket) -> None:
+        self.pids.pop(connection, None)
+        self.selector.unregister(connection)
+        connection.close()
+
+    def _become(self, connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> NoReturn:
+        """Turn the fork into the process that was asked for."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for handled in (*FORWARDED, signal.SIGCHLD):
+                signal.signal(handled, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.selector.close()
+            for other in (self.listener, connection, *self.pids):
+                other.close()
+            os.close(self.wake_read)
+            os.close(self.wake_write)
+            os.setpgid(0, 0)  # the raylet ends whole process groups: the server must not be in one with its workers
+            for number, descriptor in enumerate(descriptors):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            code = run_as(request["argv"], request["env"], request["cwd"])
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(BaseException):
+                atexit._run_exitfuncs()
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+
+def run_as(argv: list[str], environment: dict[str, str], folder: str) -> int:
+    """Run `python *argv` in this process, with that environment and folder; return its exit code."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
+    random.seed()
+    sys.modules["numpy"].random.seed()
+    sys.modules["torch"].set_num_threads(int(environment.get("OMP_NUM_THREADS") or 1))
+    try:
+        if argv[0] == "-m":
+            sys.argv = argv[1:]
+            runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = argv
+            sys.path.insert(0, str(Path(argv[0]).resolve().parent))
+            runpy.run_path(argv[0], run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def main() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for module in PRELOADED:
+        with contextlib.suppress(ImportError):  # a process that needs it will say so itself
+            importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # the forks' collectors leave these objects, and so their memory pages, alone
+    ForkServer(Path(sys.argv[1])).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Real trainings with real veRL on the CPU. Each is as small as it can be; together they take a few minutes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.rundir import find_runs, read_jsonl
+from tests.e2e.training import Command, arguments, clean_environment, left_behind, numbers, rows, train
+
+
+def test_a_run_trains_and_leaves_its_records_and_nothing_else(straight: Command) -> None:
+    assert straight.code == 0, straight.output
+    run = straight.run
+    assert run.state() == "finished"
+    history = rows(run)
+    assert sorted(history) == [0, 1, 2, 3, 4]
+    for step in (1, 2, 3, 4):
+        assert history[step]["training/global_step"] == step
+        assert 0 <= history[step]["reward/acc/mean"] <= history[step]["reward/format/mean"] <= 1
+        assert history[step]["critic/score/mean"] == pytest.approx(history[step]["reward/score/mean"], abs=1e-6)
+        assert history[step]["rollout/failed_samples"] == 0
+        assert history[step]["actor/grad_norm"] > 0
+    assert {"val-core/countdown/acc/mean@1", "val-core/countdown_greedy/acc/mean@1"} <= set(history[0])
+    assert left_behind(run) == []
+
+
+def test_rollout_and_trainer_agree_on_probabilities(straight: Command) -> None:
+    for step, row in rows(straight.run).items():
+        if step:
+            assert row["training/rollout_probs_diff_mean"] < 1e-6
+            # The worst token of thousands: both sides are within a few units in the last place of float32.
+            assert row["training/rollout_probs_diff_max"] < 1e-5
+
+
+def test_every_rollout_is_dumped_with_its_score_parts(straight: Command) -> None:
+    attempt = straight.run.attempts()[0]
+    for step in (1, 2, 3, 4):
+        dumped, damaged = read_jsonl(attempt.rollouts / f"{step}.jsonl")
+        assert damaged == 0 and len(dumped) == 16 * 5
+        assert all({"input", "output", "gts", "score", "acc", "format", "hack", "uid"} <= set(row) for row in dumped)
+        mean = sum(row["score"] for row in dumped) / len(dumped)
+        assert mean == pytest.approx(rows(straight.run)[step]["critic/score/mean"], abs=1e-6)
+        assert len({row["uid"] for row in dumped}) == len(dumped)
+    assert len(read_jsonl(attempt.validation / "4.jsonl")[0]) == 2 * 8
+
+
+def test_wandb_files_carry_the_runs_id_group_and_tags_and_no_secret(straight: Command) -> None:
+    run = straight.run
+    files = list(run.attempts()[0].path.glob("wandb/offline-run-*/*.wandb"))
+    assert len(files) == 1
+    assert files[0].name == f"run-{run.path.name.rsplit('-', 1)[1]}.wandb"
+    content = files[0].read_bytes()
+    assert b"grpo,temperature=1,n=5,kl=0.001" in content
+    environment = json.loads((run.attempts()[0].path / "job.json").read_text())["environment"]
+    assert not any("KEY" in name or "TOKEN" in name for name in environment)
+
+
+def test_checkpoints_are_kept_to_the_last_two(straight: Command) -> None:
+    kept = sorted(path.name for path in straight.run.checkpoints.glob("global_step_*"))
+    assert kept == ["global_step_3", "global_step_4"]
+    steps = [event["step"] for event in straight.run.events() if event["event"] == "checkpoint"]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_asked_again_it_starts_nothing(straight: Command, folder: Path) -> None:
+    before = straight.run.events()
+    again = train(folder / "straight", "trainer.total_training_steps=4")
+    assert again.code == 0 and "nothing: done" in again.output
+    assert straight.run.events() == before
+
+
+def test_a_resumed_run_equals_a_straight_one(straight: Command, folder: Path) -> None:
+    """Two steps, then two more in a second process: steps 1-2 also show that a seed fixes a run."""
+    first = train(folder / "resumed", "trainer.total_training_steps=2", "tracking=none")
+    assert first.code == 0, first.output
+    second = train(folder / "resumed", "trainer.total_training_steps=4", "tracking=none")
+    assert second.code == 0 and "extend from step 2" in second.output, second.output
+    assert [event["step"] for event in second.run.events() if event["event"] == "resumed"] == [2]
+    resumed, expected = rows(second.run), rows(straight.run)
+    assert sorted(resumed) == sorted(expected)
+    for step in (1, 2, 3, 4):
+        assert numbers(resumed[step]) == pytest.approx(numbers(expected[step]), rel=1e-4, abs=1e-5), step
+
+
+def test_the_plain_path_gives_the_same_numbers(straight: Command, folder: Path) -> None:
+    """veRL's own agent loop, transformers' own decoding, padded attention: what a GPU run uses."""
+    plain = train(folder / "plain", "trainer.total_training_steps=2", "hardware.fast=false", "tracking=none")
+    assert plain.code == 0, plain.output
+    assert plain.run.path.name == straight.run.path.name  # the same run by its content
+    for step in (1, 2):
+        got, expected = numbers(rows(plain.run)[step]), numbers(rows(straight.run)[step])
+        for key in ("critic/score/mean", "response_length/mean", "actor/entropy", "actor/kl_loss", "actor/grad_norm"):
+            assert got[key] == pytest.approx(expected[key], rel=2e-3, abs=1e-5), key
+
+
+def test_ppo_with_a_critic_on_two_ranks(folder: Path) -> None:
+    ppo = train(folder / "ppo", "algorithm=ppo", "hardware.gpus_per_node=2", "tracking=none", *two_ranks())
+    assert ppo.code == 0, ppo.output
+    history = rows(ppo.run)
+    assert sorted(history) == [0, 1, 2]
+    for step in (1, 2):
+        assert history[step]["critic/vf_loss"] > 0
+        assert "actor/reward_kl_penalty" in history[step] and "actor/kl_loss" not in history[step]
+        assert history[step]["training/rollout_probs_diff_mean"] < 1e-6
+    assert len(list(ppo.run.checkpoints.glob("global_step_2/*/model_world_size_2_rank_*.pt"))) == 4
+
+
+def two_ranks() -> list[str]:
+    keys = (
+        "actor_rollout_ref.actor.ppo",
+        "critic.ppo",
+        "actor_rollout_ref.rollout.log_prob",
+        "actor_rollout_ref.ref.log_prob",
+    )
+    return [f"{key}_micro_batch_size_per_gpu=20" for key in keys]
+
+
+def test_ctrl_c_in_the_middle_of_a_step_leaves_a_resumable_run_and_nothing_else(folder: Path) -> None:
+    place = folder / "interrupted"
+    place.mkdir()
+    command = subprocess.Popen(
+        arguments(place, ["trainer.total_training_steps=50", "tracking=none"]),
+        cwd=place,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not any(run.checkpoint_step() >= 2 for run in find_runs(place / "runs")):
+        assert command.poll() is None and time.monotonic() < deadline, command.communicate()[0]
+        time.sleep(0.1)
+    command.send_signal(signal.SIGINT)
+    output, _ = command.communicate(timeout=60)
+    assert command.returncode == 130, output
+    assert "Traceback" not in output
+    (run,) = find_runs(place / "runs")
+    assert run.state() == "interrupted"
+    reached = run.checkpoint_step()
+    assert left_behind(run) == []
+    resumed = train(place, f"trainer.total_training_steps={reached + 1}", "tracking=none")
+    assert resumed.code == 0, resumed.output
+    assert resumed.run.state() == "finished" and reached + 1 in rows(resumed.run)
+
+
+@pytest.mark.parametrize("fast", ["true", "false"])
+def test_a_step_without_one_usable_sample_stops_the_run_with_the_cause(folder: Path, fast: str) -> None:
+    place = folder / f"broken-{fast}"
+    place.mkdir()
+    reward = place / "reward.py"
+    reward.write_text("def compute_score(*args, **kwargs):\n    raise RuntimeError('the scorer has no ink')\n")
+    done = train(
+        place,
+        f"reward.custom_reward_function.path={reward}",
+        "trainer.val_before_train=false",
+        f"hardware.fast={fast}",
+        "tracking=none",
+    )
+    assert done.code == 1, done.output
+    assert done.run.state() == "failed"
+    assert "the scorer has no ink" in done.output
+    assert not any("training/global_step" in row for row in rows(done.run).values())

@@ -1,0 +1,165 @@
+"""experiments/verl_plugin/sampler.py against transformers: its decoding loop and its full forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.verl_plugin import decoding
+from experiments.verl_plugin.sampler import Qwen2Sampler
+from experiments.verl_plugin.sampling import Draw
+from tests.experiments.verl_plugin.conftest import VOCABULARY
+
+PROMPTS = [[5, 9, 2, 30, 1, 17, 8], [11], [3, 3, 3], [39, 0, 12, 4, 25]]
+EOS = {2, 7, 13, 21}
+MAX_NEW = 14
+
+MakeModel = Callable[..., Any]
+MakeDraw = Callable[..., Draw]
+Sampled = tuple[list[list[int]], list[list[float]]]
+
+
+def by_transformers(model: Any, prompts: list[list[int]], n: int, draw: Draw, max_new: int, eos: set[int]) -> Sampled:
+    """Return the responses and log-probs of transformers' decoding loop, n a prompt."""
+    repeated = [prompt for prompt in prompts for _ in range(n)]
+    return decoding.generate(model, repeated, draw, [max_new] * len(repeated), eos, pad=0)
+
+
+def as_lists(ids: torch.Tensor, log_probs: torch.Tensor, lengths: torch.Tensor) -> Sampled:
+    sizes = lengths.tolist()
+    return (
+        [row[:size] for row, size in zip(ids.tolist(), sizes, strict=True)],
+        [row[:size] for row, size in zip(log_probs.tolist(), sizes, strict=True)],
+    )
+
+
+def assert_same(ours: Sampled, theirs: Sampled) -> None:
+    assert ours[0] == theirs[0]
+    for one, other in zip(ours[1], theirs[1], strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_samples_equal_those_of_transformers(
+    make_model: MakeModel, make_draw: MakeDraw, shape: dict[str, Any], n: int
+) -> None:
+    model, draw = make_model(**shape), make_draw(len(PROMPTS) * n, MAX_NEW, 3)
+    ids, log_probs, lengths = Qwen2Sampler(model).generate(PROMPTS, n, draw, MAX_NEW, EOS)
+    assert_same(as_lists(ids, log_probs, lengths), by_transformers(model, PROMPTS, n, draw, MAX_NEW, EOS))
+    assert (ids.shape, log_probs.shape) == ((len(PROMPTS) * n, MAX_NEW), (len(PROMPTS) * n, MAX_NEW))
+    assert (ids.dtype, log_probs.dtype, lengths.dtype) == (torch.int64, torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_that_end_at_different_steps_leave_the_others_alone(
+    make_model: MakeModel, make_draw: MakeDraw, seed: int
+) -> None:
+    """Twenty-four rows that end one by one: the cache is compacted several times on the way."""
+    model, draw = make_model(seed), make_draw(24, 40, seed, [1.5, 0.0, 2.0, 0.8] * 6, [-1, -1, 20, 10] * 6)
+    ids, log_probs, lengths = Qwen2Sampler(model).generate(PROMPTS, 6, draw, 40, {7, 13})
+    assert len(set(lengths.tolist())) > 5, "the case must be a mixed one"
+    assert_same(as_lists(ids, log_probs, lengths), by_transformers(model, PROMPTS, 6, draw, 40, {7, 13}))
+
+
+def test_log_probs_equal_the_full_forward_in_double_precision(
+    make_model: MakeModel, make_draw: MakeDraw, shape: dict[str, Any]
+) -> None:
+    model = make_model(dtype=torch.float64, **shape)
+    draw = make_draw(len(PROMPTS) * 2, MAX_NEW, 5)
+    ids, log_probs, lengths = Qwen2Sampler(model).generate(PROMPTS, 2, draw, MAX_NEW, EOS)
+    for row, (response, values) in enumerate(zip(*as_lists(ids, log_probs, lengths), strict=True)):
+        prompt = PROMPTS[row // 2]
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.log_softmax(-1)[torch.arange(len(response)), torch.tensor(response)]
+        torch.testing.assert_close(torch.tensor(values, dtype=torch.float64), expected, atol=1e-6, rtol=0)
+
+
+def test_what_lies_beyond_the_end_is_zero(make_model: MakeModel, make_draw: MakeDraw) -> None:
+    ids, log_probs, lengths = Qwen2Sampler(make_model()).generate(PROMPTS, 5, make_draw(20, 30, 1), 30, EOS)
+    beyond = torch.arange(30) >= lengths.unsqueeze(1)
+    assert beyond.any() and not ids[beyond].any() and not log_probs[beyond].any()
+    for row, length in enumerate(lengths.tolist()):
+        response = ids[row, :length].tolist()
+        assert not EOS & set(response[:-1]), "nothing follows an end of sequence"
+        assert length == 30 or response[-1] in EOS
+    assert (log_probs[~beyond] < 0).all()
+
+
+def test_all_rows_end_at_once(make_model: MakeModel, make_draw: MakeDraw) -> None:
+    model, draw, everything = make_model(), make_draw(8, MAX_NEW), set(range(VOCABULARY))
+    ids, log_probs, lengths = Qwen2Sampler(model).generate(PROMPTS, 2, draw, MAX_NEW, everything)
+    assert lengths.tolist() == [1] * 8
+    assert_same(as_lists(ids, log_probs, lengths), by_transformers(model, PROMPTS, 2, draw, MAX_NEW, everything))
+    assert not ids[:, 1:].any()
+
+
+@pytest.mark.parametrize("eos", [{VOCABULARY + 1}, set()], ids=["never drawn", "none"])
+def test_without_an_end_every_row_has_full_length(make_model: MakeModel, make_draw: MakeDraw, eos: set[int]) -> None:
+    model, draw = make_model(), make_draw(4, MAX_NEW)
+    result = Qwen2Sampler(model).generate(PROMPTS, 1, draw, MAX_NEW, eos)
+    assert result[2].tolist() == [MAX_NEW] * 4
+    assert_same(as_lists(*result), by_transformers(model, PROMPTS, 1, draw, MAX_NEW, eos))
+
+
+def test_one_row_and_one_token(make_model: MakeModel, make_draw: MakeDraw) -> None:
+    model = make_model()
+    for prompt, max_new in (([4], 1), ([4], 9), ([4, 8, 15, 16, 23], 9)):
+        draw = make_draw(1, max_new, max_new)
+        result = Qwen2Sampler(model).generate([prompt], 1, draw, max_new, EOS)
+        assert_same(as_lists(*result), by_transformers(model, [prompt], 1, draw, max_new, EOS))
+
+
+def test_a_sample_does_not_depend_on_the_other_prompts(make_model: MakeModel, make_draw: MakeDraw) -> None:
+    sampler, draw = Qwen2Sampler(make_model()), make_draw(len(PROMPTS), MAX_NEW, 2)
+    together = as_lists(*sampler.generate(PROMPTS, 1, draw, MAX_NEW, EOS))
+    for row, prompt in enumerate(PROMPTS):
+        alone = as_lists(*sampler.generate([prompt], 1, draw.rows(torch.tensor([row])), MAX_NEW, EOS))
+        assert_same(alone, ([together[0][row]], [together[1][row]]))
+
+
+def test_refresh_takes_over_changed_weights(make_model: MakeModel, make_draw: MakeDraw) -> None:
+    """In place, as an optimiser does, and by new tensors, as a loaded state dict may bring them."""
+    model, other, draw = make_model(0), make_model(1), make_draw(4, MAX_NEW)
+    sampler = Qwen2Sampler(model)
+    before = as_lists(*sampler.generate(PROMPTS, 1, draw, MAX_NEW, EOS))
+    for assign in (False, True):
+        model.load_state_dict(other.state_dict(), assign=assign)
+        sampler.refresh()
+        after = as_lists(*sampler.generate(PROMPTS, 1, draw, MAX_NEW, EOS))
+        assert after[0] != before[0]
+        assert_same(after, by_transformers(other, PROMPTS, 1, draw, MAX_NEW, EOS))
+        other = make_model(2)
+
+
+def test_generating_leaves_the_model_trainable(make_model: MakeModel, make_draw: MakeDraw) -> None:
+    model = make_model()
+    Qwen2Sampler(model).generate(PROMPTS, 1, make_draw(4, 4), 4, EOS)
+    model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "config, supported",
+    [
+        ({}, True),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}}, True),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5.0}}, False),
+        ({"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}, False),
+        ({"hidden_act": "gelu"}, False),
+    ],
+)
+def test_supports_what_it_repeats_and_nothing_else(
+    make_model: MakeModel, config: dict[str, Any], supported: bool
+) -> None:
+    assert Qwen2Sampler.supports(make_model(**config)) == supported
+
+
+def test_another_architecture_is_not_supported() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    assert not Qwen2Sampler.supports(LlamaForCausalLM(config))
