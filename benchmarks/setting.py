@@ -33,7 +33,7 @@ def build(folder: Path, steps: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
     torch.manual_seed(SEED)
     special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    model = Qwen2ForCausalLM(
+    model: Any = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),
             hidden_size=128,

@@ -84,8 +84,8 @@ def command(name: str, folder: Path, steps: int) -> list[str]:
     ]
 
 
-def environment(name: str, trl: Path) -> dict[str, str]:
-    """Return a competitor's environment: one thread, no hub; TRL's folder for TRL alone."""
+def environment(name: str, temporary: Path, trl: Path) -> dict[str, str]:
+    """Return a competitor's environment: one thread, no hub, its own temporary files; TRL's folder for TRL alone."""
     path = [str(PROJECT), *([str(trl)] if name == "trl" else []), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
@@ -93,6 +93,7 @@ def environment(name: str, trl: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
+        "TMPDIR": str(temporary),
     } | ({"VERL_PLATFORM": "cpu"} if name == "sampler" else {})
 
 
@@ -102,7 +103,20 @@ def measure(name: str, folder: Path, steps: int, trl: Path) -> Result:
     log = folder / f"{name}.log"
     pattern = "*/attempts/*/metrics.jsonl" if name in ("ours", "plain") else "*.jsonl"
     rows = (folder / name, pattern) if name in ("ours", "plain") else (folder, f"{name}.jsonl")
-    outcome = watch(command(name, folder, steps), environment(name, trl), rows, log, LIMIT_SECONDS)
+    temporary = folder / f"{name}-tmp"
+    temporary.mkdir()
+    outcome = watch(
+        command(name, folder, steps),
+        environment(name, temporary, trl),
+        rows=rows,
+        places={
+            "/dev/shm": (Path("/dev/shm"), "*"),
+            "temporary files": (temporary, "*"),
+            "/tmp": (Path("/tmp"), "r1z-*"),  # a run's sockets: their paths must be short, whatever TMPDIR says
+        },
+        log=log,
+        limit=LIMIT_SECONDS,
+    )
     result: Result = {"load_before": round(load, 2)}
     if outcome.code != 0:
         why = "ran past its limit" if outcome.code is None else f"ended with {outcome.code}"
@@ -171,7 +185,7 @@ def last_line(log: Path) -> str:
 
 def machine(trl: Path) -> Result:
     """Return what the numbers were measured on."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
@@ -238,6 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names, steps = parsed.only.split(","), 4 if parsed.quick else 10
     if unknown := set(names) - set(COMPETITORS):
         parser.error(f"--only must name {', '.join(COMPETITORS)}, but names {', '.join(sorted(unknown))}")
+    if sys.platform != "linux":
+        parser.error("the machine must run Linux: processes and their memory are read from /proc")
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     folder = Path(tempfile.mkdtemp(prefix="step-benchmark-"))
     setting.build(folder, steps)

@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ import psutil
 
 TICK_SECONDS = 0.005
 MEMORY_SECONDS = 0.5
+PATIENCE_SECONDS = 20.0  # how long a command past its limit may take to end by itself
 GRACE_SECONDS = 1.0  # what still lives this long after the command has ended was left behind
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
@@ -51,14 +51,23 @@ class Outcome:
 
 
 def watch(
-    command: Sequence[str], environment: Mapping[str, str], rows: tuple[Path, str], log: Path, limit: float
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    rows: tuple[Path, str],
+    places: Mapping[str, tuple[Path, str]],
+    log: Path,
+    limit: float,
 ) -> Outcome:
     """Run the command to its end, or for `limit` seconds; end whatever it leaves.
 
-    `rows` is a folder and a pattern: the files of JSON lines to read as they grow. Its output goes to `log`.
+    Args:
+        rows: a folder and a pattern: the files of JSON lines to read as they grow.
+        places: what to look for afterwards, as a folder and a pattern by kind.
+        log: where its output goes.
     """
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    before = _things()
+    tree = Tree()
+    before = _files(places)
     tails: dict[Path, int] = {}
     with open(log, "wb") as output:
         outcome = Outcome(time.time())
@@ -66,7 +75,7 @@ def watch(
             command, env=dict(environment), stdout=output, stderr=output, stdin=subprocess.DEVNULL
         )
         ended = threading.Event()
-        memory = threading.Thread(target=_watch_memory, args=(outcome, ended))
+        memory = threading.Thread(target=_watch_memory, args=(tree, outcome, ended))
         memory.start()
         try:
             while process.poll() is None and time.time() - outcome.started < limit:
@@ -81,21 +90,50 @@ def watch(
             if outcome.code is None:
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(20)
-            outcome.left = _left(before) if outcome.code is not None else {}
-            _end_descendants()
+                    process.wait(PATIENCE_SECONDS)
+            else:
+                outcome.left = _left(tree, places, before)
+            tree.end()
             process.wait()
     return outcome
 
 
-def descendants() -> list[psutil.Process]:
-    """Return the living processes below this one."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+class Tree:
+    """The processes that come to be below this one from now on, orphans included."""
+
+    def __init__(self) -> None:
+        _adopt_orphans(True)
+        self.older = set(psutil.Process().children(recursive=True))
+
+    def living(self) -> list[psutil.Process]:
+        """Return those that have not ended."""
+        return [process for process in self._all() if not _is_zombie(process)]
+
+    def end(self) -> None:
+        """Kill those that are left, and collect the orphans that had ended by themselves."""
+        while living := self.living():
+            for process in living:
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(signal.SIGKILL)
+            psutil.wait_procs(living, timeout=0.2)
+        for zombie in self._all():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(zombie.pid, os.WNOHANG)
+        _adopt_orphans(False)
+
+    def _all(self) -> list[psutil.Process]:
+        return [process for process in psutil.Process().children(recursive=True) if process not in self.older]
+
+
+def _adopt_orphans(adopt: bool) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
 
 
 def _new_rows(rows: tuple[Path, str], tails: dict[Path, int]) -> Iterator[Arrival]:
@@ -113,11 +151,11 @@ def _new_rows(rows: tuple[Path, str], tails: dict[Path, int]) -> Iterator[Arriva
             yield Arrival(now, str(path), json.loads(line))
 
 
-def _watch_memory(outcome: Outcome, ended: threading.Event) -> None:
+def _watch_memory(tree: Tree, outcome: Outcome, ended: threading.Event) -> None:
     while not ended.wait(MEMORY_SECONDS):
-        tree = descendants()
-        outcome.peak_bytes = max(outcome.peak_bytes, sum(map(_pss, tree)))
-        outcome.peak_processes = max(outcome.peak_processes, len(tree))
+        living = tree.living()
+        outcome.peak_bytes = max(outcome.peak_bytes, sum(map(_pss, living)))
+        outcome.peak_processes = max(outcome.peak_processes, len(living))
 
 
 def _pss(process: psutil.Process) -> int:
@@ -129,36 +167,23 @@ def _pss(process: psutil.Process) -> int:
     return 0
 
 
-def _things() -> dict[str, set[str]]:
-    """Return what a command could leave on the disk, by kind."""
-    folders = {"/dev/shm": Path("/dev/shm"), "temporary files": Path(tempfile.gettempdir())}
-    return {kind: {entry.name for entry in folder.iterdir()} for kind, folder in folders.items() if folder.is_dir()}
+def _files(places: Mapping[str, tuple[Path, str]]) -> dict[str, set[str]]:
+    """Return the names that match each place's pattern."""
+    return {kind: {path.name for path in folder.glob(pattern)} for kind, (folder, pattern) in places.items()}
 
 
-def _left(before: Mapping[str, set[str]]) -> dict[str, list[str]]:
-    """Return what a command has left behind: processes, listening ports, shared memory, temporary files."""
+def _left(tree: Tree, places: Mapping[str, tuple[Path, str]], before: Mapping[str, set[str]]) -> dict[str, list[str]]:
+    """Return what a command has left behind: processes, listening ports, files by kind."""
     deadline = time.time() + GRACE_SECONDS
-    while descendants() and time.time() < deadline:
+    while tree.living() and time.time() < deadline:
         time.sleep(0.05)
     left: dict[str, list[str]] = {"processes": [], "ports": []}
-    for process in descendants():
+    for process in tree.living():
         with contextlib.suppress(psutil.Error):
             left["processes"].append(" ".join(process.cmdline())[:120] or process.name())
             for connection in process.net_connections("inet"):
                 if connection.status == psutil.CONN_LISTEN:
                     left["ports"].append(str(connection.laddr.port))
-    for kind, names in _things().items():
+    for kind, names in _files(places).items():
         left[kind] = sorted(names - before[kind])
     return left
-
-
-def _end_descendants() -> None:
-    while tree := descendants():
-        for process in tree:
-            with contextlib.suppress(psutil.Error):
-                process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(tree, timeout=0.2)
-    # Orphans that came to this process: nobody else collects them.
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass

@@ -27,7 +27,8 @@ CLASSES = (
     ),
     (
         "out of memory",
-        r"CUDA out of memory|OutOfMemoryError|std::bad_alloc|Cannot allocate memory|killed due to the node running low",
+        r"CUDA out of memory|OutOfMemoryError|std::bad_alloc|Cannot allocate memory|killed due to the node running low"
+        r"|oom_kill event",
         "lower the micro-batch sizes, or data.train_batch_size",
     ),
     (
@@ -53,6 +54,9 @@ CLASSES = (
     ("configuration", r"AssertionError|ConfigAttributeError|ValidationError|InstantiationException|ValueError", ""),
 )
 LOG_HINT = "read the end of the log"
+# What is no part of a message: colours, and then "(TaskRunner pid=12)", "(pid=12, ip=10.0.0.7)" or "(raylet)".
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+SPEAKER = re.compile(r"^\((?:[^()]*\bpid=|raylet)[^()]*\)\s?")
 
 
 def classify(log: Path) -> Failure:
@@ -60,10 +64,10 @@ def classify(log: Path) -> Failure:
     try:
         with open(log, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+            text = file.read().decode("utf-8", "replace")
     except OSError as error:
         return Failure("error", f"no log: {error}", "start again")
-    lines = [re.sub(r"\x1b\[[0-9;]*m|^\(\w[^)]*pid=[^)]*\)\s?", "", line) for line in lines]
+    lines = [SPEAKER.sub("", line) for line in COLOUR.sub("", text).splitlines() if line.strip()]
     for kind, pattern, remedy in CLASSES:
         found = next((line for line in reversed(lines) if re.search(pattern, line)), None)
         if found:

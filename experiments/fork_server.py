@@ -101,12 +101,15 @@ class ForkServer:
 
     def _collect(self) -> None:
         """Send the exit codes of the children that have ended."""
-        while self.children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
             if pid == 0:
                 return
             connection = self.children.pop(pid, None)
-            if connection is not None:
+            if connection in self.pids:
                 with contextlib.suppress(OSError):
                     connection.sendall(struct.pack("i", os.waitstatus_to_exitcode(status)))
                 self._forget(connection)

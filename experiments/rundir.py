@@ -132,7 +132,7 @@ class RunDir:
         try:
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
             config = yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=loader)
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"{self.path} must be a run's folder, but its config.yaml can't be read: {error}") from None
         if not isinstance(config, dict):
             raise UserError(f"{self.config_file} must hold a mapping, but holds {type(config).__name__}; move it away")
@@ -140,13 +140,14 @@ class RunDir:
 
     def record(self, event: str, **fields: Any) -> None:
         """Append one event; it is on the disk when this returns. A torn last line is closed first."""
-        line = json.dumps({"time": time.time(), "event": event, **fields}) + "\n"
+        line = (json.dumps({"time": time.time(), "event": event, **fields}) + "\n").encode()
         descriptor = os.open(self.events_file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = "\n" + line
-            os.write(descriptor, line.encode())
+                line = b"\n" + line
+            while line:  # on a full disk the first write may take a part, the next one raises
+                line = line[os.write(descriptor, line) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -158,7 +159,7 @@ class RunDir:
     def attempts(self) -> list[Attempt]:
         """Return the attempts made so far, oldest first."""
         try:
-            numbers = sorted(int(entry.name) for entry in (self.path / "attempts").iterdir() if entry.name.isdigit())
+            numbers = sorted(int(entry.name) for entry in (self.path / "attempts").iterdir() if entry.name.isdecimal())
         except FileNotFoundError:
             return []
         return [Attempt(number, self.path / "attempts" / str(number)) for number in numbers]
@@ -166,8 +167,8 @@ class RunDir:
     def new_attempt(self) -> Attempt:
         """Make the folder of the next attempt. Hold the lock while calling."""
         made = self.attempts()
-        attempt = Attempt(made[-1].number + 1 if made else 1, self.path)
-        attempt = Attempt(attempt.number, self.path / "attempts" / str(attempt.number))
+        number = made[-1].number + 1 if made else 1
+        attempt = Attempt(number, self.path / "attempts" / str(number))
         attempt.path.mkdir(parents=True)
         return attempt
 
@@ -212,11 +213,17 @@ class RunDir:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run while executing it; UserError if another living process does."""
+        deadline = time.monotonic() + 0.5  # whoever asks `is_locked` has it for an instant: that is no second holder
         with open(self.path / "lock", "a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.path.name} must not run twice, but is running already; wait for it") from None
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        problem = f"{self.path.name} must not run twice, but is running already; wait for it"
+                        raise UserError(problem) from None
+                time.sleep(0.01)
             yield
 
 

@@ -16,7 +16,7 @@ EOS = END
 MAX_LENGTH = 512
 """Prompt and response together."""
 VOCAB_SIZE = 128
-"""Rows of the embedding: the 127 tokens and one spare, for round numbers."""
+"""Rows of the embedding: one a token."""
 
 TOKENS: tuple[str, ...] = (
     PAD,
@@ -33,6 +33,7 @@ TOKENS: tuple[str, ...] = (
     *(" +", " -", " *", " /", " =", " (", " )", ","),
     *FILLERS,
     *(f" {number}" for number in range(MAX_RESULT + 1)),
+    "\n",  # never trained on: veRL's prompt builder refuses a Qwen2 tokenizer in which a newline is not one token
 )
 """Every token; its position is its id."""
 

@@ -140,10 +140,8 @@ class Mixture:
     shuffled: float = 0.10
     """Goes through the list in random order."""
     aims: float = 0.30
-    """Looks at `aim_among` random places when it jumps and takes the expression nearest to the target."""
-    aim_among: int = 3
-    aim_jump: float = 0.50
-    """Jumps so often if it aims."""
+    """Follows no list, but takes for each trial the nearest to the target of `aim_among` random expressions."""
+    aim_among: int = 4
     lucky: float = 0.30
     """Finds a solution among the first three trials."""
     overlook: float = 0.03
@@ -207,7 +205,6 @@ def _trials(rng: random.Random, problem: Problem, mixture: Mixture) -> Iterator[
     """Yield the problem's expressions, each once, in the order in which one writer tries them."""
     rest = expressions(problem.numbers)
     aims = rng.random() < mixture.aims
-    jump = mixture.aim_jump if aims else mixture.jump
     lucky_trial = rng.randrange(3) if rng.random() < mixture.lucky else None
     if rng.random() < mixture.shuffled:
         rng.shuffle(rest)
@@ -216,9 +213,11 @@ def _trials(rng: random.Random, problem: Problem, mixture: Mixture) -> Iterator[
         hits = [i for i, e in enumerate(rest) if e.value == problem.target] if trial == lucky_trial else []
         if hits:
             place = rng.choice(hits)
-        elif trial == 0 or rng.random() < jump:
-            seen = rng.choices(range(len(rest)), k=mixture.aim_among if aims else 1)
+        elif aims:
+            seen = rng.choices(range(len(rest)), k=mixture.aim_among)
             place = min(seen, key=lambda i: abs(rest[i].value - problem.target))
+        elif trial == 0 or rng.random() < mixture.jump:
+            place = rng.randrange(len(rest))
         place %= len(rest)
         yield rest.pop(place)
         trial += 1

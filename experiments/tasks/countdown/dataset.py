@@ -2,16 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
 from experiments.tasks.countdown import hub
 from experiments.tasks.countdown.cache import cached
-from experiments.tasks.countdown.problems import Problem, Space, generate, key
+from experiments.tasks.countdown.problems import Problem, Space, generate
 from experiments.tasks.countdown.prompts import TEMPLATES, render
 
-FORMAT = 1  # raise it when the rows or the way problems are drawn change, so that no old cache is taken for new
+FORMAT = 2  # raise it when the rows or the way problems are drawn change, so that no old cache is taken for new
+# veRL's agent loop for each data source of a split: sampled and greedy validation tell different stories.
+AGENTS = {
+    "train": {"countdown": "single_turn_agent"},
+    "test": {"countdown": "single_turn_agent", "countdown_greedy": "greedy_agent"},
+}
 ROW_GROUP = 50_000  # rows written at a time: bounds the memory that half a million prompts take
 
 
@@ -29,8 +35,9 @@ def prepare(
 ) -> CountdownData:
     """Make train and test problems of a space, or take them from the cache.
 
-    All problems are distinct up to the order of their numbers, and no test problem is a train problem. The test
-    problems depend on `space`, `test_size` and `seed` alone.
+    All problems are distinct up to the order of their numbers. The test problems are held-out ones (see
+    problems.is_held_out), the train problems are not. Each test problem has two rows: data source "countdown" is
+    sampled as the rollout's val_kwargs say, "countdown_greedy" names the greedy agent loop.
 
     Args:
         template: a name of prompts.TEMPLATES.
@@ -45,8 +52,8 @@ def prepare(
     _check(template, train_size, test_size)
 
     def build(folder: Path) -> dict[str, Any]:
-        test = generate(space, test_size, seed)
-        train = generate(space, train_size, seed, exclude={key(problem) for problem in test})
+        test = generate(space, test_size, seed, held_out=True)
+        train = generate(space, train_size, seed, held_out=False)
         _write(folder, {"train": train, "test": test}, template)
         return {}
 
@@ -112,6 +119,7 @@ def _write(folder: Path, splits: Mapping[str, list[Problem]], template: str) -> 
     schema = pa.schema(
         [
             ("data_source", pa.string()),
+            ("agent_name", pa.string()),
             ("prompt", pa.list_(message)),
             ("ability", pa.string()),
             ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", ground_truth)])),
@@ -120,10 +128,11 @@ def _write(folder: Path, splits: Mapping[str, list[Problem]], template: str) -> 
     )
     for split, problems in splits.items():
         with pq.ParquetWriter(folder / f"{split}.parquet", schema) as writer:
-            for start in range(0, len(problems), ROW_GROUP):
+            for (source, agent), start in product(AGENTS[split].items(), range(0, len(problems), ROW_GROUP)):
                 rows = [
                     {
-                        "data_source": "countdown",
+                        "data_source": source,
+                        "agent_name": agent,
                         "prompt": render(template, problem),
                         "ability": "math",
                         "reward_model": {

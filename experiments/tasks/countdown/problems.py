@@ -1,5 +1,6 @@
 """Countdown problems: numbers and a target that they can make, drawn from a space of problems."""
 
+import hashlib
 import random
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
@@ -76,13 +77,31 @@ ARTICLE = Space(counts=(3, 4), low=1, high=99, target_low=10, target_high=100)
 MINIATURE = Space(counts=(3,), low=1, high=20, target_low=10, target_high=99, max_value=99)
 
 
+HELD_OUT_ONE_IN = 20
+
+
 def key(problem: Problem) -> Key:
     """(sorted numbers, target): equal for problems that differ only in the order of their numbers."""
     return tuple(sorted(problem.numbers)), problem.target
 
 
+def is_held_out(name: Key) -> bool:
+    """Whether a problem is kept for validation: one in 20 is, and never trained on, whatever the seed or the sizes.
+
+    Its content alone decides, so that data sets, the tiny model's pre-training and every later version agree.
+    """
+    numbers, target = name
+    content = f"{','.join(str(int(number)) for number in sorted(numbers))}={int(target)}"
+    return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") % HELD_OUT_ONE_IN == 0
+
+
 def generate(
-    space: Space, count: int, seed: int, exclude: Set[Key] = frozenset(), distinct: bool = True
+    space: Space,
+    count: int,
+    seed: int,
+    exclude: Set[Key] = frozenset(),
+    distinct: bool = True,
+    held_out: bool | None = None,
 ) -> list[Problem]:
     """Draw solvable problems, deterministically from the arguments.
 
@@ -94,6 +113,7 @@ def generate(
         seed: >= 0.
         exclude: keys that must not occur.
         distinct: no two problems have the same key.
+        held_out: True for held-out problems only, False for the others only, None for both.
 
     Raises:
         UserError: the space has not so many problems that are distinct and not excluded; count or seed is negative.
@@ -103,13 +123,19 @@ def generate(
     problems: list[Problem] = []
     for place, size in enumerate(space.counts):
         share = count // len(space.counts) + (place < count % len(space.counts))
-        problems += _draw(space, size, share, np.random.default_rng((seed, size)), exclude, distinct)
+        problems += _draw(space, size, share, np.random.default_rng((seed, size)), exclude, distinct, held_out)
     random.Random(seed).shuffle(problems)  # the sizes come mixed
     return problems
 
 
 def _draw(
-    space: Space, size: int, share: int, rng: np.random.Generator, exclude: Set[Key], distinct: bool
+    space: Space,
+    size: int,
+    share: int,
+    rng: np.random.Generator,
+    exclude: Set[Key],
+    distinct: bool,
+    held_out: bool | None,
 ) -> list[Problem]:
     """Problems with `size` numbers, `share` of them."""
     problems: list[Problem] = []
@@ -127,6 +153,8 @@ def _draw(
         for row, mixed, target, way in zip(*(column.tolist() for column in columns), strict=True):
             name = (tuple(row), target)
             if name in exclude or name in seen:
+                continue
+            if held_out is not None and is_held_out(name) != held_out:
                 continue
             if distinct:
                 seen.add(name)

@@ -73,7 +73,8 @@ def compute_score(
     right = verdict is _RIGHT
     well_formed = not (verdict is _NO_ANSWER or verdict is _NO_EQUATION)
     theirs, accepted = None, False
-    if answer is not None and (mode == "tinyzero" or not right):
+    # Beside an answer that is certainly wrong, and the only one, TinyZero has no other to accept.
+    if answer is not None and (mode == "tinyzero" or not (right or (settled and solution_str.count(_OPEN) == 1))):
         theirs = tinyzero.extract(solution_str)
         if theirs is not None:
             known = settled and theirs == answer.strip()

@@ -9,7 +9,7 @@ import torch
 
 from experiments.tiny_model import card, evaluation, pretrain, tokenizer, traces
 
-SHORT = replace(pretrain.RECIPE, steps=12, batch=8, micro_batches=2, warmup=3)
+SHORT = replace(pretrain.RECIPE, steps=24, batch=8, micro_batches=2, warmup=3)
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def trained(seed: int, recipe: pretrain.Recipe) -> tuple[dict[str, torch.Tensor]
 
 def test_training_reduces_the_loss_and_repeats_itself():
     weights, losses = trained(3, SHORT)
-    assert len(losses) == 12
+    assert len(losses) == 24
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     again, same_losses = trained(3, SHORT)
     assert same_losses == losses

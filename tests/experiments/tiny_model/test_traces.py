@@ -22,10 +22,9 @@ SEARCHER = replace(traces.MIXTURE, ramble=0.0, stop=0.0, bare=0.0, unclosed=0.0,
 GOLDEN_TARGETS = [59, 74, 88]
 GOLDEN_PROBLEMS = [((11, 11, 5), 27), ((12, 6, 2), 18), ((13, 15, 12), 10)]
 GOLDEN_TRACES = [
-    " 12 / 3 = 4, 4 + 7 = 11 not it, let's try 12 / 3 = 4, 4 * 7 = 28 not it, </think> <answer> ( 12 / 3 ) * 7 "
+    " 3 + 12 = 15, 15 - 7 = 8 not it, let's try 12 - 3 = 9, 9 * 7 = 63 this works </think> <answer> ( 12 - 3 ) * 7 "
     "</answer><|im_end|>",
-    " 3 * 12 = 36, 36 + 7 = 43 not it, let's try 12 - 3 = 9, 9 * 7 = 63 this works </think> <answer> ( 12 - 3 ) * 7 "
-    "</answer><|im_end|>",
+    " 12 / 3 = 4, 4 * 7 = 28 not it, </think> <answer> ( 12 / 3 ) * 7 </answer><|im_end|>",
 ]
 
 problem_places = st.integers(0, 11_410)
@@ -122,7 +121,7 @@ def test_what_is_held_out_never_changes():
 
 
 def test_a_seed_means_the_same_traces_for_ever():
-    rng = random.Random(0)
+    rng = random.Random(1)
     problem = Problem((7, 3, 12), 63)
     assert [traces.trace(rng, problem, SEARCHER) for _ in range(2)] == GOLDEN_TRACES
 

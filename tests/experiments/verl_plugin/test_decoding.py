@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,13 +9,10 @@ import torch
 
 from experiments.verl_plugin.decoding import generate
 from experiments.verl_plugin.sampling import Draw, draw_tokens
-from tests.experiments.verl_plugin.conftest import VOCABULARY, randomise
+from tests.experiments.verl_plugin.random_models import VOCABULARY, make_draw, make_model, randomise
 
 PROMPTS = [[5, 9, 2, 30, 1, 17, 8], [11], [3, 3, 3], [39, 0, 12, 4, 25]]
 EOS = {2, 7, 13}
-
-MakeModel = Callable[..., Any]
-MakeDraw = Callable[..., Draw]
 
 
 def without_cache(
@@ -45,19 +41,17 @@ def assert_as_without_cache(model: Any, draw: Draw, limits: list[int], eos: set[
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_rows_equal_those_generated_alone_without_a_cache(
-    make_model: MakeModel, make_draw: MakeDraw, seed: int
-) -> None:
+def test_rows_equal_those_generated_alone_without_a_cache(seed: int) -> None:
     draw = make_draw(4, 12, seed, [1.0, 0.7, 0.0, 2.0], [-1, -1, -1, 9], [1.0, 0.9, 1.0, 1.0])
     assert_as_without_cache(make_model(seed), draw, [12, 12, 12, 12], EOS)
 
 
-def test_each_row_has_its_own_limit(make_model: MakeModel, make_draw: MakeDraw) -> None:
+def test_each_row_has_its_own_limit() -> None:
     lengths = assert_as_without_cache(make_model(), make_draw(4, 9), [1, 9, 4, 4], set())
     assert lengths == [1, 9, 4, 4]
 
 
-def test_a_response_ends_with_the_first_end_of_sequence(make_model: MakeModel, make_draw: MakeDraw) -> None:
+def test_a_response_ends_with_the_first_end_of_sequence() -> None:
     responses, _ = generate(make_model(), PROMPTS * 10, make_draw(40, 30), [30] * 40, EOS, pad=0)
     ended = [response for response in responses if len(response) < 30]
     assert len(ended) > 10
@@ -66,11 +60,11 @@ def test_a_response_ends_with_the_first_end_of_sequence(make_model: MakeModel, m
     assert all(response[-1] in EOS for response in ended)
 
 
-def test_all_rows_may_end_at_once(make_model: MakeModel, make_draw: MakeDraw) -> None:
+def test_all_rows_may_end_at_once() -> None:
     assert assert_as_without_cache(make_model(), make_draw(4, 5), [5] * 4, set(range(VOCABULARY))) == [1] * 4
 
 
-def test_what_pads_makes_no_difference(make_model: MakeModel, make_draw: MakeDraw) -> None:
+def test_what_pads_makes_no_difference() -> None:
     model, draw = make_model(), make_draw(4, 8)
     zero, other = (generate(model, PROMPTS, draw, [8] * 4, EOS, pad=pad) for pad in (0, 33))
     assert zero[0] == other[0]
@@ -78,7 +72,7 @@ def test_what_pads_makes_no_difference(make_model: MakeModel, make_draw: MakeDra
         assert one == pytest.approx(two, abs=1e-6)
 
 
-def test_any_architecture(make_draw: MakeDraw) -> None:
+def test_any_architecture() -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(

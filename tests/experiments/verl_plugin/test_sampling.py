@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments.verl_plugin.sampling import Draw, NoiseStream, draw_tokens, truncate
+from tests.experiments.verl_plugin.random_models import make_draw
 
 LOGITS = [2.0, -1.0, 0.5, 1.5, -3.0, 0.0, 1.0, -0.5]
 ROWS = 40_000
-
-MakeDraw = Callable[..., Draw]
 
 
 def reference(logits: list[float], temperature: float, top_k: int, top_p: float) -> list[float]:
@@ -47,9 +45,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("temperature, top_k, top_p", SETTINGS)
-def test_tokens_are_drawn_with_the_reference_probabilities(
-    make_draw: MakeDraw, temperature: float, top_k: int, top_p: float
-) -> None:
+def test_tokens_are_drawn_with_the_reference_probabilities(temperature: float, top_k: int, top_p: float) -> None:
     expected = np.array(reference(LOGITS, temperature, top_k, top_p))
     draw = make_draw(ROWS, 1, 7, temperature, top_k, top_p)
     ids, log_probs = draw_tokens(torch.tensor([LOGITS]).expand(ROWS, -1), draw, 0)
@@ -60,7 +56,7 @@ def test_tokens_are_drawn_with_the_reference_probabilities(
     assert (ids.dtype, log_probs.dtype) == (torch.int64, torch.float32)
 
 
-def test_log_probs_are_the_log_softmax_of_the_truncated_logits(make_draw: MakeDraw) -> None:
+def test_log_probs_are_the_log_softmax_of_the_truncated_logits() -> None:
     logits = torch.randn(64, 50, generator=torch.Generator().manual_seed(1)) * 3
     draw = make_draw(64, 1, 2, 0.7, 12, 0.85)
     ids, log_probs = draw_tokens(logits, draw, 0)
@@ -68,7 +64,7 @@ def test_log_probs_are_the_log_softmax_of_the_truncated_logits(make_draw: MakeDr
     torch.testing.assert_close(log_probs, kept.log_softmax(-1)[torch.arange(64), ids])
 
 
-def test_each_row_has_its_own_settings(make_draw: MakeDraw) -> None:
+def test_each_row_has_its_own_settings() -> None:
     """A row drawn in a mixed batch is the row drawn alone: greedy, hot, cold, top-k and top-p side by side."""
     rows = 60
     temperature = torch.tensor([0.0, 0.5, 1.0, 1.5, -1.0, 1.0]).repeat(rows // 6)
@@ -84,16 +80,14 @@ def test_each_row_has_its_own_settings(make_draw: MakeDraw) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
-def test_greedy_takes_the_likeliest_token_with_its_log_prob_at_temperature_1(
-    make_draw: MakeDraw, temperature: float
-) -> None:
+def test_greedy_takes_the_likeliest_token_with_its_log_prob_at_temperature_1(temperature: float) -> None:
     logits = torch.randn(200, 20, generator=torch.Generator().manual_seed(5))
     ids, log_probs = draw_tokens(logits, make_draw(200, 1, 6, temperature), 0)
     assert torch.equal(ids, logits.argmax(-1))
     torch.testing.assert_close(log_probs, logits.log_softmax(-1).max(-1).values)
 
 
-def test_a_step_uses_its_own_column_of_the_noise(make_draw: MakeDraw) -> None:
+def test_a_step_uses_its_own_column_of_the_noise() -> None:
     draw = make_draw(1, 3)
     draw.noise[:] = torch.tensor([[0.0, 0.5, 0.999]], dtype=torch.float64)
     uniform = torch.zeros(1, 10)
@@ -136,7 +130,7 @@ def test_truncation_keeps_the_smallest_sufficient_set(logits: list[float], top_k
     assert probability.sum() - probability.min() < top_p + 1e-5, "without its least likely token it would not suffice"
 
 
-def test_rows_selects_by_index_and_by_mask(make_draw: MakeDraw) -> None:
+def test_rows_selects_by_index_and_by_mask() -> None:
     draw = make_draw(4, 2, 0, [0.1, 0.2, 0.3, 0.4], [1, 2, 3, 4], [0.5, 0.6, 0.7, 0.8])
     for keep in (torch.tensor([1, 3]), torch.tensor([False, True, False, True])):
         some = draw.rows(keep).to(torch.device("cpu"))

@@ -14,7 +14,7 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.tasks.countdown.dataset import CountdownData, import_parquet, prepare
-from experiments.tasks.countdown.problems import MINIATURE, Key, Space
+from experiments.tasks.countdown.problems import MINIATURE, Key, Space, is_held_out
 from experiments.tasks.countdown.reward import compute_score
 from experiments.tasks.countdown.solver import solve
 
@@ -31,14 +31,14 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def keys(path: Path) -> list[Key]:
-    truths = [row["reward_model"]["ground_truth"] for row in rows(path)]
+    truths = [row["reward_model"]["ground_truth"] for row in rows(path) if row["data_source"] == "countdown"]
     return [(tuple(sorted(truth["numbers"])), truth["target"]) for truth in truths]
 
 
 def test_rows_are_as_verl_wants_them(tmp_path: Path) -> None:
     data = small(tmp_path)
     for path, split, size in ((data.train, "train", 40), (data.test, "test", 10)):
-        table = rows(path)
+        table = [row for row in rows(path) if row["data_source"] == "countdown"]
         assert len(table) == size
         for index, row in enumerate(table):
             truth = row["reward_model"]["ground_truth"]
@@ -46,6 +46,7 @@ def test_rows_are_as_verl_wants_them(tmp_path: Path) -> None:
             content = f"numbers {numbers} target {truth['target']} <think>"
             assert row == {
                 "data_source": "countdown",
+                "agent_name": "single_turn_agent",
                 "prompt": [{"role": "user", "content": content}],
                 "ability": "math",
                 "reward_model": {"style": "rule", "ground_truth": truth},
@@ -55,10 +56,23 @@ def test_rows_are_as_verl_wants_them(tmp_path: Path) -> None:
             assert compute_score(row["data_source"], answer, truth, row["extra_info"])["score"] == 1.0
 
 
+def test_every_test_problem_is_asked_a_second_time_greedily(tmp_path: Path) -> None:
+    data = small(tmp_path)
+    sampled, greedy = rows(data.test)[:10], rows(data.test)[10:]
+    named = {"data_source": "countdown_greedy", "agent_name": "greedy_agent"}
+    assert greedy == [{**row, **named} for row in sampled]
+
+
+def test_held_out_problems_are_tested_and_the_others_trained_on(tmp_path: Path) -> None:
+    data = small(tmp_path)
+    assert all(map(is_held_out, keys(data.test)))
+    assert not any(map(is_held_out, keys(data.train)))
+
+
 def test_train_and_test_are_distinct_and_share_nothing(tmp_path: Path) -> None:
-    data = small(tmp_path, train_size=11_470, test_size=500)
+    data = small(tmp_path, train_size=11_411, test_size=500)
     train, test = keys(data.train), keys(data.test)
-    assert len(set(train)) == 11_470 and len(set(test)) == 500
+    assert len(set(train)) == 11_411 and len(set(test)) == 500
     assert not set(train) & set(test)
 
 
@@ -121,7 +135,7 @@ def test_a_damaged_folder_is_rebuilt(tmp_path: Path, damage: str) -> None:
             path.unlink()
     assert small(tmp_path) == data
     assert data.train.read_bytes() == whole
-    assert len(rows(data.test)) == 10
+    assert len(rows(data.test)) == 20
     assert [path.name for path in tmp_path.iterdir()] == [data.train.parent.name]  # and nothing is left behind
 
 
@@ -245,7 +259,7 @@ def test_the_article_s_split_without_leaks(tmp_path: Path) -> None:
     assert [row["reward_model"]["ground_truth"] for row in rows(data.train)] == [
         {"target": target, "numbers": nums} for nums, target in (ROWS[0], ROWS[1], ROWS[2], ROWS[4])
     ]
-    assert [row["reward_model"]["ground_truth"] for row in rows(data.test)] == [
+    assert [row["reward_model"]["ground_truth"] for row in rows(data.test)[:2]] == [
         {"target": target, "numbers": nums} for nums, target in (ROWS[6], ROWS[9])
     ]
     assert vars(counts) == {
@@ -317,3 +331,8 @@ def test_numbers_too_large_for_floats_are_still_exact(tmp_path: Path) -> None:
     source = hub_file(tmp_path / "hub.parquet", nums, [big * big, big + 1, big * big + 1, 3, 4])
     _, counts = imported(source, tmp_path / "cache", train_size=3, test_size=2)
     assert (counts.train, counts.unsolvable, counts.test) == (2, 1, 2)
+    # In floats, but not in fact, the product of the first two is 1024 more than the third.
+    third = int(float(big * big)) - 1024
+    assert big * big - third != 1024
+    source = hub_file(source, [[big, big, third], [1, 2], [1, 3]], [1024, 3, 4])
+    assert imported(source, tmp_path / "cache", train_size=2, test_size=1)[1].unsolvable == 1

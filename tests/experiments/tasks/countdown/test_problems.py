@@ -112,6 +112,8 @@ def test_every_problem_is_equally_likely_when_the_space_is_not_listed(monkeypatc
     counts = Counter(map(key, generate(small, 200 * len(expected), seed=0, distinct=False)))
     assert set(counts) == expected
     assert all(130 < count < 280 for count in counts.values())
+    once = [key(problem) for problem in generate(small, len(expected), seed=0)]
+    assert sorted(once) == sorted(expected)
 
 
 def test_nothing_is_drawn_for_nothing() -> None:
