@@ -40,7 +40,7 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt) -> dict[s
         "TOKENIZERS_PARALLELISM": "false",
         "WANDB_MODE": config["tracking"]["wandb"],
         "WANDB_DIR": str(attempt.path),
-        "WANDB_RUN_ID": run.path.name.rsplit("-", 1)[-1],
+        "WANDB_RUN_ID": run.id,
         "WANDB_RESUME": "allow",
         "WANDB_RUN_GROUP": run.path.name.rsplit("-", 1)[0].rsplit(",seed=", 1)[0],
         "WANDB_TAGS": ",".join(part for part in run.path.name.rsplit("-", 1)[0].split(",")),
@@ -130,7 +130,7 @@ def execute(run: RunDir, steps: int | None = None) -> int:
     steps = steps or int(config["trainer"]["total_training_steps"])
     with run.lock():
         attempt = run.new_attempt()
-        ray_dir = tempfile.mkdtemp(prefix="r1z-", dir="/tmp")  # short: Ray's sockets hold 107 bytes
+        ray_dir = tempfile.mkdtemp(prefix=f"r1z-{run.id}-", dir="/tmp")  # short: Ray's sockets hold 107 bytes
         variables = environment(config, run, attempt)
         os.environ.update(variables)
         if config["trainer"]["device"] == "cpu":

@@ -5,16 +5,18 @@ Light: finds veRL's config folder without importing veRL.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import UserError
@@ -35,6 +37,10 @@ OUR_NODES = (
     "tracking",
 )
 
+# What Hydra's grammar takes for a text without quotes.
+PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.@-]*")
+CONSTANTS = ("null", "true", "false", "nan", "inf")
+
 
 def verl_config_dir() -> str:
     """Return the folder of veRL's own config files; UserError if veRL is not installed."""
@@ -52,10 +58,23 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("cpu_attention", lambda fast: "packed_sdpa" if fast else "sdpa", replace=True)
 
 
+@contextlib.contextmanager
+def _hydra(config_dir: str) -> Iterator[None]:
+    """Let `compose` read a folder, also while Hydra is running the command (a launcher asks for veRL's defaults)."""
+    instance = GlobalHydra.instance()
+    running = instance.hydra
+    instance.clear()
+    try:
+        with initialize_config_dir(config_dir, version_base="1.3"):
+            yield
+    finally:
+        instance.hydra = running
+
+
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Return the config of one run, as the command line composes it (without the hydra node)."""
     register_resolvers()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with _hydra(str(CONFIG_DIR)):
         return compose("config", overrides=list(overrides))
 
 
@@ -88,7 +107,7 @@ def verl_arguments(config: DictConfig) -> list[str]:
     Only what we set is named: a veRL default that interpolates another key follows that key by itself.
     """
     register_resolvers()
-    with initialize_config_dir(verl_config_dir(), version_base="1.3"):
+    with _hydra(verl_config_dir()):
         default = plain(compose("ppo_trainer"))
     ours = plain(config)
     resolved = plain(config, resolve=True)
@@ -117,10 +136,8 @@ def _grammar(value: Any) -> str:
         return "{" + ",".join(f"{key}:{_grammar(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_grammar, value)) + "]"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/.][\w/.@-]*", value):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value.lower() in ("null", "true", "false", "nan", "inf"):
-        return json.dumps(value)
+    if isinstance(value, str) and (not PLAIN.fullmatch(value) or value.lower() in CONSTANTS):
+        return QuotedString(text=value, quote=Quote.double).with_quotes()
     return str(value)
 
 
@@ -133,7 +150,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     groups = {path.relative_to(CONFIG_DIR).as_posix() for path in CONFIG_DIR.rglob("*") if path.is_dir()}
     selected = [item.input_line for item in parsed if item.key_or_group in groups and not item.is_sweep_override()]
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with _hydra(str(CONFIG_DIR)):
         base = compose("config", overrides=[line for line in selected if line])
     known = dict(_nodes(plain(base)))
     problems = []
@@ -154,7 +171,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
             continue
         expected = _selected(base, key)
         values = list(item.sweep_iterator()) if item.is_sweep_override() else [item.value()]
-        for value in values:
+        for value in (value.text if isinstance(value, QuotedString) else value for value in values):
             wanted = _type_problem(expected, value)
             if wanted:
                 problems.append(f"{key} must be {wanted}, but is {value!r}; its default is {expected!r}")
@@ -187,16 +204,17 @@ def _selected(config: DictConfig, key: str) -> Any:
 
 def _type_problem(expected: Any, value: Any) -> str | None:
     """Return what the value must be, or None if it fits the default. A whole-number default takes any number."""
-    if expected is None or value is None or (isinstance(value, str) and "${" in value):
+    text = isinstance(value, str)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is None or (text and "${" in value):
         return None
-    if isinstance(expected, bool):
-        return None if isinstance(value, bool) else "true or false"
-    if isinstance(expected, (int, float)):
-        return None if isinstance(value, (int, float)) and not isinstance(value, bool) else "a number"
-    if isinstance(expected, list):
-        return None if isinstance(value, (list, str)) else "a list"
-    if isinstance(expected, dict):
-        return None if isinstance(value, dict) else "a mapping"
-    if isinstance(expected, str):
-        return None if isinstance(value, (str, int, float)) or "QuotedString" in type(value).__name__ else "a text"
-    return None
+    kinds = {
+        bool: (isinstance(value, bool), "true or false"),
+        int: (number, "a number"),
+        float: (number, "a number"),
+        list: (isinstance(value, list) or text, "a list"),
+        dict: (isinstance(value, dict), "a mapping"),
+        str: (text or number, "a text"),
+    }
+    fits, wanted = kinds.get(type(expected), (True, ""))
+    return None if fits else wanted

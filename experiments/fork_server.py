@@ -76,17 +76,20 @@ class ForkServer:
 
     def _accept(self) -> None:
         connection, _ = self.listener.accept()
-        header, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
-        size = struct.unpack("I", header)[0]
-        data = b""
-        while len(data) < size:
-            part = connection.recv(size - len(data))
-            if not part:
-                break
-            data += part
+        descriptors: list[int] = []
         try:
+            header, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
+            size = struct.unpack("I", header)[0]
+            data = b""
+            while len(data) < size:
+                part = connection.recv(size - len(data))
+                if not part:
+                    break
+                data += part
             request = json.loads(data)
-        except ValueError:  # the client died in the middle of its request
+        except (OSError, struct.error, ValueError):  # the client died in the middle of its request
+            for descriptor in descriptors:
+                os.close(descriptor)
             connection.close()
             return
         pid = os.fork()
@@ -179,7 +182,10 @@ def run_as(argv: list[str], environment: dict[str, str], folder: str) -> int:
             sys.path.insert(0, str(Path(argv[0]).resolve().parent))
             runpy.run_path(argv[0], run_name="__main__")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
     return 0
 
 

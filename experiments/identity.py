@@ -84,7 +84,7 @@ def run_name(config: Mapping[str, Any]) -> str:
         elif label in ("model", "task"):
             continue
         else:
-            parts.append(f"{label}={_canonical(value):g}" if isinstance(value, (int, float)) else f"{label}={value}")
+            parts.append(f"{label}={_canonical(value):.12g}" if isinstance(value, (int, float)) else f"{label}={value}")
     return ",".join(re.sub(r"[^\w.=+-]", "_", part) for part in parts)
 
 

@@ -42,8 +42,10 @@ def main() -> int:
     register_resolvers()
     arguments = sys.argv[1:]
     questions = any(argument.split("=")[0] in HYDRA_QUESTIONS for argument in arguments)
-    if not questions and not {"-m", "--multirun"} & set(arguments):
-        sys.argv.append("--multirun")  # one run is a sweep of one: a single way from overrides to a launch
+    if not questions:
+        # One run is a sweep of one: a single way from overrides to a launch. The flag stands first, since Hydra's
+        # parser takes overrides on one side of a flag only.
+        sys.argv[1:] = ["--multirun", *(argument for argument in arguments if argument not in ("-m", "--multirun"))]
     try:
         if not questions:
             check_overrides([argument for argument in arguments if not argument.startswith("-")])
@@ -52,6 +54,9 @@ def main() -> int:
         return _refuse(error.problems)
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse([str(error)])
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        return _refuse([f"the runs' folder must be writable, but{where}: {error.strerror}; set runs_dir"])
     except KeyboardInterrupt:
         return 130
     return 0

@@ -105,6 +105,11 @@ class RunDir:
     path: Path
 
     @property
+    def id(self) -> str:
+        """The 8 hexadecimal digits at the end of the folder's name; also the run's W&B id."""
+        return self.path.name.rsplit("-", 1)[-1]
+
+    @property
     def config_file(self) -> Path:
         return self.path / "config.yaml"
 

@@ -71,7 +71,7 @@ def fork_server(runs: Sequence[PlannedRun]) -> Iterator[list[str]]:
     if sys.platform != "linux" or not any(run.config["hardware"]["fast"] for run in runs):
         yield [sys.executable]
         return
-    folder = Path(tempfile.mkdtemp(prefix="r1z-fork-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=f"r1z-fork-{os.getpid()}-", dir="/tmp"))
     address = folder / "socket"
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "experiments.fork_server", str(address)],

@@ -19,6 +19,7 @@ from experiments.errors import UserError
 from experiments.tiny_model import card, evaluation, tokenizer, traces
 
 PAD_ID, EOS_ID, EQUALS_ID = (tokenizer.TOKENS.index(token) for token in (tokenizer.PAD, tokenizer.EOS, " ="))
+VERDICT_IDS = torch.tensor([tokenizer.TOKENS.index(token) for token in (" not it,", " this works")])
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Recipe:
     warmup: int = 20
     last_lr: float = 0.05
     """The share of the learning rates that the linear decay ends at."""
-    result_weight: float = 5.0
-    """Weight of the token after ` =` in the loss; the others have 1."""
+    judgement_weight: float = 5.0
+    """Weight in the loss of each result and of the verdict on it, "not it" or "this works"; other tokens have 1. These
+    are what can be wrong, and few; with weight 1, whether a model learns them in this time is a matter of its seed."""
 
 
 RECIPE = Recipe()
@@ -107,7 +109,7 @@ def train(
         size = -(-recipe.batch // recipe.micro_batches)
         loss = 0.0
         for start in range(0, recipe.batch, size):
-            part = _weighted_loss(model, batch[start : start + size], recipe.result_weight) / tokens
+            part = _weighted_loss(model, batch[start : start + size], recipe.judgement_weight) / tokens
             part.backward()
             loss += part.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -121,7 +123,7 @@ def train(
 
 
 def _weighted_loss(
-    model: Qwen2ForCausalLM, pairs: list[tuple[list[int], list[int]]], result_weight: float
+    model: Qwen2ForCausalLM, pairs: list[tuple[list[int], list[int]]], judgement_weight: float
 ) -> torch.Tensor:
     """The summed loss of the response tokens; a response that was cut off has no end to learn."""
     prompt = len(pairs[0][0])  # all prompts have 9 tokens
@@ -131,7 +133,8 @@ def _weighted_loss(
     # Padding is on the right, where a causal model does not look: no mask.
     hidden = model.model(ids[:, :-1], use_cache=False).last_hidden_state[:, prompt - 1 :]
     losses = cross_entropy(model.lm_head(hidden).flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
-    weights = torch.where(inputs == EQUALS_ID, result_weight, 1.0) * (targets != PAD_ID)
+    judgement = (inputs == EQUALS_ID) | torch.isin(targets, VERDICT_IDS)
+    weights = torch.where(judgement, judgement_weight, 1.0) * (targets != PAD_ID)
     return (losses * weights).sum()
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from experiments import processes
 from experiments.rundir import RunDir, find_runs, read_jsonl
 
@@ -67,10 +69,9 @@ def numbers(row: dict[str, Any]) -> dict[str, float]:
 def left_behind(run: RunDir) -> list[str]:
     """Return what an ended run left on the machine: processes, temporary folders, shared memory."""
     found = [f"process {process.pid} {process.name()}" for process in processes.of_run(run.path)]
-    found += [str(path) for path in Path("/tmp").glob("r1z-*") if str(path) not in BEFORE]
-    shared = Path("/dev/shm")
-    found += [str(path) for path in shared.iterdir() if str(path) not in BEFORE] if shared.is_dir() else []
+    found += [str(path) for path in Path("/tmp").glob(f"r1z-{run.id}-*")]
+    launchers = {path: int(path.name.split("-")[2]) for path in Path("/tmp").glob("r1z-fork-*")}
+    found += [str(path) for path, pid in launchers.items() if not psutil.pid_exists(pid)]
+    # Ray's object store is a file in /dev/shm that is unlinked as soon as it is mapped: none may have a name.
+    found += [str(path) for path in Path("/dev/shm").glob("plasma*")]
     return found
-
-
-BEFORE = {str(path) for folder in ("/tmp", "/dev/shm") if Path(folder).is_dir() for path in Path(folder).iterdir()}

@@ -39,7 +39,7 @@ def test_training_reduces_the_loss_and_repeats_itself():
 
 
 def test_an_untrained_model_knows_nothing():
-    _, losses = trained(0, replace(SHORT, steps=1, result_weight=1.0))
+    _, losses = trained(0, replace(SHORT, steps=1, judgement_weight=1.0))
     assert losses[0] == pytest.approx(math.log(tokenizer.VOCAB_SIZE), abs=0.05)
 
 
@@ -52,7 +52,7 @@ def test_micro_batches_change_nothing_but_rounding():
     assert all(torch.equal(one[name], start[name]) for name in start)
 
 
-def test_the_loss_is_that_of_the_response_with_results_weighted():
+def test_the_loss_is_that_of_the_response_with_judgements_weighted():
     model = pretrain.build(1)
     encode = tokenizer.build()
     prompt = encode.encode("numbers 3, 7, 12 target 45 <think>")
@@ -62,7 +62,7 @@ def test_the_loss_is_that_of_the_response_with_results_weighted():
         log_probs = model(torch.tensor([prompt + response])).logits[0].log_softmax(-1)
         expected = 0.0
         for place, token in enumerate(response, start=len(prompt)):
-            weight = 5.0 if (prompt + response)[place - 1] == pretrain.EQUALS_ID else 1.0
+            weight = 5.0 if place - len(prompt) in (4, 10, 11) else 1.0  # 10, 22, not it
             expected -= weight * float(log_probs[place - 1, token])
         alone = float(pretrain._weighted_loss(model, [(prompt, response)], 5.0))
         short = float(pretrain._weighted_loss(model, [(prompt, other)], 5.0))

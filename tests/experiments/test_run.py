@@ -1,0 +1,101 @@
+"""The command line: a mistake gets one message, exit code 2, no traceback, and starts nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.training import clean_environment
+
+WEIGHTS = Path(__file__).parents[2] / "experiments" / "tiny_model" / "weights"
+
+
+def command(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.run", "experiment=smoke", *overrides],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=clean_environment(),
+    )
+
+
+def broken_model(folder: Path) -> str:
+    shutil.copytree(WEIGHTS, folder / "model", ignore=shutil.ignore_patterns("tokenizer*"))
+    return f"model.path={folder / 'model'}"
+
+
+def empty_parquet(folder: Path) -> str:
+    (folder / "train.parquet").write_bytes(b"")
+    return f"data.train_files={folder / 'train.parquet'}"
+
+
+MISTAKES = {
+    "a misspelt knob": (["rollout.temprature=0.6"], ["rollout.temprature", "did you mean rollout.temperature"]),
+    "a misspelt key of veRL": (
+        ["actor_rollout_ref.actor.clip_ration=0.3"],
+        ["there is none of that name", "actor_rollout_ref.actor.clip_ratio"],
+    ),
+    "a group's choice that is not there": (["algorithm=grop"], ["grop", "grpo", "ppo"]),
+    "a text for a number": (["rollout.temperature=hot"], ["rollout.temperature must be a number", "'hot'"]),
+    "two mistakes at once": (["rollout.n=none", "sed=1"], ["rollout.n must be", "sed must be a key"]),
+    "broken grammar": (["rollout.temperature=[0.6"], ["[0.6", "grammar"]),
+    "a negative KL": (["kl.coef=-1"], ["kl.coef must be a number of at least 0, but is -1"]),
+    "GRPO with one response": (["rollout.n=1"], ["rollout.n must be at least 2 with GRPO, but is 1", "algorithm=ppo"]),
+    "a batch that does not divide": (
+        ["data.train_batch_size=24"],
+        ["multiple of actor_rollout_ref.actor.ppo_mini_batch_size=16", "but is 24"],
+    ),
+    "no such model": (["model.path=/no/such/model"], ["model.path", "there is no /no/such/model"]),
+    "a model without tokenizer": (broken_model, ["must hold a tokenizer", "save_pretrained"]),
+    "an empty parquet": (empty_parquet, ["data.train_files must be a parquet file"]),
+    "no such parquet": (["data.train_files=/no/such.parquet"], ["there is no /no/such.parquet"]),
+    "prompts longer than the limit": (["data.max_prompt_length=4"], ["must be at least 9 tokens", "but is 4"]),
+    "an unknown thing to show": (["show=me"], ["show must be config, verl or plan"]),
+    "one bad arm of a sweep": (["rollout.n=1,5"], ["rollout.n must be at least 2"]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_one_message_and_starts_nothing(name: str, tmp_path: Path) -> None:
+    overrides, expected = MISTAKES[name]
+    done = command(tmp_path, *([overrides(tmp_path)] if callable(overrides) else overrides))
+    assert done.returncode == 2, done.stdout + done.stderr
+    for part in (*expected, "nothing was started"):
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("runs/*-*"))
+
+
+def test_a_disk_without_room_is_told_before_anything_starts(tmp_path: Path) -> None:
+    done = command(tmp_path, "runs_dir=/proc/runs")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "/proc/runs" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_plan_counts_the_same_arm_once(tmp_path: Path) -> None:
+    done = command(tmp_path, "-m", "rollout.temperature=0.6,1,1.0", "show=plan")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 runs")
+
+
+def test_show_config_is_the_resolved_config(tmp_path: Path) -> None:
+    import yaml
+
+    done = command(tmp_path, "show=config", "rollout.temperature=0.6")
+    assert done.returncode == 0, done.stderr
+    config = yaml.safe_load(done.stdout)
+    assert config["actor_rollout_ref"]["rollout"]["temperature"] == 0.6
+    assert "${" not in done.stdout
+
+
+def test_show_verl_is_a_command_line_of_verl(tmp_path: Path) -> None:
+    done = command(tmp_path, "show=verl")
+    assert done.returncode == 0, done.stderr
+    assert "python -m verl.trainer.main_ppo" in done.stdout
+    assert "algorithm.adv_estimator=grpo" in done.stdout and "actor_rollout_ref.actor.use_kl_loss=true" in done.stdout
