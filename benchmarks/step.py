@@ -138,9 +138,11 @@ def training_result(outcome: Outcome, events: dict[str, list[Result]]) -> Result
     if not runs:
         return {"failed": "it wrote no metrics"}
     durations = [[b.time - a.time for a, b in itertools.pairwise(run)] for run in runs.values()]
+    cpu = [[b.cpu_seconds - a.cpu_seconds for a, b in itertools.pairwise(run)] for run in runs.values()]
     arms = list(runs.values())
     result: Result = {
         "step_seconds": statistics.median(itertools.chain(*durations)),
+        "step_cpu_seconds": statistics.median(itertools.chain(*cpu)),
         "step_seconds_all": [[round(seconds, 4) for seconds in run] for run in durations],
         "first_step_seconds": arms[0][0].time - outcome.started,
         "whole_seconds": outcome.ended - outcome.started,
@@ -207,13 +209,22 @@ def training_table(results: dict[str, Result]) -> Table:
     """Return the table of the competitors that train."""
     sizes = f"{setting.PROMPTS} prompts x {setting.N} x {setting.RESPONSE_LENGTH} tokens, 0.6M parameters"
     table = Table(title=f"GRPO, {sizes}", title_justify="left")
-    for column in ("", "s a step", "min - max", "start to end of step 1", "later arm", "peak memory", "left behind"):
+    for column in (
+        "",
+        "s a step",
+        "min - max",
+        "CPU s a step",
+        "start to end of step 1",
+        "later arm",
+        "peak memory",
+        "left behind",
+    ):
         table.add_column(column, justify="left" if column in ("", "left behind") else "right", overflow="fold")
     for name, result in results.items():
         if name == "sampler":
             continue
         if "failed" in result:
-            table.add_row(COMPETITORS[name], "failed", *["-"] * 4, result["failed"])
+            table.add_row(COMPETITORS[name], "failed", *["-"] * 5, result["failed"])
             continue
         seconds = list(itertools.chain(*result["step_seconds_all"]))
         later, left = result.get("later_arm_seconds"), result["left_behind"]
@@ -221,6 +232,7 @@ def training_table(results: dict[str, Result]) -> Table:
             COMPETITORS[name],
             f"{result['step_seconds']:.2f}",
             f"{min(seconds):.2f} - {max(seconds):.2f}",
+            f"{result['step_cpu_seconds']:.2f}",
             f"{result['first_step_seconds']:.1f} s",
             f"{later:.1f} s" if later is not None else "-",
             f"{result['peak_bytes'] / 2**30:.2f} GiB in {result['peak_processes']}",

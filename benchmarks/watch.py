@@ -30,11 +30,12 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 @dataclass
 class Arrival:
-    """A row of metrics and when it was seen, in seconds since the epoch."""
+    """A row of metrics, when it was seen (seconds since the epoch), and the CPU time of the living tree by then."""
 
     time: float
     file: str
     row: dict[str, Any]
+    cpu_seconds: float = 0.0
 
 
 @dataclass
@@ -79,11 +80,11 @@ def watch(
         memory.start()
         try:
             while process.poll() is None and time.time() - outcome.started < limit:
-                outcome.arrivals += _new_rows(rows, tails)
+                outcome.arrivals += _new_rows(rows, tails, tree)
                 time.sleep(TICK_SECONDS)
             outcome.code = process.poll()
             outcome.ended = time.time()
-            outcome.arrivals += _new_rows(rows, tails)
+            outcome.arrivals += _new_rows(rows, tails, tree)
         finally:
             ended.set()
             memory.join()
@@ -108,6 +109,15 @@ class Tree:
     def living(self) -> list[psutil.Process]:
         """Return those that have not ended."""
         return [process for process in self._all() if not _is_zombie(process)]
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time, user and system, that those which have not ended have taken so far."""
+        total = 0.0
+        for process in self._all():
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
 
     def end(self) -> None:
         """Kill those that are left, and collect the orphans that had ended by themselves."""
@@ -136,7 +146,7 @@ def _is_zombie(process: psutil.Process) -> bool:
         return True
 
 
-def _new_rows(rows: tuple[Path, str], tails: dict[Path, int]) -> Iterator[Arrival]:
+def _new_rows(rows: tuple[Path, str], tails: dict[Path, int], tree: Tree) -> Iterator[Arrival]:
     folder, pattern = rows
     for path in folder.glob(pattern):
         if path.stat().st_size <= tails.get(path, 0):
@@ -147,8 +157,9 @@ def _new_rows(rows: tuple[Path, str], tails: dict[Path, int]) -> Iterator[Arriva
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         tails[path] = tails.get(path, 0) + len(whole)
+        cpu_seconds = tree.cpu_seconds()
         for line in whole.splitlines():
-            yield Arrival(now, str(path), json.loads(line))
+            yield Arrival(now, str(path), json.loads(line), cpu_seconds)
 
 
 def _watch_memory(tree: Tree, outcome: Outcome, ended: threading.Event) -> None:

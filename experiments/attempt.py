@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from experiments import fork_client
+from experiments import fork_client, processes
 from experiments.failures import classify
 from experiments.rundir import Attempt, RunDir, write_atomically
 
@@ -87,7 +87,7 @@ def repair_checkpoints(run: RunDir) -> None:
     complete = {
         int(folder.name.removeprefix("global_step_")): folder
         for folder in run.checkpoints.glob("global_step_*")
-        if (folder / "data.pt").is_file()
+        if (folder / "data.pt").is_file() and (folder / "actor").is_dir()
     }
     pointer = run.checkpoints / "latest_checkpointed_iteration.txt"
     step = run.checkpoint_step()
@@ -130,7 +130,7 @@ def execute(run: RunDir, steps: int | None = None) -> int:
     steps = steps or int(config["trainer"]["total_training_steps"])
     with run.lock():
         attempt = run.new_attempt()
-        ray_dir = tempfile.mkdtemp(prefix=f"r1z-{run.id}-", dir="/tmp")  # short: Ray's sockets hold 107 bytes
+        ray_dir = tempfile.mkdtemp(prefix=processes.scratch_prefix(run.path), dir="/tmp")
         variables = environment(config, run, attempt)
         os.environ.update(variables)
         if config["trainer"]["device"] == "cpu":
@@ -150,7 +150,7 @@ def execute(run: RunDir, steps: int | None = None) -> int:
         signal.signal(signal.SIGINT, _interrupt)
         try:
             train(verl_config(config, attempt, steps, ray_dir))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit
             run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
             return INTERRUPTED
         except BaseException:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TAIL_BYTES = 200_000
+NO_ROLLOUTS = "no usable rollouts"
+EXCEPTION = r"(?!ray\.)([A-Za-z_]\w*\.)*[A-Za-z_]*(Error|Exception): \S"  # the end of a traceback, not Ray's
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ CLASSES = (
         "check model.path and data.train_files",
     ),
     (
-        "no usable rollouts",
+        NO_ROLLOUTS,
         r"no materializable trajectories|Error in _run_prompt",
         "every sample of a step failed: the first error above it in the log says why",
     ),
@@ -71,6 +73,8 @@ def classify(log: Path) -> Failure:
     for kind, pattern, remedy in CLASSES:
         found = next((line for line in reversed(lines) if re.search(pattern, line)), None)
         if found:
+            if kind == NO_ROLLOUTS:
+                found = next((line for line in lines if re.match(EXCEPTION, line.strip())), found)
             return Failure(kind, found.strip()[:300], remedy or LOG_HINT)
     raised = (line for line in reversed(lines) if re.match(r"[\w.]*(Error|Exception|Exit)\b.*", line.strip()))
     return Failure("error", next(raised, lines[-1] if lines else "the log is empty").strip()[:300], LOG_HINT)

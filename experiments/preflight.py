@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+
+MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
 
 
 def problems_of(config: Mapping[str, Any]) -> list[str]:
@@ -22,26 +25,33 @@ def knob_problems(config: Mapping[str, Any]) -> list[str]:
     """Return problems of single values: type and range."""
     found = []
 
-    def check(key: str, kind: str, good: Any, do: str) -> None:
+    def check(key: str, kind: str, good: Any, do: str) -> bool:
         value: Any = config
         for part in key.split("."):
             value = value[part]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not good(value):
-            found.append(f"{key} must be {kind}, but is {value!r}; {do}")
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
+        if number and good(value):
+            return True
+        found.append(f"{key} must be {kind}, but is {value!r}; {do}")
+        return False
 
-    whole = "a whole number of at least 1"
-    check("rollout.temperature", "a number above 0", lambda v: v > 0, "try 1.0")
-    check("rollout.n", whole, lambda v: v == int(v) and v >= 1, "try 5")
-    check("kl.coef", "a number of at least 0", lambda v: v >= 0, "try 0.001, or 0 for no KL term")
-    check("seed", "a whole number of at least 0", lambda v: v == int(v) and v >= 0, "try 1")
-    check("trainer.total_training_steps", whole, lambda v: v == int(v) and v >= 1, "try 50")
+    def check_whole(key: str, least: int, do: str) -> bool:
+        kind = f"a whole number of at least {least}"
+        return check(key, kind, lambda value: isinstance(value, int) and value >= least, do)
+
+    check("rollout.temperature", "a number above 0", lambda value: value > 0, "try 1.0")
+    check_whole("rollout.n", 1, "try 5")
+    check("kl.coef", "a number of at least 0", lambda value: value >= 0, "try 0.001, or 0 for no KL term")
+    check_whole("seed", 0, "try 1")
+    check_whole("trainer.total_training_steps", 1, "try 50")
     for key in ("data.train_batch_size", "data.max_prompt_length", "data.max_response_length"):
-        check(key, whole, lambda v: v == int(v) and v >= 1, "try a power of two")
-    check("actor_rollout_ref.actor.ppo_mini_batch_size", whole, lambda v: v == int(v) and v >= 1, "try 16")
-    check("hardware.gpus_per_node", whole, lambda v: v == int(v) and v >= 1, "try 1")
-    check("hardware.nodes", whole, lambda v: v == int(v) and v >= 1, "try 1")
+        check_whole(key, 1, "try a power of two")
+    check_whole(MINI_BATCH, 1, "try 16")
+    for ours, verl in (("gpus_per_node", "n_gpus_per_node"), ("nodes", "nnodes")):
+        if check_whole(f"hardware.{ours}", 1, "try 1"):
+            check_whole(f"trainer.{verl}", 1, "try 1")
     for key in ("train_size", "test_size"):
-        check(f"task.{key}", whole, lambda v: v == int(v) and v >= 1, "try 1000")
+        check_whole(f"task.{key}", 1, "try 1000")
     if config["show"] not in (None, "config", "verl", "plan"):
         found.append(f"show must be config, verl or plan, but is {config['show']!r}; leave it out to run")
     return found
@@ -59,22 +69,26 @@ def batch_problems(config: Mapping[str, Any]) -> list[str]:
             f"rollout.n must be at least 2 with GRPO, but is {n}: a group of one has no mean to compare with "
             "(it would silently be REINFORCE); set rollout.n=5 or algorithm=ppo"
         )
-    if batch * n % ranks:
+    multiple = ranks // math.gcd(ranks, n)  # what the batch must be a multiple of, so that its samples divide
+    fitting = [size for size in divisors(batch) if size % multiple == 0]
+    best = max((size for size in fitting if size <= mini), default=min(fitting, default=batch))
+    if batch % multiple:
         found.append(
             f"data.train_batch_size x rollout.n must be a multiple of the {ranks} GPUs, but is {batch} x {n}; "
-            f"set data.train_batch_size={-(-batch // ranks) * ranks}"
+            f"set data.train_batch_size={-(-batch // multiple) * multiple}"
         )
-    if mini > batch:
+    elif mini > batch:
         found.append(
-            f"actor_rollout_ref.actor.ppo_mini_batch_size must be at most data.train_batch_size={batch}, "
-            f"but is {mini}; "
-            f"set actor_rollout_ref.actor.ppo_mini_batch_size={batch}"
+            f"{MINI_BATCH} must be at most data.train_batch_size={batch}, but is {mini}; set {MINI_BATCH}={batch}"
         )
     elif batch % mini:
-        divisor = max(size for size in range(1, mini + 1) if batch % size == 0)
         found.append(
-            f"data.train_batch_size must be a multiple of actor_rollout_ref.actor.ppo_mini_batch_size={mini}, "
-            f"but is {batch}; set actor_rollout_ref.actor.ppo_mini_batch_size={divisor}"
+            f"data.train_batch_size must be a multiple of {MINI_BATCH}={mini}, but is {batch}; set {MINI_BATCH}={best}"
+        )
+    elif mini % multiple:
+        found.append(
+            f"{MINI_BATCH} x rollout.n must be a multiple of the {ranks} GPUs, but is {mini} x {n}; "
+            f"set {MINI_BATCH}={best}"
         )
     if not found:  # the sizes below follow from those above
         found += micro_batch_problems(config, mini * n // ranks, batch * n // ranks)
@@ -103,11 +117,21 @@ def micro_batch_problems(config: Mapping[str, Any], per_update: int, per_step: i
     found = []
     for key, section, dynamic, share in asked:
         micro = section[key.rsplit(".", 1)[-1]]
-        if micro is None or section[dynamic] or share % int(micro) == 0:
+        if micro is None or section[dynamic]:
             continue
-        divisor = max(size for size in range(1, min(share, int(micro)) + 1) if share % size == 0)
-        found.append(f"{key} must divide the {share} samples of a GPU, but is {micro}; set {key}={divisor}")
+        usable = isinstance(micro, int) and micro >= 1
+        if usable and share % micro == 0:
+            continue
+        most = min(share, micro if usable else 16)
+        best = max(size for size in divisors(share) if size <= most)
+        found.append(f"{key} must divide the {share} samples of a GPU, but is {micro!r}; set {key}={best}")
     return found
+
+
+def divisors(number: int) -> list[int]:
+    """Return the divisors of a positive number, smallest first."""
+    small = [size for size in range(1, math.isqrt(number) + 1) if number % size == 0]
+    return sorted({*small, *(number // size for size in small)})
 
 
 def model_problems(config: Mapping[str, Any]) -> list[str]:
@@ -131,6 +155,12 @@ def model_problems(config: Mapping[str, Any]) -> list[str]:
         found.append(
             f"model.path must hold weights, but {path} has no *.safetensors; save the model with save_pretrained"
         )
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            tensors(file)
+        except (OSError, ValueError) as error:
+            problem = f"model.path must hold whole weights, but {file} can't be read ({error})"
+            found.append(f"{problem}; save or fetch it again")
     return found
 
 
@@ -159,10 +189,7 @@ def parquet_problems(key: str, file: Path, config: Mapping[str, Any]) -> list[st
         if table.metadata.num_rows == 0:
             return [f"{key} must have rows, but {file} is empty; build it again"]
         if key == "data.train_files" and table.metadata.num_rows < config["data"]["train_batch_size"]:
-            return [
-                f"{key} must hold at least data.train_batch_size={config['data']['train_batch_size']} rows, "
-                f"but {file} has {table.metadata.num_rows}; set data.train_batch_size={table.metadata.num_rows}"
-            ]
+            return [too_few_rows(key, file, table.metadata.num_rows, config)]
         batch = next(table.iter_batches(batch_size=256, columns=["prompt"]))
         chats = batch.column("prompt").to_pylist()
     except FileNotFoundError:
@@ -173,15 +200,33 @@ def parquet_problems(key: str, file: Path, config: Mapping[str, Any]) -> list[st
     return prompt_problems(key, file, chats, config)
 
 
+def too_few_rows(key: str, file: Path, rows: int, config: Mapping[str, Any]) -> str:
+    """Return the problem of a training file with less than a batch; what to do is the largest batch that it fills."""
+    ranks = int(config["trainer"]["nnodes"]) * int(config["trainer"]["n_gpus_per_node"])
+    multiple = ranks // math.gcd(ranks, int(config["rollout"]["n"]))
+    largest = rows // multiple * multiple
+    do = f"set data.train_batch_size={largest}" if largest else f"build one with at least {multiple} rows"
+    return (
+        f"{key} must hold at least data.train_batch_size={config['data']['train_batch_size']} rows, "
+        f"but {file} has {rows}; {do}"
+    )
+
+
 def prompt_problems(key: str, file: Path, chats: list[Any], config: Mapping[str, Any]) -> list[str]:
-    """Return a problem if prompts of a sample are longer than data.max_prompt_length tokens."""
+    """Return a problem if prompts of a sample are no chats, or longer than data.max_prompt_length tokens."""
+    try:
+        texts = ["".join(message["content"] for message in chat) for chat in chats]
+    except (TypeError, KeyError):
+        return [
+            f"{key} must hold prompts as lists of messages with a content, but {file} does not; "
+            "build it with experiments.tasks"
+        ]
     tokenizer_file = Path(str(config["model"]["path"])).expanduser() / "tokenizer.json"
     if not tokenizer_file.is_file():
         return []  # on the hub: veRL checks when it has the tokenizer
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    texts = ["".join(message["content"] for message in chat) for chat in chats]
     longest = max(len(encoding.ids) for encoding in tokenizer.encode_batch(texts))
     limit = int(config["data"]["max_prompt_length"])
     if longest <= limit:
@@ -203,16 +248,20 @@ def check_disk(folder: Path, needed: int) -> None:
         )
 
 
+def tensors(file: Path) -> dict[str, Any]:
+    """Return what a safetensors file's header says of each tensor; ValueError if the file is torn or none at all."""
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 0 < length <= size - 8:
+            raise ValueError("it is no safetensors file")
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    if size != 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0):
+        raise ValueError("it is cut off")
+    return header
+
+
 def model_parameters(folder: Path) -> int:
     """Return how many numbers a local model's safetensors files hold, 0 if there are none (or it is on the hub)."""
-    total = 0
-    for file in folder.glob("*.safetensors"):
-        with open(file, "rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                size = 1
-                for length in tensor["shape"]:
-                    size *= length
-                total += size
-    return total
+    return sum(math.prod(tensor["shape"]) for file in folder.glob("*.safetensors") for tensor in tensors(file).values())

@@ -7,6 +7,7 @@ marker in its environment; that finds them all.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -29,8 +30,16 @@ def of_run(run: Path) -> Iterator[psutil.Process]:
             continue
 
 
+def scratch_prefix(run: Path) -> str:
+    """Return how the temporary folders of a run's attempts are named: short, since Ray's sockets hold 107 bytes."""
+    return f"r1z-{run.name.rsplit('-', 1)[-1]}-"
+
+
 def reap(run: Path, patience: float = 3.0) -> int:
-    """End every process of the run, politely for `patience` seconds, then by SIGKILL; return how many there were."""
+    """End every process of the run, politely for `patience` seconds, then by SIGKILL; return how many there were.
+
+    What a killed attempt left in /tmp goes as well.
+    """
     first = list(of_run(run))
     ask, left = signal.SIGTERM, first
     deadline = time.monotonic() + patience
@@ -44,4 +53,6 @@ def reap(run: Path, patience: float = 3.0) -> int:
         if time.monotonic() > deadline:
             ask = signal.SIGKILL
         left = list(of_run(run))
+    for scratch in Path("/tmp").glob(f"{scratch_prefix(run)}*"):
+        shutil.rmtree(scratch, ignore_errors=True)
     return len(first)

@@ -69,12 +69,12 @@ def fork_server(runs: Sequence[PlannedRun]) -> Iterator[list[str]]:
     its frameworks is not safe.
     """
     if sys.platform != "linux" or not any(run.config["hardware"]["fast"] for run in runs):
-        yield [sys.executable]
+        yield [sys.executable, "-P"]  # a folder of the working directory must not shadow a package
         return
     folder = Path(tempfile.mkdtemp(prefix=f"r1z-fork-{os.getpid()}-", dir="/tmp"))
     address = folder / "socket"
     server = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "experiments.fork_server", str(address)],
+        [sys.executable, "-P", "-W", "ignore", "-m", "experiments.fork_server", str(address)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,

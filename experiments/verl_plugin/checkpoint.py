@@ -1,5 +1,6 @@
 """veRL's checkpoint callback: each complete checkpoint becomes an event of the run."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,4 +15,8 @@ class CheckpointEvents(CheckpointCallback):
     def on_save(
         self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs: Any
     ) -> None:
-        RunDir(Path(self.config.trainer.default_local_dir).parent).record("checkpoint", step=global_step)
+        run = RunDir(Path(self.config.trainer.default_local_dir).parent)
+        run.record("checkpoint", step=global_step)
+        for folder in run.checkpoints.glob("global_step_*"):
+            if not (folder / "actor").exists():  # veRL takes the weights of an old checkpoint away, not its folder
+                shutil.rmtree(folder, ignore_errors=True)

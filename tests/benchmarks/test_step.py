@@ -19,6 +19,7 @@ from experiments.compose import check_overrides
 
 TRAINED = {
     "step_seconds": 1.5,
+    "step_cpu_seconds": 1.62,
     "step_seconds_all": [[1.25, 1.5], [1.75]],
     "first_step_seconds": 10.82,
     "later_arm_seconds": 8.06,
@@ -31,7 +32,10 @@ TRAINED = {
 def arrivals(times: dict[str, list[float]]) -> list[Arrival]:
     return [
         Arrival(
-            when, f"/runs/{run}/attempts/1/metrics.jsonl", {"step": number, "data": {"reward": when, "length": 64.0}}
+            when,
+            f"/runs/{run}/attempts/1/metrics.jsonl",
+            {"step": number, "data": {"reward": when, "length": 64.0}},
+            when * 3,
         )
         for run, whens in times.items()
         for number, when in enumerate(whens, 1)
@@ -47,6 +51,7 @@ def test_steps_are_the_times_between_rows_and_arms_start_at_the_event_before() -
 
     assert result["step_seconds_all"] == [[1.0, 2.0], [3.0, 1.0]]
     assert result["step_seconds"] == 1.5  # the first steps, 11 s and 9 s, are starts
+    assert result["step_cpu_seconds"] == 4.5
     assert result["first_step_seconds"] == 11.0
     assert result["later_arm_seconds"] == 9.0
     assert result["reward"] == [111.0, 114.0]
@@ -73,9 +78,9 @@ def test_the_report_shows_numbers_failures_and_what_was_left() -> None:
         line = next(line for line in lines if step.COMPETITORS[name] in line)
         return [cell.strip() for cell in line.strip("│").split("│")][1:]
 
-    assert cells("ours") == ["1.50", "1.25 - 1.75", "10.8 s", "8.1 s", "3.00 GiB in 12", "nothing"]
-    assert cells("bare") == ["1.50", "1.25 - 1.75", "10.8 s", "-", "3.00 GiB in 12", "ports: 1 2"]
-    assert cells("trl") == ["failed", "-", "-", "-", "-", "ended with 1: No module named 'trl'"]
+    assert cells("ours") == ["1.50", "1.25 - 1.75", "1.62", "10.8 s", "8.1 s", "3.00 GiB in 12", "nothing"]
+    assert cells("bare") == ["1.50", "1.25 - 1.75", "1.62", "10.8 s", "-", "3.00 GiB in 12", "ports: 1 2"]
+    assert cells("trl") == ["failed", "-", "-", "-", "-", "-", "ended with 1: No module named 'trl'"]
     assert lines[-1] == "sampling alone: 0.250 s, transformers' generate 0.500 s: 2.00 x"
 
 
@@ -94,6 +99,7 @@ def test_only_trl_sees_trl(tmp_path: Path) -> None:
 SCRIPT = """
 import subprocess, sys, time
 folder = sys.argv[1]
+sum(range(5_000_000))
 for number in range(3):
     with open(f"{folder}/rows.jsonl", "a") as file:
         file.write('{"step": %d}\\n{"torn' % number if number == 2 else '{"step": %d}\\n' % number)
@@ -125,6 +131,7 @@ def test_watching_sees_rows_and_finds_and_ends_orphans(tmp_path: Path) -> None:
 
     assert outcome.code == 3
     assert [arrival.row["step"] for arrival in outcome.arrivals] == [0, 1, 2]
+    assert outcome.arrivals[0].cpu_seconds > 0
     assert outcome.started < outcome.arrivals[0].time < outcome.arrivals[2].time <= outcome.ended
     assert outcome.left == {"processes": ["sleep 321"], "ports": [], "files": ["left.tmp"]}
     assert children() == before

@@ -15,6 +15,8 @@ import psutil
 from experiments import processes
 from experiments.rundir import RunDir, find_runs, read_jsonl
 
+SECRET = "5ec4e7" * 6 + "5ec4"  # shaped like a W&B key
+
 
 @dataclass
 class Command:
@@ -47,8 +49,9 @@ def train(folder: Path, *overrides: str) -> Command:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without anything that a W&B user may have set."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    """Return the environment without what a W&B user may have set, but with a key that must show up nowhere."""
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    return {**plain, "WANDB_API_KEY": SECRET}
 
 
 def rows(run: RunDir) -> dict[int, dict[str, Any]]:
@@ -62,8 +65,8 @@ def rows(run: RunDir) -> dict[int, dict[str, Any]]:
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:
     """Return the metrics of a row that training determines: no times, no memory, no differences of round-off."""
-    volatile = ("timing", "perf/", "rollout_probs_diff", "rollout_corr/", "actor/ppo_kl", "actor/pg_loss")
-    return {key: float(value) for key, value in row.items() if not key.startswith(volatile) and "probs_diff" not in key}
+    volatile = ("timing", "perf/", "probs_diff", "rollout_corr/", "actor/ppo_kl", "actor/pg_loss")
+    return {key: float(value) for key, value in row.items() if not any(part in key for part in volatile)}
 
 
 def left_behind(run: RunDir) -> list[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,43 +21,57 @@ settings.register_profile("experiments", deadline=None)
 settings.load_profile("experiments")
 
 Compose = Callable[..., DictConfig]
+Resolve = Callable[..., dict[str, Any]]
 WaitFor = Callable[..., None]
 
 # The tests speak about what is shipped, not about the developer's own conf/local/.
-SHIPPED = ("local=null",) if (CONFIG_DIR / "local" / "default.yaml").exists() else ()
+SHIPPED = ["local=null"] if (CONFIG_DIR / "local" / "default.yaml").exists() else []
+
+
+def default_choices() -> set[str]:
+    """Return the group choices that conf/config.yaml makes itself, as overrides."""
+    entries = yaml.safe_load((CONFIG_DIR / "config.yaml").read_text())["defaults"]
+    pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
+    return {f"{group.removeprefix('override ')}={choice}" for group, choice in pairs}
+
+
+@cache
+def compose_groups(choices: tuple[str, ...]) -> DictConfig:
+    """Compose for group choices: it takes most of a second, so each combination is composed once a session."""
+    return compose_config([*SHIPPED, *choices])
 
 
 @pytest.fixture(scope="session")
 def composed() -> Compose:
-    """Compose a config from overrides, each combination once (composing takes a second). The result is read-only."""
-    made: dict[tuple[str, ...], DictConfig] = {}
+    """Compose a config from overrides: groups by Hydra, values then set in a copy, as Hydra sets them last."""
+    defaults = default_choices()
 
     def compose(*overrides: str) -> DictConfig:
-        if overrides not in made:
-            made[overrides] = compose_config([*SHIPPED, *overrides])
-            OmegaConf.set_readonly(made[overrides], True)
-        return made[overrides]
+        chosen = [text for text in overrides if (CONFIG_DIR / text.split("=")[0]).is_dir()]
+        config = copy.deepcopy(compose_groups(tuple(text for text in chosen if text not in defaults)))
+        for item in OverridesParser.create().parse_overrides([text for text in overrides if text not in chosen]):
+            OmegaConf.update(config, item.key_or_group, item.value())
+        return config
 
     return compose
 
 
 @pytest.fixture(scope="session")
-def resolved(composed: Compose) -> Callable[..., dict[str, Any]]:
+def resolved(composed: Compose) -> Resolve:
     """Compose a config and resolve it to plain dicts and lists, fresh for each caller."""
 
-    def resolve(*overrides: str) -> dict[str, Any]:
-        config = OmegaConf.to_container(composed(*overrides), resolve=True)
-        assert isinstance(config, dict)
-        return config
+    @cache
+    def container(*overrides: str) -> Any:
+        return OmegaConf.to_container(composed(*overrides), resolve=True)
 
-    return resolve
+    return lambda *overrides: copy.deepcopy(container(*overrides))
 
 
 @pytest.fixture(scope="session")
 def wait_for() -> WaitFor:
     """Wait until something about other processes is true; fail with a word on what did not happen."""
 
-    def wait(true: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
+    def wait(true: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"

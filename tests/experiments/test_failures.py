@@ -86,9 +86,16 @@ ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this
     ),
     (
         "no usable rollouts",
-        "\x1b[36m(AgentLoopWorker pid=7)\x1b[0m ERROR:agent_loop:Error in _run_prompt: division by zero\n"
-        "ValueError: empty list as keys\n",
-        "Error in _run_prompt: division by zero",
+        """\
+\x1b[36m(AgentLoopWorker pid=7)\x1b[0m ERROR:agent_loop:Error in _run_prompt: division by zero
+\x1b[36m(AgentLoopWorker pid=7)\x1b[0m Traceback (most recent call last):
+\x1b[36m(AgentLoopWorker pid=7)\x1b[0m   File "reward.py", line 12, in compute_score
+\x1b[36m(AgentLoopWorker pid=7)\x1b[0m ZeroDivisionError: division by zero
+Traceback (most recent call last):
+ray.exceptions.RayTaskError(ValueError): ray::TaskRunner.run() (pid=5, ip=10.0.0.7)
+ValueError: empty list as keys
+""",
+        "ZeroDivisionError: division by zero",
         "the first error above it",
     ),
     (

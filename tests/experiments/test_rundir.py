@@ -221,8 +221,10 @@ def test_creating_goes_on_where_a_kill_cut_it_short(tmp_path: Path) -> None:
     assert run.state() == "planned" and len(run.events()) == 1
 
 
+# PyYAML itself reads these three rare line breaks back as others.
+characters = st.characters(exclude_categories=("Cs",), exclude_characters="\x85\u2028\u2029")
 leaves = st.one_of(
-    st.text(st.characters(exclude_categories=("Cs",))).filter(lambda text: "${" not in text and text != "???"),
+    st.text(characters).filter(lambda text: "${" not in text and text != "???"),
     st.integers(),
     st.floats(allow_nan=False),
     st.booleans(),
@@ -230,7 +232,9 @@ leaves = st.one_of(
 )
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z_]{1,9}", fullmatch=True), st.one_of(leaves, st.lists(leaves)), max_size=4))
+@given(
+    st.dictionaries(st.from_regex(r"[a-z_]{1,9}", fullmatch=True), leaves | st.lists(leaves, max_size=3), max_size=4)
+)
 def test_a_frozen_config_is_read_as_it_was(config: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(Path(folder))

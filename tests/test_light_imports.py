@@ -1,0 +1,52 @@
+"""Planning, status and figures answer at once: they import no trainer. Measured in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.compose import PROJECT_DIR
+
+HEAVY = ("torch", "ray", "verl", "wandb", "transformers", "vllm", "tensordict", "datasets")
+
+
+def heavy_after(code: str, *arguments: object) -> tuple[list[str], str]:
+    """Run `code` in a fresh process; return which heavy packages it has imported, and what it printed before."""
+    report = f"import json, sys\nprint('\\n' + json.dumps(sorted(set({HEAVY}) & set(sys.modules))))"
+    command = [sys.executable, "-c", f"{code}\n{report}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed, _, last = done.stdout.rstrip().rpartition("\n")
+    return json.loads(last), printed
+
+
+def test_the_measurement_sees_what_is_heavy() -> None:
+    assert heavy_after("import sys, types\nsys.modules['torch'] = types.ModuleType('torch')") == (["torch"], "")
+
+
+@pytest.mark.parametrize(
+    "module", ["experiments.run", "experiments.plan", "experiments.rundir", "analysis.plot_ablation"]
+)
+def test_a_light_module_imports_nothing_heavy(module: str) -> None:
+    assert heavy_after(f"import {module}") == ([], "")
+
+
+def test_planning_a_sweep_imports_nothing_heavy(tmp_path: Path) -> None:
+    """The real command: composes, checks, makes the data, names the runs, and prints the plan."""
+    code = "import sys\nfrom experiments.run import main\nassert main() == 0"
+    overrides = [
+        "-m",
+        "experiment=smoke",
+        "rollout.temperature=0.6,1.2",
+        "show=plan",
+        f"runs_dir={tmp_path / 'runs'}",
+        f"data_dir={tmp_path / 'data'}",
+    ]
+    heavy, printed = heavy_after(code, *overrides)
+    assert heavy == []
+    assert "2 runs" in printed and "start" in printed
+    assert not list((tmp_path / "runs").glob("grpo*")), "a plan starts nothing"
