@@ -55,7 +55,15 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("project_dir", lambda: str(PROJECT_DIR), replace=True)
     OmegaConf.register_new_resolver("verl_config_dir", verl_config_dir, replace=True)
     OmegaConf.register_new_resolver("nonzero", lambda value: float(value) != 0, replace=True)
+    OmegaConf.register_new_resolver("share", _share, replace=True)
     OmegaConf.register_new_resolver("cpu_attention", lambda fast: "packed_sdpa" if fast else "sdpa", replace=True)
+
+
+def _share(batch: Any, n: Any, ranks: Any) -> Any:
+    """Return how many of batch x n samples one rank gets; null for what is no number (preflight says so in words)."""
+    if all(isinstance(value, int) and value > 0 for value in (batch, n, ranks)):
+        return batch * n // ranks
+    return None
 
 
 @contextlib.contextmanager

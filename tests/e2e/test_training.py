@@ -101,7 +101,7 @@ def test_the_plain_path_gives_the_same_numbers(straight: Command, folder: Path) 
 
 
 def test_ppo_with_a_critic_on_two_ranks(folder: Path) -> None:
-    ppo = train(folder / "ppo", "algorithm=ppo", "hardware.gpus_per_node=2", "tracking=none", *two_ranks())
+    ppo = train(folder / "ppo", "algorithm=ppo", "hardware.gpus_per_node=2", "tracking=none")
     assert ppo.code == 0, ppo.output
     history = rows(ppo.run)
     assert sorted(history) == [0, 1, 2]
@@ -110,16 +110,6 @@ def test_ppo_with_a_critic_on_two_ranks(folder: Path) -> None:
         assert "actor/reward_kl_penalty" in history[step] and "actor/kl_loss" not in history[step]
         assert history[step]["training/rollout_probs_diff_mean"] < 1e-6
     assert len(list(ppo.run.checkpoints.glob("global_step_2/*/model_world_size_2_rank_*.pt"))) == 4
-
-
-def two_ranks() -> list[str]:
-    keys = (
-        "actor_rollout_ref.actor.ppo",
-        "critic.ppo",
-        "actor_rollout_ref.rollout.log_prob",
-        "actor_rollout_ref.ref.log_prob",
-    )
-    return [f"{key}_micro_batch_size_per_gpu=20" for key in keys]
 
 
 def test_ctrl_c_in_the_middle_of_a_step_leaves_a_resumable_run_and_nothing_else(folder: Path) -> None:
