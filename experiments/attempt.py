@@ -28,12 +28,13 @@ FORK_SOCKET = "R1Z_FORK_SOCKET"  # where the launcher's fork server listens, if 
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
-def environment(config: dict[str, Any], run: RunDir, attempt: Attempt) -> dict[str, str]:
+def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: str) -> dict[str, str]:
     """Return the variables that veRL, Ray and W&B read in this attempt."""
     variables = {
         "VERL_USE_EXTERNAL_MODULES": "experiments.verl_plugin",
         "VERL_FILE_LOGGER_PATH": str(attempt.metrics),
         "HYDRA_FULL_ERROR": "1",
+        "TMPDIR": scratch,  # what W&B and others leave in a temporary folder goes with the attempt's
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -131,7 +132,7 @@ def execute(run: RunDir, steps: int | None = None) -> int:
     with run.lock():
         attempt = run.new_attempt()
         ray_dir = tempfile.mkdtemp(prefix=processes.scratch_prefix(run.path), dir="/tmp")
-        variables = environment(config, run, attempt)
+        variables = environment(config, run, attempt, ray_dir)
         os.environ.update(variables)
         if config["trainer"]["device"] == "cpu":
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray would count its devices against our logical ones

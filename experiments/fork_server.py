@@ -22,6 +22,7 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -171,6 +172,7 @@ def run_as(argv: list[str], environment: dict[str, str], folder: str) -> int:
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
     random.seed()
+    tempfile.tempdir = None  # to be chosen anew, by this environment's TMPDIR
     sys.modules["numpy"].random.seed()
     sys.modules["torch"].set_num_threads(int(environment.get("OMP_NUM_THREADS") or 1))
     try:

@@ -67,7 +67,13 @@ def test_the_report_shows_numbers_failures_and_what_was_left() -> None:
         "ours": TRAINED,
         "bare": {k: v for k, v in TRAINED.items() if k != "later_arm_seconds"} | {"left_behind": {"ports": ["1", "2"]}},
         "trl": {"failed": "ended with 1: No module named 'trl'"},
-        "sampler": {"ours_seconds": 0.25, "transformers_seconds": 0.5, "faster": 2.0},
+        "sampler": step.sampler_result(
+            [
+                {"ours full": 0.2, "transformers full": 0.5, "ours tiny": 0.1, "transformers tiny": 0.4},
+                {"ours full": 0.3, "transformers full": 0.5, "ours tiny": 0.1, "transformers tiny": 0.3},
+                {"ours full": 0.25, "transformers full": 0.5, "ours tiny": 0.2, "transformers tiny": 0.4},
+            ]
+        ),
     }
     console = Console(file=io.StringIO(), width=200)
     step.report(results, console)
@@ -81,7 +87,8 @@ def test_the_report_shows_numbers_failures_and_what_was_left() -> None:
     assert cells("ours") == ["1.50", "1.25 - 1.75", "1.62", "10.8 s", "8.1 s", "3.00 GiB in 12", "nothing"]
     assert cells("bare") == ["1.50", "1.25 - 1.75", "1.62", "10.8 s", "-", "3.00 GiB in 12", "ports: 1 2"]
     assert cells("trl") == ["failed", "-", "-", "-", "-", "-", "ended with 1: No module named 'trl'"]
-    assert lines[-1] == "sampling alone: 0.250 s, transformers' generate 0.500 s: 2.00 x"
+    assert lines[-2].endswith("of full length: 0.250 s, transformers' generate 0.500 s: 2.00 x")
+    assert lines[-1].endswith("end by themselves: 0.100 s, transformers' generate 0.400 s: 3.00 x")
 
 
 def test_our_commands_set_keys_that_exist(tmp_path: Path) -> None:

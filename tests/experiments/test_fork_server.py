@@ -5,6 +5,7 @@ One server for all tests of this file (it spends seconds on its imports); the la
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from experiments import fork_client, processes
 from experiments.compose import PROJECT_DIR
 
 WaitFor = Callable[..., None]
+Script = Callable[[str], Path]
 
 # The server's parent: says the server's pid and waits for it.
 PARENT = """
@@ -60,19 +62,22 @@ def server(tmp_path_factory: pytest.TempPathFactory, wait_for: WaitFor) -> Itera
     address = tmp_path_factory.mktemp("fork") / "socket"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ONLY_THE_SERVER": "1"}
     command = [sys.executable, "-c", PARENT, str(address)]
-    parent = subprocess.Popen(command, env=environment, cwd=PROJECT_DIR, stdout=subprocess.PIPE, text=True)
+    # In a session of its own: a test that fails to keep a killed process group apart must not end the tests themselves.
+    parent = subprocess.Popen(
+        command, env=environment, cwd=PROJECT_DIR, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert parent.stdout is not None
     process = psutil.Process(int(parent.stdout.readline()))
     wait_for(lambda: address.exists() or parent.poll() is not None, "the server is ready", 120)
     yield Server(address, parent, process)
-    for left in (process, parent):
-        if left.is_running() if isinstance(left, psutil.Process) else left.poll() is None:
-            left.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+    parent.kill()
     parent.communicate()
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Callable[[str], Path]:
+def script(tmp_path: Path) -> Script:
     """Write a script into the test's folder."""
 
     def write(code: str) -> Path:
@@ -82,8 +87,6 @@ def script(tmp_path: Path) -> Callable[[str], Path]:
 
     return write
 
-
-Script = Callable[[str], Path]
 
 # Says its pid and waits to be ended.
 WAITING = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(300)\n"
