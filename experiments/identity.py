@@ -101,11 +101,16 @@ def _canonical(value: Any) -> Any:
     return str(value)
 
 
+NOT_READ = ("README.md", "metrics.json")  # a model's card and its measurements: nobody trains on them
+
+
 @cache
 def folder_digest(folder: Path, pattern: str = "*") -> str:
     """Return 12 hexadecimal digits that name the contents of a folder's files (not their times)."""
     total = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob(pattern) if path.is_file() and "__pycache__" not in path.parts):
+    for file in sorted(path for path in folder.rglob(pattern) if path.is_file()):
+        if "__pycache__" in file.parts or file.name in NOT_READ:
+            continue
         total.update(f"{file.relative_to(folder).as_posix()}\n".encode())
         with open(file, "rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())

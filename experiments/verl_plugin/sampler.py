@@ -47,7 +47,8 @@ class Qwen2Sampler:
         """Return whether the model is one whose arithmetic this class repeats."""
         config = model.config
         plain_rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") == "default"
-        return config.model_type == "qwen2" and plain_rope and not getattr(config, "use_sliding_window", False)
+        plain = plain_rope and config.hidden_act == "silu" and not getattr(config, "use_sliding_window", False)
+        return config.model_type == "qwen2" and plain
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -78,6 +78,7 @@ def truncate(logits: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> 
     rank = torch.arange(logits.size(-1), device=logits.device).unsqueeze(0)
     limit = torch.where(top_k > 0, top_k, torch.full_like(top_k, logits.size(-1))).unsqueeze(1)
     probability = ordered.masked_fill(rank >= limit, float("-inf")).softmax(-1)
-    outside = (rank >= limit) | (probability.cumsum(-1) - probability >= top_p.unsqueeze(1))
+    enough = probability.cumsum(-1) - probability >= top_p.unsqueeze(1)
+    outside = (rank >= limit) | (enough & (top_p < 1).unsqueeze(1))  # a sum rounded up to 1 must not cut at top_p = 1
     outside[:, 0] = False
     return logits.scatter(1, order, ordered.masked_fill(outside, float("-inf")))

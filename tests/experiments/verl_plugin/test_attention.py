@@ -90,7 +90,6 @@ def test_recomputing_for_the_gradient_changes_nothing() -> None:
     [
         pytest.param([[1, 1, 1, 1], [0, 0, 1, 1]], id="two rows"),
         pytest.param([[1, 1, 1, 1], [1, 1, 1, 1]], id="two rows of one length"),
-        pytest.param([[1, 1, 1, 0]], id="one row, padded on the right"),
     ],
 )
 def test_padded_input_is_refused_with_the_key_to_set(mask: list[list[int]]) -> None:
