@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -35,6 +36,7 @@ PRELOADED = (
     "transformers.generation.utils", "accelerate", "peft", "hydra", "omegaconf", "zmq.asyncio", "pydantic", "aiohttp",
     "psutil", "codetiming", "fastapi", "uvicorn", "requests", "PIL", "wandb", "google.protobuf", "grpc",
 )  # fmt: skip
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent dies
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -43,6 +45,7 @@ class ForkServer:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.pid = os.getpid()
         self.children: dict[int, socket.socket] = {}
         self.pids: dict[socket.socket, int] = {}
         self.selector = selectors.DefaultSelector()
@@ -140,6 +143,10 @@ class ForkServer:
         """Turn the fork into the process that was asked for."""
         code = 1
         try:
+            # With the server gone nobody could find this process any more: it must not outlive a killed server.
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != self.pid:
+                os._exit(1)
             signal.set_wakeup_fd(-1)
             for handled in (*FORWARDED, signal.SIGCHLD):
                 signal.signal(handled, signal.SIG_DFL)

@@ -340,13 +340,15 @@ def test_the_digest_of_a_folder_never_changes(folder: Path) -> None:
     assert digest(folder) == "ceb0efdf42a7"
 
 
-def test_a_digest_sees_neither_times_nor_places_nor_caches(folder: Path, tmp_path: Path) -> None:
+def test_a_digest_sees_neither_times_nor_places_nor_caches_nor_a_card(folder: Path, tmp_path: Path) -> None:
     before = digest(folder)
     os.utime(folder / "config.json", (1, 1))
     os.chmod(folder / "config.json", 0o600)
     (folder / "sub" / "__pycache__").mkdir()
     (folder / "sub" / "__pycache__" / "reward.cpython-311.pyc").write_bytes(b"compiled")
     (folder / "empty").mkdir()
+    for unread in ("README.md", "metrics.json"):
+        (folder / unread).write_text("the model's card")
     assert digest(folder) == before
     assert digest(Path(shutil.copytree(folder, tmp_path / "elsewhere"))) == before
 

@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
 
-from experiments.processes import MARKER, of_run, reap
+from experiments.processes import MARKER, of_run, reap, scratch_prefix
 
 WaitFor = Callable[..., None]
 
@@ -103,6 +105,20 @@ def test_processes_are_asked_before_they_are_killed(zoo: Zoo, tmp_path: Path) ->
     pid = zoo.start("polite", tmp_path)
     assert reap(tmp_path, patience=30) == 1
     assert (zoo.folder / str(pid)).read_text() == "asked"
+
+
+def test_the_temporary_folders_of_the_run_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    run = tmp_path / f"grpo,seed=1-{uuid4().hex[:8]}"
+    assert scratch_prefix(run) == f"r1z-{run.name[-8:]}-"
+    mine = Path(tempfile.mkdtemp(prefix=scratch_prefix(run), dir="/tmp"))
+    (mine / "session").mkdir()
+    (mine / "session" / "socket").touch()
+    other = Path(tempfile.mkdtemp(prefix=f"r1z-{run.name[-8:]}0-", dir="/tmp"))
+    try:
+        assert reap(run) == 0
+        assert not mine.exists() and other.exists()
+    finally:
+        other.rmdir()
 
 
 def test_without_processes_there_is_nothing_to_do(tmp_path: Path) -> None:

@@ -102,12 +102,10 @@ def test_a_file_is_whole_whenever_it_is_read_and_whenever_its_writer_is_killed(
 ) -> None:
     file, size = tmp_path / "state", 300_000
     whole = ("a" * size, "b" * size)
-    code = (
-        "while True:\n    for letter in 'ab':\n        write_atomically(Path(sys.argv[1]), letter * int(sys.argv[2]))"
-    )
+    code = "while True:\n    for letter in 'ab':\n        write_atomically(Path(sys.argv[1]), letter * 300_000)"
     for _ in range(3):
         write_atomically(file, whole[0])
-        process = python(code, file, size)
+        process = python(code, file)
         wait_for(lambda: file.read_text() == whole[1], "the other process writes")
         for _ in range(150):
             assert file.read_text() in whole
