@@ -1,5 +1,6 @@
 # make demo    a venv, the pinned packages, three real trainings on the CPU, the figure
 # make test    a venv, the pinned packages, lint, types, every test
+# make test-vllm    tests/vllm in a venv of its own: veRL's vLLM rollout, as GPUs run it, on the CPU
 # Needs Python 3.11 or 3.12; no GPU, no compiler. TORCH_ARGS picks another source of torch's CPU build, e.g.
 #   make demo TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -8,7 +9,7 @@ TORCH_ARGS ?=
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo test install lint types tests figure clean
+.PHONY: demo test test-vllm install lint types tests figure clean
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -33,6 +34,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[cpu,dev]'
 	@touch $@
 
+$(VENV)/.peers: $(VENV)/.installed tests/analysis/peers.txt
+	rm -rf $(VENV)/peers
+	$(PIP) install --no-deps --target $(VENV)/peers -r tests/analysis/peers.txt
+	@touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,8 +46,11 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-tests: install
-	$(BIN)/python -m pytest
+tests: install $(VENV)/.peers
+	$(BIN)/python -m pytest -n 2
+
+test-vllm:
+	PYTHON="$(PYTHON)" TORCH_ARGS="$(TORCH_ARGS)" .ci/vllm
 
 figure: install
 	$(BIN)/python -m analysis.plot_ablation

@@ -6,9 +6,17 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from analysis.arms import KNOBS, Arm, Factor, companions, find_factors, level_order, level_text
+from analysis.arms import KNOBS, Arm, Factor, companions, find_factors, level_order, level_text, setting
 from analysis.records import RunRecord
+from analysis.sweeps import level_place, sweep_of
+from experiments.sweep import Sweep
 
+ARTICLES_BASELINE = {
+    "algorithm.adv_estimator": "grpo",
+    "rollout.temperature": 1.0,
+    "rollout.n": 5,
+    "kl.coef": 0.001,
+}
 Levels = tuple[Hashable, ...]
 Cells = dict[Levels, list[RunRecord]]
 
@@ -27,6 +35,8 @@ class Ablation:
     """Config keys that differ together with the factors."""
     left_out: tuple[tuple[RunRecord, str], ...]
     """(run, why it is not in this figure)."""
+    sweep: Sweep | None = None
+    """The sweep file that varies this factor."""
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -44,10 +54,11 @@ class Ablation:
         return ", ".join(parts)
 
 
-def find_ablations(records: Sequence[RunRecord]) -> list[Ablation]:
+def find_ablations(records: Sequence[RunRecord], sweeps: Sequence[Sweep] = ()) -> list[Ablation]:
     """Return one ablation per factor that varies, the most telling first; never an empty list for one run or more.
 
-    With several factors, each figure holds the runs that share all other factors with the baseline.
+    With several factors, each figure holds the runs that share all other factors with the baseline. A sweep of one of
+    the factors gives its title, and the order and titles of the arms.
     """
     factors = find_factors(records)
     cells: Cells = {}
@@ -71,32 +82,36 @@ def find_ablations(records: Sequence[RunRecord]) -> list[Ablation]:
 
     ablations = []
     for name, (varied, chosen) in zip(names, drawn, strict=True):
-        arms = make_arms(cells, factors, varied, chosen)
+        sweep = sweep_of(varied, sweeps)
+        arms = make_arms(cells, factors, varied, chosen, sweep, baseline)
         inside = [run for arm in arms for run in arm.runs]
         left_out = [record for record in records if record not in inside]
         ablations.append(
             Ablation(
                 name=name,
-                title=" and ".join(factor.title for factor in varied)
+                title=(sweep.title if sweep else " and ".join(factor.title for factor in varied))
                 or ("One run" if len(inside) == 1 else "One setting"),
                 factors=varied,
                 arms=arms,
                 companions=tuple(companions(inside, varied)),
                 left_out=tuple((run, reasons.get(run.name) or shown_in[run.name]) for run in left_out),
+                sweep=sweep,
             )
         )
     return ablations
 
 
 def find_baseline(cells: Cells) -> Levels:
-    """Return the arm from which most others differ in one factor alone; of equal ones, the one with most runs.
+    """Return the arm from which most others differ in one factor alone; of equal ones the article's, then the fullest.
 
     An arm that has begun comes before any that has not, so that no figure is empty.
     """
 
-    def centrality(levels: Levels) -> tuple[bool, int, int]:
+    def centrality(levels: Levels) -> tuple[bool, int, int, int]:
         neighbours = sum(distance(levels, other) == 1 for other in cells)
-        return any(run.history.rows for run in cells[levels]), neighbours, len(cells[levels])
+        runs = cells[levels]
+        alike = sum(setting(runs[0], key) == value for key, value in ARTICLES_BASELINE.items())
+        return any(run.history.rows for run in runs), neighbours, alike, len(runs)
 
     return max(cells, key=centrality)
 
@@ -118,15 +133,29 @@ def choose_arms(
 
 
 def make_arms(
-    cells: Cells, factors: Sequence[Factor], varied: Sequence[Factor], chosen: Sequence[Levels]
+    cells: Cells,
+    factors: Sequence[Factor],
+    varied: Sequence[Factor],
+    chosen: Sequence[Levels],
+    sweep: Sweep | None,
+    baseline: Levels,
 ) -> tuple[Arm, ...]:
-    """Return the chosen arms in the order of their levels, labelled by the factors varied."""
+    """Return the chosen arms labelled by the factors varied: the sweep's in its order, then others by their levels."""
     places = [factors.index(factor) for factor in varied]
-    ordered = sorted(chosen, key=lambda levels: [level_order(factors[place], levels[place]) for place in places])
-    return tuple(
-        Arm(assignment(varied, [levels[place] for place in places]) or arm_name(cells[levels]), tuple(cells[levels]))
-        for levels in ordered
-    )
+
+    def order(levels: Levels) -> tuple[int, list[tuple[int, float, str]]]:
+        known = level_place(sweep, levels[places[0]]) if sweep else None
+        by_level = [level_order(factors[place], levels[place]) for place in places]
+        return (len(sweep.levels) if sweep and known is None else known or 0), by_level
+
+    arms = []
+    for levels in sorted(chosen, key=order):
+        own = tuple(levels[place] for place in places)
+        known = level_place(sweep, own[0]) if sweep else None
+        title = sweep.levels[known].label if sweep and known is not None else ""
+        label = assignment(varied, own) or arm_name(cells[levels])
+        arms.append(Arm(label, tuple(cells[levels]), own, title, levels == baseline))
+    return tuple(arms)
 
 
 def too_far(factors: Sequence[Factor], levels: Levels, baseline: Levels) -> str:

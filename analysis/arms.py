@@ -9,62 +9,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.records import RunRecord
+from experiments import identity
 
-# What cannot change what a run learns: names, places, bookkeeping, devices, and how the work is cut up to fit them.
-NOT_SCIENTIFIC = (
+# Besides what the identity of a run leaves out: seeds, lengths and places, which differ in others' configs too.
+NO_SETTING = (
     "seed",
-    "show",
-    "hydra.*",
-    "tracking.*",
-    "hardware.*",
-    "skip.*",
-    "transfer_queue.*",
-    "*ray_kwargs.*",
-    "*profiler*",
-    "*prometheus.*",
-    "*.trace.*",
+    "*total_training_steps",
     "*_dir",
     "*path",
     "*_files",
     "*_port",
     "*.port",
-    "*.log_every",
     "*workers",
     "*.agent_loop_*",
+    "*ray_kwargs.*",
     "*micro_batch_size*",
-    "*use_dynamic_bsz",
     "*max_token_len_per_gpu",
     "*max_num_*",
-    "*_offload",
-    "*.offload_policy",
-    "*.reshard_after_forward",
-    "*.forward_prefetch",
-    "*.use_torch_compile",
-    "*.enable_gradient_checkpointing",
-    "*.use_remove_padding",
-    "*.attn_implementation",
-    "*.gpu_memory_utilization",
-    "*.free_cache_engine",
-    "*.enforce_eager",
-    "*.tensor_model_parallel_size",
-    "*.n_gpus_per_node",
-    "*.nnodes",
-    "*total_training_steps",
-    "trainer.total_epochs",
-    "trainer.experiment_name",
-    "trainer.project_name",
-    "trainer.logger",
-    "trainer.log_val_generations",
-    "trainer.device",
     "trainer.*_freq",
-    "trainer.resume*",
     "trainer.val_before_train",
-    "trainer.max_*_ckpt_to_keep",
-    "trainer.del_local_ckpt_after_load",
-    "trainer.checkpoint_callback_class",
+    "trainer.resume*",
 )
-# Told under the figure where it differs, but no setting anyone varies: the digest of the task's code.
-PROVENANCE = ("task.code",)
+# Told under the figure where it differs, but no setting anyone varies: digests of code.
+PROVENANCE = ("task.code", "plugin.code")
 
 
 @dataclass(frozen=True)
@@ -112,6 +79,12 @@ class Arm:
 
     label: str
     runs: tuple[RunRecord, ...]
+    levels: tuple[Hashable, ...] = ()
+    """The values of the factors that the ablation varies."""
+    title: str = ""
+    """How a legend calls it, where the sweep file says so."""
+    is_baseline: bool = False
+    """Whether the ablations share it."""
 
     def run_label(self, run: RunRecord) -> str:
         """Return how to name one of the runs in a sentence, e.g. "temperature=1.2 seed 0"."""
@@ -151,7 +124,9 @@ def level_order(factor: Factor, value: Hashable) -> tuple[int, float, str]:
 
 def is_scientific(key: str) -> bool:
     """Return whether a config key can change what a run learns."""
-    return key == MODEL_PATH or not any(fnmatch.fnmatchcase(key, pattern) for pattern in NOT_SCIENTIFIC)
+    if key == MODEL_PATH:
+        return True
+    return identity.is_scientific(key) and not any(fnmatch.fnmatchcase(key, pattern) for pattern in NO_SETTING)
 
 
 def varying_keys(records: Sequence[RunRecord]) -> list[str]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from analysis.ablations import Ablation
+from analysis.intervals import BOOTSTRAP_FROM
+from analysis.series import View
 
 MINIATURE_MODEL = "tiny"
 
 
-def caption(ablation: Ablation) -> list[str]:
-    """Return the sentences of the figure's footer, the most important first."""
-    return [*unfinished(ablation), *warnings(ablation), *miniature(ablation)]
+def caption(ablation: Ablation, view: View | None = None, metrics: Sequence[str] = ()) -> list[str]:
+    """Return the sentences of the figure's footer, the most important first; `metrics` are panels beside the usual."""
+    notes = [*unfinished(ablation), *warnings(ablation, metrics), *shown(ablation, view or View())]
+    return [*notes, *miniature(ablation)]
 
 
 def unfinished(ablation: Ablation) -> list[str]:
@@ -25,7 +30,26 @@ def unfinished(ablation: Ablation) -> list[str]:
     ]
 
 
-def warnings(ablation: Ablation) -> list[str]:
+def shown(ablation: Ablation, view: View) -> list[str]:
+    """Return what bands, smoothing and axis mean, where they are used."""
+    sentences = []
+    sizes = sorted({len(arm.runs) for arm in ablation.arms if len(arm.runs) > 1})
+    if sizes:
+        few = "Student's t" if sizes[0] < BOOTSTRAP_FROM else ""
+        many = "bootstrap over seeds" if sizes[-1] >= BOOTSTRAP_FROM else ""
+        sentences.append(f"Bands: 95% interval of the mean over seeds ({' and '.join(filter(None, (few, many)))}).")
+    if view.smoothing:
+        sentences.append(
+            f"Training curves smoothed ({view.smoothing}), as recorded behind; validation is not smoothed."
+        )
+    if view.axis.name == "gpu_hours" and {run.config.get("trainer.device") for run in ablation.runs} & {"cpu"}:
+        sentences.append("Hours are of CPU processes here, one for each GPU of the experiment at scale.")
+    if view.axis.cost and not all(view.axis.places(run) for run in ablation.runs):
+        sentences.append(f"Runs whose {view.axis.label} were not recorded are not drawn.")
+    return sentences
+
+
+def warnings(ablation: Ablation, metrics: Sequence[str] = ()) -> list[str]:
     """Return the reasons for which the curves must not simply be compared."""
     sentences = []
     keys = {factor.key for factor in ablation.factors}
@@ -33,10 +57,14 @@ def warnings(ablation: Ablation) -> list[str]:
         sentences.append(
             "Training panels are sampled at each arm's own temperature; only validation compares like with like."
         )
+        if any("entropy" in metric or "kl" in metric for metric in metrics):
+            sentences.append(
+                "veRL divides logits by the temperature: entropy and KL at different temperatures are not on one scale."
+            )
     if ablation.companions:
-        shown = ", ".join(ablation.companions[:4])
+        first = ", ".join(ablation.companions[:4])
         more = f" and {len(ablation.companions) - 4} more" if len(ablation.companions) > 4 else ""
-        sentences.append(f"The runs also differ in {shown}{more}.")
+        sentences.append(f"The runs also differ in {first}{more}.")
     if len(ablation.arms) > 1 and all(len(arm.runs) == 1 for arm in ablation.arms):
         sentences.append("One seed per arm: differences of this size can be chance.")
     return sentences

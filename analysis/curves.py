@@ -11,6 +11,12 @@ from analysis.history import Curve
 from analysis.records import RunRecord
 
 VALIDATION = re.compile(r"val-core/(?P<source>.+)/(?P<score>acc|reward)/mean@(?P<n>\d+)")
+# veRL 0.1 to 0.2, TinyZero's: the mean of the reward function's scores.
+EARLIER_VALIDATION = re.compile(r"val/(?P<score>test_score)/(?P<source>.+)")
+# A reward of 1 for a right answer, 0.1 for a wrong one in the right format, 0 else.
+FORMAT_CREDIT = 0.1
+FORMAT_CREDIT_SOURCES = ("countdown",)
+LOWEST_SCORE = "critic/score/min"
 GREEDY = re.compile(r"[_/-]greedy$")
 # Without ours, veRL's own trainer logs the reward's mean alone.
 TRAINING = {
@@ -18,7 +24,7 @@ TRAINING = {
     "length": "response_length/mean",
     "format": "reward/format/mean",
 }
-SECONDS = "perf/time_per_step"
+TIMES = ("perf/time_per_step", "timing_s/step", "timing/step")  # seconds, in later and earlier veRL
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Curves:
     """sampled, greedy (validation), reward, length, format (training): [(step, value)], empty where not recorded."""
     metrics: Mapping[str, str]
     """Which metric each curve is."""
+    derived: int = 0
+    """How many validation points are accuracies computed from a score with format credit."""
 
     def __getitem__(self, name: str) -> Curve:
         return self.by_name.get(name, [])
@@ -36,30 +44,76 @@ class Curves:
     @property
     def scores_accuracy(self) -> bool:
         """Whether the validation curves are accuracies; otherwise they are mean rewards, format credit included."""
-        return not any("/reward/" in self.metrics.get(name, "") for name in ("sampled", "greedy"))
+        metrics = [self.metrics.get(name, "") for name in ("sampled", "greedy")]
+        return bool(self.derived) or not any("/reward/" in metric or "/test_score/" in metric for metric in metrics)
 
 
-def read_curves(record: RunRecord) -> Curves:
-    """Return the curves of a run, whatever its data source is called and however many samples validation takes."""
-    metrics = {**TRAINING, **validation_metrics(record)}
-    return Curves({name: record.history.curve(metric) for name, metric in metrics.items()}, metrics)
+def read_curves(record: RunRecord, more: Sequence[str] = ()) -> Curves:
+    """Return the curves of a run, whatever its data source is called and however many samples validation takes.
+
+    `more` are metrics to read by their own names; names of curves among them change nothing.
+    """
+    validation = validation_metrics(record)
+    metrics = {**TRAINING, **validation}
+    metrics |= {metric: metric for metric in more if metric not in (*TRAINING, "sampled", "greedy")}
+    curves = {name: record.history.curve(metric) for name, metric in metrics.items()}
+    derived = 0
+    for name, metric in validation.items():
+        if "/acc/" not in metric and (accuracy := accuracy_from_score(record, metric)):
+            curves[name] = accuracy
+            derived += len(accuracy)
+    return Curves(curves, metrics, derived)
 
 
-def comparable_curves(records: Sequence[RunRecord]) -> tuple[dict[str, Curves], list[str]]:
+def accuracy_from_score(record: RunRecord, metric: str) -> Curve:
+    """Return the accuracy that a mean score with format credit tells, where it tells it.
+
+    score = accuracy + 0.1 (format - accuracy). That needs the share of responses in the right format: as validation
+    recorded it, or 1 where every training response of the step scored at least 0.1. Other points are left out; [] if
+    the score is not known to be of this kind.
+    """
+    match = VALIDATION.fullmatch(metric) or EARLIER_VALIDATION.fullmatch(metric)
+    if match is None or GREEDY.sub("", match["source"]) not in FORMAT_CREDIT_SOURCES:
+        return []
+    format_share = metric.replace("val-core/", "val-aux/").replace("/reward/", "/format/")
+    shares = dict(record.history.curve(format_share)) if format_share != metric else {}
+    lowest = dict(record.history.curve(LOWEST_SCORE))
+    points = []
+    for step, score in record.history.curve(metric):
+        share = shares.get(step, 1.0 if lowest.get(step, 0.0) >= FORMAT_CREDIT - 1e-6 else None)
+        if share is not None and 0 <= score <= 1:
+            accuracy = (score - FORMAT_CREDIT * share) / (1 - FORMAT_CREDIT)
+            points.append((step, max(0.0, accuracy)))
+    return points
+
+
+def first_curve(record: RunRecord, metrics: Sequence[str]) -> Curve:
+    """Return the curve of the first of `metrics` that was recorded, [] without any."""
+    return next((curve for metric in metrics if (curve := record.history.curve(metric))), [])
+
+
+def comparable_curves(records: Sequence[RunRecord], more: Sequence[str] = ()) -> tuple[dict[str, Curves], list[str]]:
     """Return ({run name: its curves}, remarks on what is not what the panels' titles say).
 
     Where some runs log validation accuracy and others only the mean reward, the latter's validation is left out: one
     panel never mixes the two.
     """
-    curves = {record.name: read_curves(record) for record in records}
+    curves = {record.name: read_curves(record, more) for record in records}
     rewards = [name for name, run in curves.items() if not run.scores_accuracy]
     remarks = []
+    derived = [name for name, run in curves.items() if run.derived]
+    if derived:
+        remarks.append(
+            f"accuracy of {', '.join(derived)} computed from a score with 0.1 format credit, where the format is known"
+        )
     if rewards and len(rewards) == len(curves):
         remarks.append("validation shows the mean reward: no accuracy was recorded")
     elif rewards:
         remarks.append(f"no validation is drawn of {', '.join(rewards)}: recorded as a mean reward, not as accuracy")
         for name in rewards:
-            kept = {panel: metric for panel, metric in curves[name].metrics.items() if panel in TRAINING}
+            kept = {
+                panel: metric for panel, metric in curves[name].metrics.items() if panel not in ("sampled", "greedy")
+            }
             curves[name] = Curves({panel: curves[name][panel] for panel in kept}, kept)
     return curves, remarks
 
@@ -71,12 +125,18 @@ def validation_metrics(record: RunRecord) -> dict[str, str]:
     decodes. Of several sources the task's own is taken, of several scores accuracy, of several N the largest.
     """
     found: dict[str, list[tuple[bool, bool, str, int, str]]] = {}
-    matches = [match for metric in sorted(record.history.metrics()) if (match := VALIDATION.fullmatch(metric))]
+    metrics = sorted(record.history.metrics())
+    matches = [match for metric in metrics if (match := VALIDATION.fullmatch(metric))]
+    matches = matches or [match for metric in metrics if (match := EARLIER_VALIDATION.fullmatch(metric))]
     paired = any(GREEDY.search(match["source"]) for match in matches)
     task = str(record.config.get("task.name"))
+
+    def samples(match: re.Match[str]) -> int:
+        return int(match.groupdict().get("n") or 1)
+
     for match in matches:
         greedy = bool(GREEDY.search(match["source"])) if paired else not samples_in_validation(record)
-        rank = (GREEDY.sub("", match["source"]) != task, match["score"] != "acc", match["source"], -int(match["n"]))
+        rank = (GREEDY.sub("", match["source"]) != task, match["score"] != "acc", match["source"], -samples(match))
         found.setdefault("greedy" if greedy else "sampled", []).append((*rank, match[0]))
     return {name: min(candidates)[-1] for name, candidates in found.items()}
 
@@ -95,17 +155,5 @@ def validation_temperature(record: RunRecord) -> float | None:
 
 def seconds_per_step(record: RunRecord) -> float | None:
     """Return the median of the steps' seconds, None if none is recorded."""
-    seconds = [value for _, value in record.history.curve(SECONDS)]
+    seconds = [value for _, value in first_curve(record, TIMES)]
     return statistics.median(seconds) if seconds else None
-
-
-def mean_curve(curves: list[Curve]) -> Curve:
-    """Return the mean over seeds at the steps that every seed has; [] for fewer than two seeds with data.
-
-    Beyond the shortest seed there is no mean: it would jump as seeds drop out.
-    """
-    seeds = [dict(curve) for curve in curves if curve]
-    if len(seeds) < 2:
-        return []
-    common = sorted(set.intersection(*(set(seed) for seed in seeds)))
-    return [(step, statistics.fmean(seed[step] for seed in seeds)) for step in common]

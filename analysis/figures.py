@@ -1,14 +1,15 @@
-"""Draws one ablation: validation accuracy, training reward, response length and format share by step.
+"""Draws one ablation: validation accuracy, training reward, response length and format share, or chosen panels.
 
 The same records give the same bytes: fixed fonts, no dates, no random ids.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.ablations import Ablation
 from analysis.arms import Arm
-from analysis.curves import Curves, mean_curve, validation_temperature
+from analysis.curves import Curves, validation_temperature
+from analysis.series import VALIDATION_CURVES, Series, View, arm_series
 from analysis.tables import seeds_text
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; yellow is left out, it vanishes on white.
@@ -77,7 +79,7 @@ class Panel:
 
     @property
     def is_validation(self) -> bool:
-        return self.curve in ("sampled", "greedy")
+        return self.curve in VALIDATION_CURVES
 
 
 def look(place: int) -> Look:
@@ -85,8 +87,11 @@ def look(place: int) -> Look:
     return Look(COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)], MARKERS[place % len(MARKERS)])
 
 
-def panels(ablation: Ablation, curves: Mapping[str, Curves]) -> list[list[Panel]]:
-    """Return the panels row by row; validation gets a second panel where both ways of decoding were recorded."""
+def panels(ablation: Ablation, curves: Mapping[str, Curves], chosen: Sequence[str] = ()) -> list[list[Panel]]:
+    """Return the panels row by row; validation gets a second panel where both ways of decoding were recorded.
+
+    `chosen` are curves or metrics to show instead, at most three a row.
+    """
     runs = ablation.runs
     temperatures = {validation_temperature(run) for run in runs}
     temperature = temperatures.pop() if len(temperatures) == 1 else None
@@ -100,14 +105,24 @@ def panels(ablation: Ablation, curves: Mapping[str, Curves]) -> list[list[Panel]
         Panel("length", "Response length, tokens"),
         Panel("format", "Format share, training"),
     ]
+    if chosen:
+        known = {panel.curve: panel for panel in [*validation, *training]}
+        wanted = [known.get(name) or Panel(name, textwrap.shorten(name, 44, placeholder="...")) for name in chosen]
+        return [wanted[start : start + 3] for start in range(0, len(wanted), 3)]
     if len(validation) == 2:
         return [validation, training]
     return [[validation[0], training[0]], training[1:]]
 
 
-def draw(ablation: Ablation, curves: Mapping[str, Curves], footer: Sequence[str]) -> Figure:
+def draw(
+    ablation: Ablation,
+    curves: Mapping[str, Curves],
+    footer: Sequence[str],
+    view: View | None = None,
+    chosen: Sequence[str] = (),
+) -> Figure:
     """Return the figure; `render` calls it with the style set and saves it."""
-    rows = panels(ablation, curves)
+    rows, view = panels(ablation, curves, chosen), view or View()
     header = textwrap.wrap(ablation.settings(), CHARACTERS)
     notes = [line for note in footer for line in textwrap.wrap(note, CHARACTERS)]
     handles = [legend_handle(arm, look(place)) for place, arm in enumerate(ablation.arms)]
@@ -141,65 +156,67 @@ def draw(ablation: Ablation, curves: Mapping[str, Curves], footer: Sequence[str]
     for number, line in enumerate(notes):
         figure.text(0.14 / WIDTH, (0.1 + LINE * (len(notes) - 1 - number)) / height, line, color=GREY, size=8.5)
 
-    longest = max((step for run in ablation.runs for step in run.history.rows), default=0)
-    longest = max(longest, 1)
+    ends = [place for run in ablation.runs for place in view.axis.places(run).values()]
+    longest = max(ends, default=0) or 1
     for row_number, row in enumerate(rows):
         base = down(top + row_number * (PANEL_HEIGHT + BETWEEN) + PANEL_HEIGHT)
         cell = (WIDTH - LEFT - RIGHT + 0.62) / len(row)
         for place, panel in enumerate(row):
             box = (left + place * cell / WIDTH, base, (cell - 0.62) / WIDTH, PANEL_HEIGHT / height)
             axes = figure.add_axes(box)
-            draw_panel(axes, panel, ablation, curves)
+            draw_panel(axes, panel, [arm_series(arm, panel.curve, curves, view) for arm in ablation.arms])
             axes.set_xlim(-0.015 * longest, longest * 1.025)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
-            axes.set_xlabel("step", labelpad=2)
+            whole = view.axis.cost is None
+            axes.xaxis.set_major_locator(MaxNLocator(integer=whole, nbins=7, steps=[1, 2, 5, 10]))
+            axes.set_xlabel(view.axis.label, labelpad=2)
         share_limits(figure, row)
     return figure
 
 
-def draw_panel(axes: Axes, panel: Panel, ablation: Ablation, curves: Mapping[str, Curves]) -> None:
-    """Draw every seed of every arm, and the mean over seeds where there are several."""
+def draw_panel(axes: Axes, panel: Panel, arms: Sequence[Series]) -> None:
+    """Draw every seed of every arm, and the mean over seeds with its interval where there are several."""
     axes.set_title(panel.title)
-    drawn = False
-    for place, arm in enumerate(ablation.arms):
+    for place, series in enumerate(arms):
         style = look(place)
-        seeds = [curves[run.name][panel.curve] for run in arm.runs]
-        mean = mean_curve(seeds)
         marker = style.marker if panel.is_validation else ""
-        for run, seed in zip(arm.runs, seeds, strict=True):
-            if not seed:
-                continue
-            drawn = True
-            steps, values = zip(*seed, strict=True)
-            faint = bool(mean)
+        faint = bool(series.mean)
+        for run, raw, shown in series.seeds:
+            if shown.ys is not raw.ys:
+                axes.plot(raw.xs, raw.ys, color=style.colour, linewidth=0.7, alpha=0.2)
             axes.plot(
-                steps,
-                values,
+                shown.xs,
+                shown.ys,
                 color=style.colour,
                 linestyle="-" if faint else style.dashes,
                 marker="" if faint else marker,
                 markersize=4.5,
-                markevery=spacing(len(seed)),
-                linewidth=0.9 if faint or len(seed) > 150 else 1.7,
-                alpha=0.4 if faint else 1,
+                markevery=spacing(len(shown.xs)),
+                linewidth=0.9 if faint or len(shown.xs) > 150 else 1.7,
+                alpha=0.35 if faint else 1,
             )
             if not run.complete:
-                axes.plot(steps[-1], values[-1], marker="x", color=style.colour, markersize=8, markeredgewidth=2)
-        if mean:
-            steps, values = zip(*mean, strict=True)
+                axes.plot(shown.xs[-1], shown.ys[-1], marker="x", color=style.colour, markersize=8, markeredgewidth=2)
+        if series.mean:
+            mean = series.mean
             axes.plot(
-                steps,
-                values,
+                mean.xs,
+                mean.ys,
                 color=style.colour,
                 linestyle=style.dashes,
                 marker=marker,
                 markersize=4.5,
-                markevery=spacing(len(mean)),
-                linewidth=1.1 if len(mean) > 150 else 1.9,
+                markevery=spacing(len(mean.xs)),
+                linewidth=1.1 if len(mean.xs) > 150 else 1.9,
             )
+    drawn = any(series.seeds for series in arms)
     if not drawn:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color=GREY)
     set_limits(axes, panel, drawn)
+    for place, series in enumerate(arms):  # after the limits: a wide interval must not squeeze the lines
+        if series.low:
+            axes.fill_between(
+                series.mean.xs, series.low, series.high, color=look(place).colour, alpha=0.13, linewidth=0, zorder=0.5
+            )
 
 
 def spacing(points: int) -> int:
@@ -215,6 +232,9 @@ def set_limits(axes: Axes, panel: Panel, drawn: bool) -> None:
         axes.set_ylim(low - margin, high + margin)
     elif panel.curve == "format":
         axes.set_ylim(0, 1.03)
+    elif panel.curve not in ("sampled", "greedy", "reward"):
+        margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+        axes.set_ylim(low - margin, high + margin)
     else:
         axes.set_ylim(min(0, low * 1.05), max(min(high * 1.12, 1.03) if high <= 1 else high * 1.05, 0.05))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
@@ -230,7 +250,8 @@ def share_limits(figure: Figure, row: Sequence[Panel]) -> None:
 
 def legend_handle(arm: Arm, style: Look) -> Line2D:
     """Return the legend's line for an arm, with the number of its seeds."""
-    label = textwrap.shorten(arm.label, 60, placeholder="...") if " " in arm.label else arm.label[:60]
+    name = arm.title or arm.label
+    label = textwrap.shorten(name, 60, placeholder="...") if " " in name else name[:60]
     started = any(run.history.rows for run in arm.runs)
     note = seeds_text(arm) if started else "no step yet"
     return Line2D(
@@ -252,13 +273,37 @@ def legend_columns(labels: Sequence[str]) -> int:
     return math.ceil(len(labels) / math.ceil(len(labels) / fitting))
 
 
-def render(ablation: Ablation, curves: Mapping[str, Curves], footer: Sequence[str]) -> tuple[bytes, bytes]:
-    """Return the figure as (PNG, SVG); the same records give the same bytes with the same matplotlib."""
+def render(
+    ablation: Ablation,
+    curves: Mapping[str, Curves],
+    footer: Sequence[str],
+    view: View | None = None,
+    chosen: Sequence[str] = (),
+) -> dict[str, bytes]:
+    """Return the figure as {"png": ..., "svg": ..., "pdf": ...}; the same records give the same bytes."""
+    with styled():
+        return save(draw(ablation, curves, footer, view, chosen), ablation.title)
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Draw in this module's style, whatever a user's matplotlibrc says."""
     with mpl.rc_context():
-        mpl.rcdefaults()  # a user's matplotlibrc must not change the figures
+        mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
-        figure = draw(ablation, curves, footer)
-        png, svg = io.BytesIO(), io.BytesIO()
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
-        figure.savefig(svg, format="svg", metadata={"Title": ablation.title, "Date": None})
-    return png.getvalue(), svg.getvalue()
+        yield
+
+
+def save(figure: Figure, title: str, kinds: Sequence[str] = ("png", "svg", "pdf")) -> dict[str, bytes]:
+    """Return the figure's bytes by format; nothing in them tells when or by which program they were made."""
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Software": None},
+        "svg": {"Title": title, "Date": None, "Creator": None},
+        "pdf": {"Title": title, "CreationDate": None, "Creator": None, "Producer": None},
+    }
+    files = {}
+    for kind in kinds:
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, dpi=150, metadata=metadata[kind])
+        files[kind] = content.getvalue()
+    return files

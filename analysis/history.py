@@ -14,8 +14,14 @@ from dataclasses import dataclass
 Row = tuple[int, Mapping[str, float]]
 Curve = list[tuple[int, float]]
 
-# Only a trained step has it; a row without it holds nothing but a validation.
+# Only a trained step has it (before veRL 0.2: these); a row without it holds nothing but a validation.
 TRAINED = "training/global_step"
+TRAINED_EARLIER = ("actor/pg_loss", "critic/score/mean")
+
+
+def is_trained(row: Mapping[str, float]) -> bool:
+    """Return whether the row is of a step that trained."""
+    return TRAINED in row or any(metric in row for metric in TRAINED_EARLIER)
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class History:
 
     def trained_steps(self) -> list[int]:
         """Return the steps that trained, ascending."""
-        return [step for step, row in self.rows.items() if TRAINED in row]
+        return [step for step, row in self.rows.items() if is_trained(row)]
 
     def last_step(self) -> int:
         """Return the last trained step, 0 if there is none."""
@@ -60,15 +66,15 @@ def join(attempts: Iterable[Sequence[Row]]) -> History:
     trained steps counted as redone. Rows that stand at one step after that complete each other metric by metric, the
     later one winning. An attempt that only validated drops nothing.
     """
-    joined: dict[int, dict[str, float]] = {}
+    joined: dict[int, Mapping[str, float]] = {}
     redone = 0
     for rows in attempts:
-        first_trained = min((step for step, row in rows if TRAINED in row), default=None)
+        first_trained = min((step for step, row in rows if is_trained(row)), default=None)
         if first_trained is not None:
             dropped = [step for step in joined if step >= first_trained]
-            redone += sum(TRAINED in joined[step] for step in dropped)
+            redone += sum(is_trained(joined[step]) for step in dropped)
             for step in dropped:
                 del joined[step]
         for step, row in rows:
-            joined.setdefault(step, {}).update(row)
+            joined[step] = {**joined[step], **row} if step in joined else row
     return History({step: joined[step] for step in sorted(joined)}, redone)

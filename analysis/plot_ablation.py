@@ -1,80 +1,62 @@
-"""`python -m analysis.plot_ablation`: from the runs' records to one figure and one table per ablation."""
+"""`python -m analysis.plot_ablation`: from the runs' records to figures and tables, one set per ablation."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.study import add_options, read_study
 from experiments.errors import UserError
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command line's arguments: run (a list), runs and out (paths)."""
+    """Return the command line's arguments: those of `analysis.study`, and out (a path)."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.plot_ablation",
         description="Group the runs by the setting they vary and draw validation accuracy, training reward, "
-        "response length and format share by step. Writes PNG, SVG, CSV and a Markdown table per ablation.",
+        "response length and format share by step. Writes PNG, SVG, PDF, CSV, LaTeX and a Markdown page per ablation.",
     )
-    parser.add_argument(
-        "run", metavar="RUN", nargs="*", help="a run's folder, or the beginning of its name or id (all)"
-    )
-    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="the runs' folder (%(default)s)")
+    add_options(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("figures"), help="where to write (%(default)s)")
     return parser.parse_args(arguments)
 
 
-def plot(folder: Path, wanted: Sequence[str], out: Path) -> list[Path]:
+def plot(options: argparse.Namespace) -> list[Path]:
     """Draw every ablation of the runs, print tables and notes, and return the PNGs, the main one first."""
+    study = read_study(options)
+    for warning in study.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
     from rich.console import Console
 
-    from analysis.ablations import find_ablations
-    from analysis.captions import caption
-    from analysis.curves import comparable_curves
     from analysis.output import OutputFolder
-    from analysis.sources.run_folders import RunFolders
-    from analysis.tables import curves_csv, markdown, terminal_table
+    from analysis.rendering import render_study
+    from analysis.summary import latex, summarise, summary_rows
+    from analysis.tables import markdown, table_csv, terminal_table
 
-    records, warnings = RunFolders(folder, wanted).read()
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if not any(record.history.rows for record in records):
-        states = ", ".join(f"{count} {state}" for state, count in Counter(r.state for r in records).items())
-        log = folder / records[0].name / "attempts"
-        raise UserError(
-            f"the runs under {folder} must have metrics to draw, but none has any yet ({states}); "
-            f"wait for the first step, or see the logs in {log}"
-        )
-
-    from analysis.figures import render
-
-    console, output, figures = Console(highlight=False), OutputFolder(out), []
-    ablations = find_ablations(records)
-    for ablation in ablations:
-        if not any(run.history.rows for run in ablation.runs):
-            continue
-        curves, remarks = comparable_curves(ablation.runs)
-        notes = [*caption(ablation), *remarks]
-        png, svg = render(ablation, curves, notes)
-        figures.append(output.write(f"{ablation.name}.png", png))
-        output.write(f"{ablation.name}.svg", svg)
-        output.write(f"{ablation.name}.csv", curves_csv(ablation, curves))
-        output.write(f"{ablation.name}.md", markdown(ablation, curves, notes))
+    console, output, figures = Console(highlight=False), OutputFolder(options.out), []
+    for finding, files in zip(study.findings, render_study(study), strict=True):
+        ablation, curves = finding.ablation, finding.curves
+        for name, content in files.items():
+            output.write(name, content)
+        figures.append(options.out / f"{ablation.name}.png")
+        summaries, _, threshold = summarise(ablation, curves)
+        rows = summary_rows(summaries, threshold)
+        output.write(f"{ablation.name}-arms.csv", table_csv(rows))
+        output.write(f"{ablation.name}-arms.tex", latex(rows, f"{ablation.title} ({ablation.settings()})"))
+        output.write(f"{ablation.name}.md", markdown(ablation, curves, finding.notes, finding.verdicts))
         console.print(terminal_table(ablation, curves))
-        for note in notes:
+        for note in finding.notes:
             print(f"  {note}")
+        for verdict in finding.verdicts:
+            print(f"  {verdict.verdict}: {verdict.claim.text}")
         print()
-    shown = {run.name for ablation in ablations for run in ablation.runs}
-    unseen: dict[str, list[str]] = {}
-    for record, reason in ablations[0].left_out:
-        if record.name not in shown:
-            unseen.setdefault(reason, []).append(record.name)
-    for reason, names in unseen.items():
+    for reason, names in study.unseen.items():
         print(f"in no figure: {', '.join(names)}: {reason}")
     for figure in figures:
-        print(f"{figure.with_suffix('')}.{{png,svg,csv,md}}")
+        print(f"{figure.with_suffix('')}.{{png,svg,pdf,csv,md}}")
     return figures
 
 
@@ -82,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 2 for a mistake that the user can put right."""
     options = parse(arguments)
     try:
-        figures = plot(options.runs, options.run, options.out)
+        figures = plot(options)
     except UserError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)

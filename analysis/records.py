@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from analysis.history import History
@@ -22,6 +23,10 @@ class RunRecord:
     attempts: int
     planned_steps: int | None
     """The step it was last asked to reach; None where the number of epochs decides."""
+    tags: tuple[str, ...] = ()
+    group: str = ""
+    folder: Path | None = None
+    """Where its attempts' rollout dumps lie, if it was read from a folder of ours."""
 
     @property
     def seed(self) -> Any:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 
 from analysis.ablations import Ablation
 from analysis.arms import Arm
-from analysis.curves import Curves, mean_curve, seconds_per_step
+from analysis.claims import Verdict
+from analysis.curves import Curves, seconds_per_step
 from analysis.history import Curve
 from analysis.records import RunRecord
+from analysis.series import View, arm_series
+from analysis.summary import summarise, summary_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -73,6 +76,19 @@ def run_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
     return rows
 
 
+def summary_table(ablation: Ablation, curves: Mapping[str, Curves]) -> str:
+    """Return the Markdown table of the arms' summaries, with a line that says what it is of."""
+    summaries, name, threshold = summarise(ablation, curves)
+    head, *rows = summary_rows(summaries, threshold)
+    return f"{markdown_table(head, rows)}\nValidation, {name}; of several seeds mean and 95% interval (Student's t).\n"
+
+
+def claim_rows(verdicts: Sequence[Verdict]) -> Rows:
+    """Return one row a claim: the article's sentence, the verdict, and what it rests on."""
+    return [[verdict.claim.text, verdict.verdict, verdict.reason] for verdict in verdicts]
+
+
+CLAIM_COLUMNS = ["claim", "verdict", "effect with 95% interval"]
 RUN_COLUMNS = ["run", "arm", "seed", "state", "attempts", "steps redone", "steps missing", "sampled", "greedy"]
 
 
@@ -145,8 +161,10 @@ def terminal_table(ablation: Ablation, curves: Mapping[str, Curves]) -> Table:
     return table
 
 
-def markdown(ablation: Ablation, curves: Mapping[str, Curves], notes: Sequence[str]) -> str:
-    """Return the Markdown page of an ablation: arms, runs, notes, and what was left out with its reason."""
+def markdown(
+    ablation: Ablation, curves: Mapping[str, Curves], notes: Sequence[str], verdicts: Sequence[Verdict] = ()
+) -> str:
+    """Return the Markdown page of an ablation: arms, claims, runs, notes, and what was left out with its reason."""
     parts = [
         f"# {ablation.title}\n\n{ablation.settings()}\n",
         f"![{ablation.title}]({ablation.name}.svg)\n",
@@ -154,6 +172,9 @@ def markdown(ablation: Ablation, curves: Mapping[str, Curves], notes: Sequence[s
         "Validation: first→last; length: first→lowest→last; reward, format: last; s/step: median. "
         "Of several seeds, the mean.\n",
         *(f"- {note}" for note in notes),
+        "\n## Numbers\n",
+        summary_table(ablation, curves),
+        *(["\n## Claims\n", markdown_table(CLAIM_COLUMNS, claim_rows(verdicts))] if verdicts else []),
         "\n## Runs\n",
         markdown_table(RUN_COLUMNS, run_rows(ablation, curves)),
     ]
@@ -173,22 +194,36 @@ def markdown_table(columns: Sequence[str], rows: Rows) -> str:
     return "\n".join([line(headers), "|" + " --- |" * len(columns), *map(line, rows)]) + "\n"
 
 
-def curves_csv(ablation: Ablation, curves: Mapping[str, Curves]) -> str:
-    """Return what the figure draws, one point a line: arm, seed, run, curve, metric, step, value.
+def table_csv(rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
-    The mean over seeds has "mean" for its seed and no run.
+
+def curves_csv(ablation: Ablation, curves: Mapping[str, Curves], view: View | None = None) -> str:
+    """Return what the figure draws, one point a line: arm, seed, run, curve, metric, step, x, value, low, high.
+
+    x is the place along the figure's axis, `value` as recorded. The mean over seeds has "mean" for its seed, no run,
+    and its 95% interval in low and high; it is of the lines as they are shown, smoothed if they are.
     """
+    view = view or View()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "seed", "run", "curve", "metric", "step", "value"])
+    writer.writerow(["arm", "seed", "run", "curve", "metric", "step", "x", "value", "low", "high"])
     names = list(dict.fromkeys(name for run in ablation.runs for name in curves[run.name].by_name))
     for arm in ablation.arms:
         for name in names:
+            series = arm_series(arm, name, curves, view)
             metric = ""
-            for run in arm.runs:
-                metric = curves[run.name].metrics.get(name, metric)
-                rows = [(step, repr(value)) for step, value in curves[run.name][name]]
-                writer.writerows([arm.label, run.seed, run.name, name, metric, step, value] for step, value in rows)
-            mean = mean_curve([curves[run.name][name] for run in arm.runs])
-            writer.writerows([arm.label, "mean", "", name, metric, step, repr(value)] for step, value in mean)
+            for run, raw, _ in series.seeds:
+                metric = curves[run.name].metrics[name]
+                start = [arm.label, run.seed, run.name, name, metric]
+                points = zip(raw.steps, raw.xs, raw.ys, strict=True)
+                writer.writerows([*start, step, f"{x:.10g}", repr(y), "", ""] for step, x, y in points)
+            mean = series.mean
+            for step, x, y, low, high in zip(mean.steps, mean.xs, mean.ys, series.low, series.high, strict=True):
+                writer.writerow(
+                    [arm.label, "mean", "", name, metric, step, f"{x:.10g}", repr(y), repr(low), repr(high)]
+                )
     return text.getvalue()

@@ -26,8 +26,8 @@ def build(folder: Path, steps: int) -> None:
     import torch
     from transformers import AutoTokenizer, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
-    from experiments.tasks.countdown.dataset import prepare
-    from experiments.tasks.countdown.problems import MINIATURE
+    from experiments.tasks.countdown import dataset as countdown
+    from experiments.tasks.dataset import prepare
     from experiments.tiny_model import WEIGHTS
 
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
@@ -58,9 +58,9 @@ def build(folder: Path, steps: int) -> None:
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
 
-    data = prepare(
-        space=MINIATURE, template="compact", train_size=PROMPTS * steps, test_size=1, seed=SEED, cache_dir=folder
-    )
+    arguments = {"source": "generated", "space": "miniature", "template": "compact", "data_seed": SEED}
+    sizes = {"train_size": PROMPTS * steps, "test_size": 1}
+    data = prepare(Path(countdown.__file__), "countdown", {**arguments, **sizes}, folder)
     data.train.rename(folder / "train.parquet")
     data.test.rename(folder / "test.parquet")
     chats = pyarrow.parquet.read_table(folder / "train.parquet", columns=["prompt"])["prompt"].to_pylist()

@@ -14,17 +14,27 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from experiments import fork_client, processes
+from experiments import fork_client, processes, warning
 from experiments.failures import classify
 from experiments.rundir import Attempt, RunDir, write_atomically
+from experiments.slurm.jobs import own_id
+from experiments.snapshot import relocated
 
 FORK_SOCKET = "R1Z_FORK_SOCKET"  # where the launcher's fork server listens, if it started one
+RAY_ADDRESS = "R1Z_RAY_ADDRESS"  # the launcher's Ray cluster, if it started one
+THREADS = "R1Z_THREADS"  # how many a training process uses
+# What Ray reads when a cluster starts. No usage report; no counting of CUDA devices, which would hide our logical ones;
+# no workers on the chance that they are wanted: those would be plain ones, and ours have an environment of their own.
+RAY_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
@@ -35,28 +45,36 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
         "VERL_FILE_LOGGER_PATH": str(attempt.metrics),
         "HYDRA_FULL_ERROR": "1",
         "TMPDIR": scratch,  # what W&B and others leave in a temporary folder goes with the attempt's
-        "RAY_USAGE_STATS_ENABLED": "0",
+        **RAY_QUIET,
         "RAY_DEDUP_LOGS": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "WANDB_MODE": config["tracking"]["wandb"],
         "WANDB_DIR": str(attempt.path),
         "WANDB_RUN_ID": run.id,
         "WANDB_RESUME": "allow",
-        "WANDB_RUN_GROUP": run.path.name.rsplit("-", 1)[0].rsplit(",seed=", 1)[0],
-        "WANDB_TAGS": ",".join(part for part in run.path.name.rsplit("-", 1)[0].split(",")),
+        "WANDB_RUN_GROUP": config["tracking"]["group"],
+        "WANDB_TAGS": ",".join(config["tracking"]["tags"]),
         "WANDB_SILENT": "true",
     }
     if config["trainer"]["device"] == "cpu":
-        # One thread a process: veRL's processes take turns, and two threads on a busy machine cost many times more.
-        variables |= {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"}
+        # One thread a process, since veRL's processes take turns; only the training ones get more.
+        variables |= {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", THREADS: str(threads(config))}
     if Path(config["model"]["path"]).is_dir():
         variables["HF_HUB_OFFLINE"] = "1"
     return variables
 
 
-def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, ray_dir: str) -> Any:
-    """Return the DictConfig for veRL's entry: the frozen config with this attempt's own paths and steps."""
+def threads(config: dict[str, Any]) -> int:
+    """Return how many threads each training process of a CPU run uses: what the config asks for, if there are cores."""
+    ranks = int(config["hardware"]["gpus_per_node"])
+    return max(1, min(int(config["hardware"]["threads"]), (os.cpu_count() or 1) // ranks))
+
+
+def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables: dict[str, str]) -> Any:
+    """Return the DictConfig for veRL's entry: the frozen config with this attempt's own paths, steps and Ray.
+
+    `variables` are those of the attempt's environment; the processes on a cluster that was there before need them too.
+    """
     from omegaconf import OmegaConf, open_dict
 
     from experiments.compose import verl_node
@@ -67,8 +85,18 @@ def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, ray_dir: s
         verl.trainer.total_epochs = 1_000_000  # the number of steps ends a run, not the size of the data set
         verl.trainer.rollout_data_dir = str(attempt.rollouts)
         verl.trainer.validation_data_dir = str(attempt.validation)
-        verl.ray_kwargs.ray_init.address = "local"  # never somebody else's cluster
-        verl.ray_kwargs.ray_init._temp_dir = ray_dir
+        if verl.trainer.v1.trainer_mode == "ablation":
+            verl.trainer.v1.trainer_mode = "stoppable"  # the same one, heeding a warning
+        if RAY_ADDRESS in os.environ:
+            # The launcher's cluster has its CPUs already; it knows neither this run nor its folder.
+            marked = {**variables, processes.MARKER: os.environ[processes.MARKER]}
+            runtime_env = {**verl.ray_kwargs.ray_init.runtime_env, "env_vars": marked}
+            verl.ray_kwargs.ray_init = {"address": os.environ[RAY_ADDRESS], "runtime_env": runtime_env}
+        else:
+            verl.ray_kwargs.ray_init.address = "local"  # never somebody else's cluster
+            verl.ray_kwargs.ray_init._temp_dir = variables["TMPDIR"]
+            if verl.ray_kwargs.ray_init.num_cpus is None and "SLURM_CPUS_PER_TASK" in os.environ:
+                verl.ray_kwargs.ray_init.num_cpus = int(os.environ["SLURM_CPUS_PER_TASK"])  # Ray counts the machine's
         if config["hardware"]["fast"]:
             if FORK_SOCKET in os.environ:
                 client = Path(fork_client.__file__)
@@ -114,7 +142,7 @@ def train(verl: Any) -> None:
 
     class TaskRunner(TaskRunnerV1.__ray_actor_class__):  # type: ignore[misc, name-defined]
         def run(self, config: Any) -> None:
-            from experiments.verl_plugin import trainer  # noqa: F401  registers trainer_mode=ablation in this process
+            from experiments.verl_plugin import stopping  # noqa: F401  registers trainer_mode=stoppable in this process
 
             super().run(config)
 
@@ -127,41 +155,52 @@ def train(verl: Any) -> None:
 
 def execute(run: RunDir, steps: int | None = None) -> int:
     """Execute one attempt of a run in this process; return its exit code (0 done, 1 failed, 130 interrupted)."""
-    config = run.load_config()
+    config = relocated(run.load_config())
     steps = steps or int(config["trainer"]["total_training_steps"])
     with run.lock():
         attempt = run.new_attempt()
-        ray_dir = tempfile.mkdtemp(prefix=processes.scratch_prefix(run.path), dir="/tmp")
+        ray_dir = str(processes.scratch_folder(processes.scratch_prefix(run.path)))
         variables = environment(config, run, attempt, ray_dir)
         os.environ.update(variables)
+        if RAY_ADDRESS in os.environ:
+            os.environ["RAY_AUTH_MODE"] = "token"  # as Ray has it for a cluster that a driver starts itself
         if config["trainer"]["device"] == "cpu":
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray would count its devices against our logical ones
         repair_checkpoints(run)
-        job = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps, "environment": variables}
+        where = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps}
+        if own_id():
+            where["job"] = own_id()
+        job = {**where, "environment": variables}
         write_atomically(attempt.path / "job.json", json.dumps(job, indent=1) + "\n")
         with open(attempt.log, "ab", buffering=0) as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         os.chdir(attempt.path)
         resumed = run.checkpoint_step()
-        run.record("started", attempt=attempt.number, pid=os.getpid(), host=socket.gethostname(), steps=steps)
+        run.record("started", attempt=attempt.number, **where)
         if resumed:
             run.record("resumed", attempt=attempt.number, step=resumed)
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGINT, _interrupt)
         try:
-            train(verl_config(config, attempt, steps, ray_dir))
+            train(verl_config(config, attempt, steps, variables))
         except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit
             run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
             return INTERRUPTED
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
+            if warning.deadline(attempt.path) is not None:  # the kill it was warned of, reaching Ray first
+                run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
+                return INTERRUPTED
             failure = classify(attempt.log)
             run.record("failed", attempt=attempt.number, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
             return 1
         else:
-            run.record("finished", attempt=attempt.number, step=run.checkpoint_step())
+            if warning.deadline(attempt.path) is not None and run.last_step() < steps:
+                run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
+                return INTERRUPTED
+            run.record("finished", attempt=attempt.number, step=steps)
             return 0
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

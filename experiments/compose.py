@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib.util
+import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import UserError
+from experiments.identity import flatten
+from experiments.placement import placement
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 CONFIG_DIR = PROJECT_DIR / "conf"
@@ -28,6 +32,8 @@ OUR_NODES = (
     "runs_dir",
     "data_dir",
     "show",
+    "sweeps",
+    "plugin",
     "model",
     "task",
     "rollout",
@@ -56,14 +62,25 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("verl_config_dir", verl_config_dir, replace=True)
     OmegaConf.register_new_resolver("nonzero", lambda value: float(value) != 0, replace=True)
     OmegaConf.register_new_resolver("share", _share, replace=True)
+    OmegaConf.register_new_resolver("placement", _placement, replace=True)
     OmegaConf.register_new_resolver("cpu_attention", lambda fast: "packed_sdpa" if fast else "sdpa", replace=True)
 
 
-def _share(batch: Any, n: Any, ranks: Any) -> Any:
-    """Return how many of batch x n samples one rank gets; null for what is no number (preflight says so in words)."""
-    if all(isinstance(value, int) and value > 0 for value in (batch, n, ranks)):
-        return batch * n // ranks
+def _share(batch: Any, n: Any, *ranks: Any) -> Any:
+    """Return how many of batch x n samples one rank gets; null for what is no number (preflight says so in words).
+
+    `ranks`: one number, or several whose product counts: nodes, GPUs of a node.
+    """
+    if all(isinstance(value, int) and value > 0 for value in (batch, n, *ranks)):
+        return batch * n // math.prod(ranks)
     return None
+
+
+def _placement(key: str, _root_: DictConfig) -> Any:
+    """Return a key of `placement` for the config that asks."""
+    model, hardware = _root_.model, _root_.hardware
+    gpus = (hardware.nodes, hardware.gpus_per_node, hardware.get("memory_gib"))
+    return placement(model.parameters, model.shape, *gpus, _root_.algorithm.adv_estimator)[key]
 
 
 @contextlib.contextmanager
@@ -94,16 +111,6 @@ def plain(config: DictConfig, resolve: bool = False) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of every leaf; lists and empty mappings are leaves."""
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            yield from flatten(value, f"{name}.")
-        else:
-            yield name, value
-
-
 def verl_node(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved config that veRL reads."""
     return {key: value for key, value in config.items() if key not in OUR_NODES}
@@ -115,16 +122,28 @@ def verl_arguments(config: DictConfig) -> list[str]:
     Only what we set is named: a veRL default that interpolates another key follows that key by itself.
     """
     register_resolvers()
-    with _hydra(verl_config_dir()):
-        default = plain(compose("ppo_trainer"))
     ours = plain(config)
     resolved = plain(config, resolve=True)
-    known, values = dict(_nodes(default)), dict(flatten(verl_node(resolved)))
+    known, values = dict(_nodes(_verl_defaults())), dict(flatten(verl_node(resolved)))
     return [
         f"{'' if key in known else '+'}{key}={_grammar(values[key])}"
         for key, expression in flatten(verl_node(ours))
         if key in values and (key not in known or known[key] != expression)
     ]
+
+
+@cache
+def _verl_defaults() -> dict[str, Any]:
+    """Return veRL's own config, interpolations as they are written; composed once, whatever the number of runs."""
+    with _hydra(verl_config_dir()):
+        return plain(compose("ppo_trainer"))
+
+
+@cache
+def verl_number_keys() -> frozenset[str]:
+    """Return the keys whose default in veRL's own config is a number."""
+    leaves = flatten(_verl_defaults())
+    return frozenset(k for k, value in leaves if isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def _nodes(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -149,6 +168,11 @@ def _grammar(value: Any) -> str:
     return str(value)
 
 
+def override(key: str, value: Any) -> str:
+    """Return key=value in Hydra's override grammar."""
+    return f"{key}={_grammar(value)}"
+
+
 def check_overrides(overrides: Sequence[str]) -> None:
     """Raise one UserError that names every override whose key does not exist or whose value has a wrong type.
 
@@ -170,6 +194,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
             or key in groups
             or key.split("@")[0] in groups
             or key.startswith("hydra")
+            or key == "sweeps"
         ):
             continue
         if key not in known:
@@ -178,6 +203,8 @@ def check_overrides(overrides: Sequence[str]) -> None:
         if item.is_delete():
             continue
         expected = _selected(base, key)
+        if item.is_interval_sweep():  # an optimiser's: numbers, whatever it will draw
+            continue
         values = list(item.sweep_iterator()) if item.is_sweep_override() else [item.value()]
         for value in (value.text if isinstance(value, QuotedString) else value for value in values):
             wanted = _type_problem(expected, value)

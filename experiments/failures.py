@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,45 +22,104 @@ class Failure:
     remedy: str
 
 
+OUT_OF_MEMORY = "out of memory"
+REWARD_ERROR = "reward error"
+RESUMES = "start again: the run resumes from its last whole checkpoint"
+
+ROOM_BYTES = 64 << 10  # with less than this left, not even the cause of a failure can be written down
+DISK_FULL = "disk full"
+
 # (kind, what the log says, what to do), the most telling first: an out-of-memory also breaks Ray and the reward.
 CLASSES = (
     (
-        "disk full",
-        r"No space left on device|OSError: \[Errno 28\]|Disk quota exceeded",
-        "make room and start again: the run resumes from its last whole checkpoint",
+        DISK_FULL,
+        r"No space left on device|OSError: \[Errno 28\]|Disk quota exceeded|PytorchStreamWriter failed writing file",
+        f"make room and {RESUMES}",
     ),
+    ("time limit", r"CANCELLED AT \S+ DUE TO TIME LIMIT", f"ask for more time, or {RESUMES}"),
     (
-        "out of memory",
-        r"CUDA out of memory|OutOfMemoryError|std::bad_alloc|Cannot allocate memory|killed due to the node running low"
-        r"|oom_kill event",
+        OUT_OF_MEMORY,
+        r"CUDA out of memory|CUDA error: out of memory|torch\.OutOfMemoryError|No available memory for the cache blocks"
+        r"|Free memory on device .* is less than desired GPU memory utilization|cumem_allocator.*out of memory",
         "lower the micro-batch sizes, or data.train_batch_size",
     ),
     (
+        OUT_OF_MEMORY,
+        r"OutOfMemoryError|std::bad_alloc|Cannot allocate memory|killed due to the node running low|oom_kill event",
+        "it is the machine's own memory, not the device's: end other programs or ask for more, or lower"
+        " data.train_batch_size",
+    ),
+    (
         "Ray could not start",
-        r"Unable to register worker with raylet|Failed to start the GCS|ray.*AF_UNIX|Failed to connect to GCS"
-        r"|raylet.*failed to start|The current node timed out during startup",
+        r"Unable to register worker with raylet|Failed to start the GCS|AF_UNIX path|[Ff]ailed to connect to GCS"
+        r"|raylet.*failed to start|The current node timed out during startup|Timed out while waiting for GCS"
+        r"|PermissionError.*/tmp/ray",
         "check that /tmp is writable and ray_kwargs.ray_init.num_cpus is at least 8, then start again",
     ),
-    ("port taken", r"Address already in use|EADDRINUSE", "start again: ports are chosen anew"),
+    ("port taken", r"[Aa]ddress already in use|EADDRINUSE", "start again: ports are chosen anew"),
     (
         "missing model or data",
         r"FileNotFoundError|is not a local folder and is not a valid model identifier|HFValidationError"
-        r"|LocalEntryNotFoundError|OfflineModeIsEnabled|GatedRepoError",
+        r"|LocalEntryNotFoundError|OfflineModeIsEnabled|GatedRepoError|RepositoryNotFoundError"
+        r"|[Cc]ouldn't connect to 'https://huggingface.co'|does not appear to have a file named",
         "check model.path and data.train_files",
+    ),
+    (
+        REWARD_ERROR,
+        r"compute_score.*Error|reward.*Traceback|RewardLoopWorker\.compute_score|, in compute_score\b",
+        "fix the reward function; it must score any response",
     ),
     (
         NO_ROLLOUTS,
         r"no materializable trajectories|Error in _run_prompt",
         "every sample of a step failed: the first error above it in the log says why",
     ),
-    ("reward error", r"compute_score.*Error|reward.*Traceback", "fix the reward function; it must return a dict"),
-    ("NaN loss", r"(loss|grad_norm)\D{0,5}nan|non-?finite|Expected.*but found nan", "lower the learning rate"),
+    (
+        "NaN loss",
+        r"(loss|grad_norm)\D{0,5}nan|non-?finite|grad_norm is not finite|Expected.*but found nan"
+        r"|probability tensor contains either",
+        "lower the learning rate",
+    ),
+    (
+        "killed",
+        r"CANCELLED AT|A worker died or was killed|The actor died unexpectedly",
+        f"{RESUMES}; if it dies again, the kernel's log (dmesg) says whether memory was the reason",
+    ),
     ("configuration", r"AssertionError|ConfigAttributeError|ValidationError|InstantiationException|ValueError", ""),
 )
+# Where a device's memory ran out, by the functions of veRL 0.9.1 (and vLLM) around the message, and the knobs there.
+PHASES = (
+    (
+        "the rollout",
+        r"/vllm/|/sglang/|\bwake_up\b|generate_sequences|verl_plugin/(rollout|sampler)|cache blocks|cumem_allocator"
+        r"|GPU memory utilization",
+        "change actor_rollout_ref.rollout.gpu_memory_utilization: lower it where the device is full, raise it where the"
+        " cache has no room",
+    ),
+    (
+        "the log-probs",
+        r"compute_(ref_)?log_prob|compute_values|\binfer_batch\b",
+        "lower log_prob_micro_batch_size_per_gpu of actor_rollout_ref.rollout and actor_rollout_ref.ref, or"
+        " log_prob_max_token_len_per_gpu",
+    ),
+    (
+        "the update",
+        r"update_(actor|critic)|\btrain_(mini_)?batch\b|\bbackward\b|optimizer_step",
+        "lower ppo_micro_batch_size_per_gpu of actor_rollout_ref.actor (and critic), or ppo_max_token_len_per_gpu",
+    ),
+)
+TRACEBACK_LINES = 80  # how far around its message an out-of-memory's functions are looked for
 LOG_HINT = "read the end of the log"
 # What is no part of a message: colours, and then "(TaskRunner pid=12)", "(pid=12, ip=10.0.0.7)" or "(raylet)".
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SPEAKER = re.compile(r"^\((?:[^()]*\bpid=|raylet)[^()]*\)\s?")
+
+
+def of_a_silent_end(run: Path, code: int) -> Failure:
+    """Return the failure of an attempt that died with this exit code and without a word in the run's folder."""
+    if shutil.disk_usage(run).free < ROOM_BYTES:
+        return Failure(DISK_FULL, f"no room left where {run} is", f"make room and {RESUMES}")
+    return Failure("killed", f"the attempt ended with {code}", RESUMES)
 
 
 def classify(log: Path) -> Failure:
@@ -71,10 +132,35 @@ def classify(log: Path) -> Failure:
         return Failure("error", f"no log: {error}", "start again")
     lines = [SPEAKER.sub("", line) for line in COLOUR.sub("", text).splitlines() if line.strip()]
     for kind, pattern, remedy in CLASSES:
-        found = next((line for line in reversed(lines) if re.search(pattern, line)), None)
-        if found:
-            if kind == NO_ROLLOUTS:
-                found = next((line for line in lines if re.match(EXCEPTION, line.strip())), found)
-            return Failure(kind, found.strip()[:300], remedy or LOG_HINT)
+        number = next((k for k in reversed(range(len(lines))) if re.search(pattern, lines[k])), None)
+        if number is None:
+            continue
+        cause = lines[number]
+        if kind == NO_ROLLOUTS:
+            cause = _exception(lines) or cause
+        elif kind == REWARD_ERROR:
+            cause = _exception(lines[number:]) or cause
+        elif kind == OUT_OF_MEMORY and "micro-batch" in remedy:
+            kind, remedy = _phase(lines, number) or (kind, remedy)
+        return Failure(kind, cause.strip()[:300], remedy or LOG_HINT)
     raised = (line for line in reversed(lines) if re.match(r"[\w.]*(Error|Exception|Exit)\b.*", line.strip()))
     return Failure("error", next(raised, lines[-1] if lines else "the log is empty").strip()[:300], LOG_HINT)
+
+
+def _exception(lines: Sequence[str]) -> str | None:
+    """Return the first line that ends a traceback."""
+    return next((line for line in lines if re.match(EXCEPTION, line.strip())), None)
+
+
+def _phase(lines: Sequence[str], number: int) -> tuple[str, str] | None:
+    """Return (kind, remedy) of the out-of-memory on that line by the nearest function that names its phase.
+
+    A traceback's functions stand above its message; Ray says below which remote call it was.
+    """
+    above = reversed(lines[max(0, number - TRACEBACK_LINES) : number + 1])
+    below = lines[number + 1 : number + TRACEBACK_LINES]
+    for line in (*above, *below):
+        for phase, functions, remedy in PHASES:
+            if re.search(functions, line):
+                return f"{OUT_OF_MEMORY} in {phase}", remedy
+    return None

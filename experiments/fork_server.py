@@ -19,6 +19,7 @@ import os
 import random
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -43,8 +44,8 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class ForkServer:
     """Listens on a Unix socket; each connection is one process: the request, then its signals, then its exit code."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, parent: int) -> None:
+        self.path, self.parent = path, parent
         self.pid = os.getpid()
         self.children: dict[int, socket.socket] = {}
         self.pids: dict[socket.socket, int] = {}
@@ -54,7 +55,6 @@ class ForkServer:
 
     def serve(self) -> None:
         """Answer until the server's parent is gone or it is told to end."""
-        parent = os.getppid()
         os.set_blocking(self.wake_read, False)
         os.set_blocking(self.wake_write, False)
         signal.set_wakeup_fd(self.wake_write)
@@ -65,7 +65,7 @@ class ForkServer:
         os.rename(temporary, self.path)  # whoever sees the socket can connect
         self.selector.register(self.listener, selectors.EVENT_READ)
         self.selector.register(self.wake_read, selectors.EVENT_READ)
-        while os.getppid() == parent:
+        while os.getppid() == self.parent:
             for key, _ in self.selector.select(timeout=1.0):
                 if key.fileobj is self.listener:
                     self._accept()
@@ -77,6 +77,8 @@ class ForkServer:
         for pid in self.children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        if os.getppid() != self.parent:
+            shutil.rmtree(self.path.parent, ignore_errors=True)  # nobody else is left to do it
 
     def _accept(self) -> None:
         connection, _ = self.listener.accept()
@@ -173,9 +175,14 @@ class ForkServer:
 
 def run_as(argv: list[str], environment: dict[str, str], folder: str) -> int:
     """Run `python *argv` in this process, with that environment and folder; return its exit code."""
+    own = [os.path.abspath(path) for path in _python_path()]
+    sys.path[:] = [path for path in sys.path if path not in own]
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    sys.path[:0] = [os.path.abspath(path) for path in _python_path()]
+    for module in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
+        del sys.modules[module]  # the server's; the process imports what its own path says: a launch's copy
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
     random.seed()
@@ -198,7 +205,12 @@ def run_as(argv: list[str], environment: dict[str, str], folder: str) -> int:
     return 0
 
 
+def _python_path() -> list[str]:
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
 def main() -> None:
+    parent = os.getppid()  # before the imports, which take seconds: who dies meanwhile must be missed
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for module in PRELOADED:
@@ -206,7 +218,7 @@ def main() -> None:
             importlib.import_module(module)
     gc.collect()
     gc.freeze()  # the forks' collectors leave these objects, and so their memory pages, alone
-    ForkServer(Path(sys.argv[1])).serve()
+    ForkServer(Path(sys.argv[1]), parent).serve()
 
 
 if __name__ == "__main__":

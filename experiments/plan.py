@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
-from experiments import identity, preflight
-from experiments.compose import PROJECT_DIR, plain
+from experiments import digests, identity, names, preflight
+from experiments.compose import PROJECT_DIR
+from experiments.composer import Composed, numbers_written_as_text
+from experiments.config_yaml import as_yaml
+from experiments.data_files import paths
 from experiments.errors import UserError
-from experiments.rundir import RunDir
+from experiments.rundir import RunDir, find_runs
+from experiments.tasks import dataset
 
-CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and two Adam moments
-KEPT_CHECKPOINTS = 3  # two kept and one being written
+WANDB_TAG = 64  # the most characters that W&B takes for a tag
+WITHOUT_NUMBERS = (
+    "__init__.py",
+    "checkpoint.py",
+    "platform.py",
+    "stopping.py",
+)  # of the plugin: these decide no number of a training
 
 
 @dataclass(frozen=True)
@@ -33,84 +44,147 @@ class PlannedRun:
 
     @property
     def action(self) -> str:
-        """Return start, resume, extend, skip (done) or wait (running)."""
-        if self.state == "running":
+        """Return start, resume, extend, skip (done) or wait (running, or queued)."""
+        if self.state in ("running", "queued"):
             return "wait"
         if self.state == "planned" and not self.run.events_file.exists():
             return "start"
         if self.reached >= self.steps and self.state == "finished":
             return "skip"
-        if self.state == "finished":
-            return "extend"
-        return "resume" if self.run.checkpoint_step() else "start"
+        if not self.run.checkpoint_step():
+            return "start"
+        return "extend" if self.state == "finished" else "resume"
 
 
-def plan_runs(configs: Sequence[DictConfig]) -> list[PlannedRun]:
-    """Return the runs that the configs ask for, each once, in order; UserError naming every problem of all configs.
+def plan_runs(jobs: Sequence[Composed]) -> list[PlannedRun]:
+    """Return the run of each job, in order; jobs that ask for the same run get the same object (see `distinct`).
 
-    Data sets are generated here (and found again by their content); no run's folder is made.
+    Raises UserError naming every problem of all jobs. Data sets are generated here (and found again by their content);
+    no run's folder is made.
     """
-    problems: list[str] = []
-    planned: dict[str, PlannedRun] = {}
-    for config in configs:
-        raw = plain(config, resolve=True)
-        found = preflight.knob_problems(raw) or preflight.model_problems(raw)
-        if not found:
-            _fill_in_content(config)
-            raw = plain(config, resolve=True)
-            found = preflight.problems_of(raw)
+    problems: dict[str, None] = {}
+    asked: dict[str, Composed] = {}
+    sweeps: dict[str, list[str]] = {}
+    ids: list[str] = []
+    for job in jobs:
+        config, found = _check(job)
+        problems |= dict.fromkeys(found)
         if found:
-            problems += [problem for problem in found if problem not in problems]
             continue
-        run = _name(config, raw)
-        planned.setdefault(run.name, run)
+        run_id = identity.run_id(config)
+        ids.append(run_id)
+        for sweep in config["sweeps"] or ():
+            if sweep in sweeps.get(run_id, ()):
+                problems[_same_run(sweep, asked[run_id], job)] = None
+        if (
+            run_id not in asked
+            or asked[run_id].config.trainer.total_training_steps < config["trainer"]["total_training_steps"]
+        ):
+            asked[run_id] = job
+        served = sweeps.setdefault(run_id, [])
+        served += [sweep for sweep in config["sweeps"] or () if sweep not in served]
     if problems:
         raise UserError(*problems)
-    return list(planned.values())
+    folders = [Path(job.config.runs_dir).absolute() for job in asked.values()]
+    # A run is found by its id: what it was called depends on how it was first asked for.
+    there = {folder: {run.id: run.path for run in find_runs(folder)} for folder in set(folders)}
+    runs = {
+        run_id: _plan(job, sweeps[run_id], there[folder].get(run_id), folder, run_id)
+        for (run_id, job), folder in zip(asked.items(), folders, strict=True)
+    }
+    return [runs[run_id] for run_id in ids]
 
 
-def _fill_in_content(config: DictConfig) -> None:
-    """Make the data set, and name by content what the config points at."""
-    with open_dict(config):
-        folder = Path(config.model.path).expanduser()
-        config.model.digest = identity.folder_digest(folder) if folder.is_dir() else None
-        config.task.code = identity.folder_digest(Path(config.reward.custom_reward_function.path).parent, "*.py")
-        if config.data.train_files is None:
-            config.data.train_files, test, config.task.digest = _generate(config)
-            if config.data.val_files is None:
-                config.data.val_files = test
+def distinct(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Return each run once, in the order in which they were first asked for."""
+    return list({run.run.id: run for run in runs}.values())
 
 
-def _generate(config: DictConfig) -> tuple[str, str, str]:
-    """Return (training file, validation file, digest) of the generated data set."""
-    from experiments.tasks.countdown import dataset, problems
+def _check(job: Composed) -> tuple[dict[str, Any], list[str]]:
+    """Fill in what the config points at; return the resolved config and what is wrong with it."""
+    config = job.resolved()
+    found = preflight.knob_problems(config) or preflight.model_problems(config) or preflight.code_problems(config)
+    if found:
+        return config, found
+    try:
+        content = _content(config)
+    except UserError as error:
+        return config, [*error.problems, *preflight.problems_of(config)]
+    job.fill_in({**content, **numbers_written_as_text(config)})
+    config = job.resolved()
+    return config, preflight.problems_of(config)
 
-    spaces = {"article": problems.ARTICLE, "miniature": problems.MINIATURE}
-    if config.task.space not in spaces:
-        raise UserError(f"task.space must be article or miniature, but is {config.task.space!r}; leave it out")
-    data = dataset.prepare(
-        space=spaces[config.task.space],
-        template=config.model.template,
-        train_size=int(config.task.train_size),
-        test_size=int(config.task.test_size),
-        seed=int(config.task.data_seed),
-        cache_dir=Path(config.data_dir).absolute(),
+
+def _same_run(sweep: str, one: Composed, other: Composed) -> str:
+    first, second = (names.arm_name(names.arm_parts(job.choices, job.changes)) for job in (one, other))
+    return (
+        f"sweeps/{sweep}.yaml must have levels that differ, but {first} and {second} are the same run; drop one of them"
     )
-    return str(data.train), str(data.test), data.digest
 
 
-def _name(config: DictConfig, raw: dict[str, Any]) -> PlannedRun:
+def _content(config: dict[str, Any]) -> dict[str, Any]:
+    """Make the data set; return, by key, digests of the content that a resolved config points at, and whole paths."""
+    folder, code = Path(config["model"]["path"]).expanduser(), preflight.python_files(config)
+    reward = code.get(preflight.REWARD)
+    found: dict[str, Any] = {
+        # veRL loads the newest revision of a name on the hub; it is not looked up, since planning needs no network.
+        "model.digest": digests.folder_digest(folder) if folder.is_dir() else f"hub:{config['model']['path']}@main",
+        "task.code": digests.code_digest((reward,), PROJECT_DIR) if reward else None,
+        "plugin.code": plugin_code(),
+        **{key: str(file) for key, file in code.items()},  # an attempt works in a folder of its own
+    }
+    data = config["data"]
+    if data["train_files"] is None:
+        arguments = dataset.arguments(config["task"], config["model"]["template"])
+        built = _build(code["task.path"], str(config["task"]["name"]), json.dumps(arguments), str(config["data_dir"]))
+        if isinstance(built, UserError):
+            raise built
+        found |= {"data.train_files": str(built.train), "task.digest": built.digest}
+        if data["val_files"] is None:
+            found["data.val_files"] = str(built.test)
+            return found
+    files = [Path(file) for key in ("train_files", "val_files") for file in paths(data[key])]
+    if all(file.is_file() for file in files):  # a missing one is told by preflight
+        own = digests.files_digest(tuple(files))
+        found["task.digest"] = f"{found.get('task.digest', 'files')}:{own}"
+    return found
+
+
+@cache
+def plugin_code() -> str:
+    """Return 12 hexadecimal digits that name what the plugin makes of a config."""
+    files = sorted((PROJECT_DIR / "experiments" / "verl_plugin").glob("*.py"))
+    return digests.code_digest(tuple(file for file in files if file.name not in WITHOUT_NUMBERS), PROJECT_DIR)
+
+
+@cache  # the arms of a sweep have their data in common, or their problem
+def _build(file: Path, name: str, arguments: str, data_dir: str) -> dataset.DataSet | UserError:
+    try:
+        return dataset.prepare(file, name, json.loads(arguments), Path(data_dir).absolute())
+    except UserError as error:
+        return error
+
+
+def _plan(job: Composed, sweeps: Sequence[str], existing: Path | None, runs_dir: Path, run_id: str) -> PlannedRun:
     """Return the run for a checked config, its name and paths filled in."""
-    name = f"{identity.run_name(raw)}-{identity.run_id(raw)}"
-    run = RunDir(Path(config.runs_dir).absolute() / name)
-    with open_dict(config):
-        config.trainer.experiment_name = name
-        config.trainer.default_local_dir = str(run.checkpoints)
-        config.show = None
-    steps = int(config.trainer.total_training_steps)
-    return PlannedRun(name, run, plain(config, resolve=True), config, steps, run.state(), run.checkpoint_step())
+    parts = names.arm_parts(job.choices, job.changes)
+    arm, seed = names.arm_name(parts), job.config.seed
+    run = RunDir(existing or runs_dir / f"{names.run_name(arm, seed)}-{run_id}")
+    job.fill_in(
+        {
+            "trainer.experiment_name": run.path.name,
+            "trainer.default_local_dir": str(run.checkpoints),
+            "tracking.group": arm,
+            "tracking.tags": [part[:WANDB_TAG] for part in (*(parts or ["baseline"]), f"seed={seed}")],
+            "sweeps": list(sweeps) or None,
+            "show": None,
+        }
+    )
+    steps = int(job.config.trainer.total_training_steps)
+    return PlannedRun(run.path.name, run, job.resolved(), job.config, steps, run.state(), run.reached())
 
 
+@cache
 def code_version() -> dict[str, Any]:
     """Return the commit, whether the working tree differs from it, and the versions that matter."""
     from importlib.metadata import PackageNotFoundError, version
@@ -134,13 +208,6 @@ def code_version() -> dict[str, Any]:
     return {"commit": commit.strip() if commit else None, "diff": git("diff", "HEAD"), "versions": versions}
 
 
-def disk_needed(run: PlannedRun) -> int:
-    """Return the bytes that a run's checkpoints can take at most (0 for a model on the hub: its size is not known)."""
-    parameters = preflight.model_parameters(Path(run.config["model"]["path"]).expanduser())
-    roles = 2 if run.config["algorithm"]["adv_estimator"] == "gae" else 1
-    return parameters * roles * CHECKPOINT_BYTES_PER_PARAMETER * KEPT_CHECKPOINTS
-
-
 def freeze(run: PlannedRun) -> None:
     """Make the run's folder with its config and the code's version, if it is not there yet."""
-    run.run.create(OmegaConf.to_yaml(OmegaConf.create(run.config), sort_keys=False), code_version())
+    run.run.create(as_yaml(run.config), code_version(), run.config)

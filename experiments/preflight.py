@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from experiments import model_folder
+from experiments.cpu_vllm import cpu_vllm_problems
+from experiments.data_files import data_problems
+from experiments.digests import file_stamp
 from experiments.errors import UserError
+from experiments.memory import Shape, memory_problems
+from experiments.parallelism import parallel_problems
+from experiments.tasks.reward_check import reward_problems
 
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
+REWARD = "reward.custom_reward_function.path"
 
 
 def problems_of(config: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with a resolved config; an empty list if it can be started."""
     knobs = knob_problems(config)
     # Arithmetic on values that are not even numbers would only repeat the same problem in other words.
-    return knobs or [*batch_problems(config), *model_problems(config), *data_problems(config)]
+    if knobs:
+        return knobs
+    shape = shape_of(config)
+    return [
+        *batch_problems(config),
+        *parallel_problems(config, shape),
+        *memory_problems(config, shape),
+        *cpu_vllm_problems(config, shape),
+        *model_problems(config),
+        *data_problems(config),
+        *reward_problems(config),
+    ]
 
 
 def knob_problems(config: Mapping[str, Any]) -> list[str]:
@@ -28,7 +49,7 @@ def knob_problems(config: Mapping[str, Any]) -> list[str]:
     def check(key: str, kind: str, good: Any, do: str) -> bool:
         value: Any = config
         for part in key.split("."):
-            value = value[part]
+            value = value.get(part)  # a task of one's own may lack a key
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
         if number and good(value):
             return True
@@ -52,9 +73,43 @@ def knob_problems(config: Mapping[str, Any]) -> list[str]:
             check_whole(f"trainer.{verl}", 1, "try 1")
     for key in ("train_size", "test_size"):
         check_whole(f"task.{key}", 1, "try 1000")
-    if config["show"] not in (None, "config", "verl", "plan"):
-        found.append(f"show must be config, verl or plan, but is {config['show']!r}; leave it out to run")
+    check_whole("task.data_seed", 0, "try 0")
+    name = config["task"].get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*(?<!greedy)", name, re.ASCII):
+        found.append(
+            f"task.name must be letters, digits, _, . and -, and not end in greedy, but is {name!r}; try my_task"
+        )
+    found += _schedule_problems(config["temperature"])
+    if "end" in config["temperature"]:
+        check("temperature.end", "a number above 0", lambda value: value > 0, "try 0.6")
+        check_whole("temperature.steps", 2, "set it to the step in which the temperature is to reach temperature.end")
+    if config["show"] not in (None, "config", "verl", "plan", "json"):
+        found.append(f"show must be config, verl, plan or json, but is {config['show']!r}; leave it out to run")
     return found
+
+
+def _schedule_problems(temperature: Mapping[str, Any]) -> list[str]:
+    """Return problems of the temperature's schedule: one that its group does not have, points that are none."""
+    schedule, points = temperature["schedule"], temperature.get("points")
+    kinds: tuple[str, ...] = ("linear", "cosine") if "end" in temperature else ("constant",)
+    if "points" in temperature:
+        kinds = ("piecewise",)
+    if schedule not in kinds:
+        return [
+            f"temperature.schedule must be chosen by its group, but is {schedule!r}; "
+            "set temperature=constant, temperature=linear, temperature=cosine or temperature=piecewise"
+        ]
+    if "points" not in temperature:
+        return []
+    pairs = [tuple(point) if isinstance(point, list) else () for point in points] if isinstance(points, list) else []
+    steps = [1, *(pair[0] for pair in pairs if pair)]
+    sound = all(len(pair) == 2 and type(pair[0]) is int and type(pair[1]) in (int, float) for pair in pairs)
+    if not pairs or not sound or sorted(set(steps)) != steps or min(pair[1] for pair in pairs) <= 0:
+        return [
+            "temperature.points must be pairs of a step above 1 and a temperature above 0, steps ascending, but is "
+            f"{points!r}; try [[10,1.0],[20,0.6]]"
+        ]
+    return []
 
 
 def batch_problems(config: Mapping[str, Any]) -> list[str]:
@@ -117,7 +172,7 @@ def micro_batch_problems(config: Mapping[str, Any], per_update: int, per_step: i
     found = []
     for key, section, dynamic, share in asked:
         micro = section[key.rsplit(".", 1)[-1]]
-        if micro is None or section[dynamic]:
+        if section[dynamic]:
             continue
         usable = isinstance(micro, int) and micro >= 1
         if usable and share % micro == 0:
@@ -135,12 +190,15 @@ def divisors(number: int) -> list[int]:
 
 
 def model_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return problems of a local model folder; a name on the hub is taken as it is."""
+    """Return problems of a local model folder, or of what the hub's cache holds of a name; nothing is fetched."""
     path = str(config["model"]["path"])
     folder = Path(path).expanduser()
     looks_local = path.startswith(("/", ".", "~")) or folder.exists()
+    model = config["actor_rollout_ref"]["model"]
+    own = (config["model"]["template"], model["custom_chat_template"] is not None)
     if not looks_local:
-        return []
+        cached = model_folder.find(path)
+        return model_folder.problems(cached, *own) if cached else model_folder.hub_problems(path)
     if not folder.is_dir():
         return [f"model.path must be a folder or a name on the hub, but there is no {path}; check the path"]
     found = []
@@ -161,80 +219,45 @@ def model_problems(config: Mapping[str, Any]) -> list[str]:
         except (OSError, ValueError) as error:
             problem = f"model.path must hold whole weights, but {file} can't be read ({error})"
             found.append(f"{problem}; save or fetch it again")
+    return [*found, *model_folder.problems(folder, *own)]
+
+
+def shape_of(config: Mapping[str, Any]) -> Shape | None:
+    """Return the model's shape: the config's, else its folder's; None where neither states one."""
+    stated = Shape.of(config["model"]["shape"])
+    folder = model_folder.find(str(config["model"]["path"]))
+    if stated is not None or folder is None:
+        return stated
+    try:
+        return model_folder.ModelFolder.read(folder).shape
+    except ValueError:  # model_problems tells of it
+        return None
+
+
+def python_files(config: Mapping[str, Any]) -> dict[str, Path]:
+    """Return, by key, the files of the task and of its reward, absolute; a relative one is so to where one types."""
+    named = {"task.path": config["task"].get("path"), REWARD: config["reward"]["custom_reward_function"]["path"]}
+    return {key: Path(str(path)).expanduser().absolute() for key, path in named.items() if path is not None}
+
+
+def code_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return a problem for each of `python_files` that can't be read as Python."""
+    files, found = python_files(config), []
+    if "task.path" not in files and config["data"]["train_files"] is None:
+        found.append("task.path must be a Python file with a function build, but is None; write it (docs/own_task.md)")
+    for key, file in files.items():
+        if wrong := _not_python(file, file_stamp(file)):
+            found.append(f"{key} must be a Python file, but {file}: {wrong}; check the path")
     return found
 
 
-def data_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return problems of the parquet files: missing, empty, wrong columns, prompts beyond the limit."""
-    found = []
-    for key in ("train_files", "val_files"):
-        files = config["data"][key]
-        for file in files if isinstance(files, list) else [files]:
-            if file is not None:
-                found += parquet_problems(f"data.{key}", Path(file), config)
-    return found
-
-
-def parquet_problems(key: str, file: Path, config: Mapping[str, Any]) -> list[str]:
-    """Return problems of one parquet file of veRL rows."""
-    import pyarrow
-    import pyarrow.parquet as parquet
-
+@cache  # the arms of a sweep have their code in common
+def _not_python(file: Path, stamp: tuple[int, int] | None) -> str | None:
     try:
-        table = parquet.ParquetFile(file)
-        missing = {"data_source", "prompt", "reward_model"} - set(table.schema_arrow.names)
-        if missing:
-            names = ", ".join(sorted(missing))
-            return [f"{key} must have veRL's columns, but {file} lacks {names}; build it with experiments.tasks"]
-        if table.metadata.num_rows == 0:
-            return [f"{key} must have rows, but {file} is empty; build it again"]
-        if key == "data.train_files" and table.metadata.num_rows < config["data"]["train_batch_size"]:
-            return [too_few_rows(key, file, table.metadata.num_rows, config)]
-        batch = next(table.iter_batches(batch_size=256, columns=["prompt"]))
-        chats = batch.column("prompt").to_pylist()
-    except FileNotFoundError:
-        return [f"{key} must be a parquet file, but there is no {file}; check the path, or leave it null"]
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        reason = str(error).splitlines()[0]
-        return [f"{key} must be a parquet file, but {file} can't be read ({reason}); build it again"]
-    return prompt_problems(key, file, chats, config)
-
-
-def too_few_rows(key: str, file: Path, rows: int, config: Mapping[str, Any]) -> str:
-    """Return the problem of a training file with less than a batch; what to do is the largest batch that it fills."""
-    ranks = int(config["trainer"]["nnodes"]) * int(config["trainer"]["n_gpus_per_node"])
-    multiple = ranks // math.gcd(ranks, int(config["rollout"]["n"]))
-    largest = rows // multiple * multiple
-    do = f"set data.train_batch_size={largest}" if largest else f"build one with at least {multiple} rows"
-    return (
-        f"{key} must hold at least data.train_batch_size={config['data']['train_batch_size']} rows, "
-        f"but {file} has {rows}; {do}"
-    )
-
-
-def prompt_problems(key: str, file: Path, chats: list[Any], config: Mapping[str, Any]) -> list[str]:
-    """Return a problem if prompts of a sample are no chats, or longer than data.max_prompt_length tokens."""
-    try:
-        texts = ["".join(message["content"] for message in chat) for chat in chats]
-    except (TypeError, KeyError):
-        return [
-            f"{key} must hold prompts as lists of messages with a content, but {file} does not; "
-            "build it with experiments.tasks"
-        ]
-    tokenizer_file = Path(str(config["model"]["path"])).expanduser() / "tokenizer.json"
-    if not tokenizer_file.is_file():
-        return []  # on the hub: veRL checks when it has the tokenizer
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    longest = max(len(encoding.ids) for encoding in tokenizer.encode_batch(texts))
-    limit = int(config["data"]["max_prompt_length"])
-    if longest <= limit:
-        return []
-    return [
-        f"data.max_prompt_length must be at least {longest} tokens for {file}, but is {limit}; "
-        f"set data.max_prompt_length={longest}"
-    ]
+        compile(file.read_bytes(), file, "exec", dont_inherit=True)
+    except (OSError, SyntaxError, ValueError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return None
 
 
 def check_disk(folder: Path, needed: int) -> None:

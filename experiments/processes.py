@@ -6,41 +6,60 @@ marker in its environment; that finds them all.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
+from experiments.errors import UserError
+
 MARKER = "R1Z_RUN"
+SCRATCH = Path("/tmp")  # whatever TMPDIR says: the path of a socket holds 107 bytes
+EXECUTION = "R1Z_EXECUTION"  # tells one execution of a run from the next, where the two can overlap
 
 
-def of_run(run: Path) -> Iterator[psutil.Process]:
-    """Yield the living processes, other than this one, that belong to a run's folder."""
+def of_run(run: Path, execution: str | None = None) -> Iterator[psutil.Process]:
+    """Yield the living processes, other than this one, that belong to a run's folder, or to one execution of it."""
     for process in psutil.process_iter():
         if process.pid == os.getpid():
             continue
         try:
-            if process.environ().get(MARKER) == str(run) and process.status() != psutil.STATUS_ZOMBIE:
+            environment = process.environ()
+            belongs = environment.get(MARKER) == str(run) and execution in (None, environment.get(EXECUTION))
+            if belongs and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
         except (psutil.Error, OSError):
             continue
 
 
 def scratch_prefix(run: Path) -> str:
-    """Return how the temporary folders of a run's attempts are named: short, since Ray's sockets hold 107 bytes."""
-    return f"r1z-{run.name.rsplit('-', 1)[-1]}-"
+    """Return how the temporary folders of a run's attempts are named: the same run may be in two folders at once."""
+    return f"r1z-{hashlib.sha256(os.fsencode(run)).hexdigest()[:8]}-"
 
 
-def reap(run: Path, patience: float = 3.0) -> int:
+def scratch_folder(prefix: str, place: Path = SCRATCH) -> Path:
+    """Make a temporary folder; UserError if the place for it takes none."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    except OSError as error:
+        raise UserError(
+            f"{place} must take temporary folders (Ray keeps its sockets there), but: {error.strerror}; "
+            "make it a folder with room that you may write to"
+        ) from error
+
+
+def reap(run: Path, patience: float = 3.0, execution: str | None = None) -> int:
     """End every process of the run, politely for `patience` seconds, then by SIGKILL; return how many there were.
 
-    What a killed attempt left in /tmp goes as well.
+    What a killed attempt left in /tmp goes as well. Of one execution only its processes go: the next may have begun.
     """
-    first = list(of_run(run))
+    first = list(of_run(run, execution))
     ask, left = signal.SIGTERM, first
     deadline = time.monotonic() + patience
     while left:
@@ -52,7 +71,9 @@ def reap(run: Path, patience: float = 3.0) -> int:
         psutil.wait_procs(left, timeout=0.2)
         if time.monotonic() > deadline:
             ask = signal.SIGKILL
-        left = list(of_run(run))
-    for scratch in Path("/tmp").glob(f"{scratch_prefix(run)}*"):
+        left = list(of_run(run, execution))
+    if execution is not None:
+        return len(first)
+    for scratch in SCRATCH.glob(f"{scratch_prefix(run)}*"):
         shutil.rmtree(scratch, ignore_errors=True)
     return len(first)

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from experiments.identity import ESTIMATOR_NAMES
 from experiments.plan import PlannedRun
 from experiments.rundir import RunDir, read_jsonl
 
@@ -21,45 +20,11 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 LINE_SECONDS = 20.0  # how often a line is printed where there is no terminal for a bar
 
 
-def print_plan(runs: Sequence[PlannedRun]) -> None:
-    """Print what each run will do."""
-    table = Table(title=f"{len(runs)} run{'s' if len(runs) != 1 else ''}", title_justify="left")
-    for column in ("run", "algorithm", "temperature", "n", "KL", "seed", "steps", "plan"):
-        table.add_column(column, overflow="fold")
-    for run in runs:
-        config = run.config
-        estimator = config["algorithm"]["adv_estimator"]
-        table.add_row(
-            run.name.rsplit("-", 1)[-1],
-            ESTIMATOR_NAMES.get(estimator, estimator).upper(),
-            f"{config['rollout']['temperature']:g}",
-            str(config["rollout"]["n"]),
-            f"{config['kl']['coef']:g}",
-            str(config["seed"]),
-            str(run.steps),
-            _planned(run),
-        )
-    console.print(table)
-    model = runs[0].config["model"]["name"] if runs else None
-    if model == "tiny":
-        console.print("miniature: a 0.3M-parameter model and three small numbers; real veRL, real training, small task")
-
-
 def labels(runs: Sequence[PlannedRun]) -> list[str]:
     """Return for each run the parts of its name that not all of them share; the whole name if they share all."""
     parts = [run.name.rsplit("-", 1)[0].split(",") for run in runs]
     varying = [[part for part in own if not all(part in other for other in parts)] for own in parts]
     return [",".join(some or own) for some, own in zip(varying, parts, strict=True)]
-
-
-def _planned(run: PlannedRun) -> str:
-    return {
-        "start": "start",
-        "resume": f"resume at step {run.reached}",
-        "extend": f"extend from step {run.reached}",
-        "skip": "nothing: done",
-        "wait": "nothing: running already",
-    }[run.action]
 
 
 class Progress:
@@ -115,6 +80,11 @@ class Progress:
         elif self.step and time.monotonic() - self.printed > LINE_SECONDS:
             self._print_line()
 
+    def pass_over(self, run: PlannedRun, why: str) -> None:
+        """Say that a run is not executed after all."""
+        self.number += 1
+        self.note(f"[{self.number}/{self.total}] {self.labels[run.name]}: {why}")
+
     def note(self, text: str) -> None:
         """Print a line above the bar."""
         console.print(text)
@@ -166,6 +136,7 @@ def print_summary(runs: Sequence[PlannedRun]) -> None:
 def _summary_row(run: PlannedRun) -> list[str]:
     rows = [row for attempt in run.run.attempts() for row in read_jsonl(attempt.metrics)[0]]
     trained = [row["data"] for row in rows if "training/global_step" in row["data"]]
+    task = run.config["task"]["name"]
 
     def ends(key: str) -> str:
         values = [row["data"][key] for row in rows if key in row["data"]]
@@ -179,8 +150,8 @@ def _summary_row(run: PlannedRun) -> list[str]:
     return [
         run.run.state(),
         f"{run.run.last_step()}/{run.steps}",
-        ends("val-core/countdown/acc/mean@1"),
-        ends("val-core/countdown_greedy/acc/mean@1"),
+        ends(f"val-core/{task}/acc/mean@1"),
+        ends(f"val-core/{task}_greedy/acc/mean@1"),
         trained_ends("critic/score/mean"),
         trained_ends("response_length/mean", ".0f"),
         trained_ends("reward/format/mean", ".2f"),

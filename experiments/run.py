@@ -6,10 +6,12 @@ One run or a sweep, planned and checked before anything starts; `hydra/launcher`
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -32,8 +34,13 @@ HYDRA_QUESTIONS = (
 )
 
 
-def _never(config: DictConfig) -> None:
-    raise RuntimeError("the launchers plan and start runs themselves")
+def _run_elsewhere(config: DictConfig) -> None:
+    """Do one job of a launcher that is not ours (hydra/launcher=submitit_slurm): our local one does it, where it is."""
+    overrides = list(HydraConfig.get().overrides.task)
+    command = [sys.executable, "-P", "-m", "experiments.run", *overrides, "hydra/launcher=local"]
+    code = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
+    if code:
+        raise RuntimeError(f"the run ended with {code}; python -m experiments.runs list")
 
 
 def main() -> int:
@@ -49,7 +56,7 @@ def main() -> int:
     try:
         if not questions:
             check_overrides([argument for argument in arguments if not argument.startswith("-")])
-        hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(_never)()
+        hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(_run_elsewhere)()
     except UserError as error:
         return _refuse(error.problems)
     except (HydraException, OmegaConfBaseException) as error:

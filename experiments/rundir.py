@@ -2,9 +2,11 @@
 
     runs/<name>-<id>/
         config.yaml            the frozen, fully resolved config (written once)
-        code.json              the commit, the uncommitted diff's hash, versions (written once)
+        config.json            the same, for a command that reads a thousand of them (YAML takes 40 times as long)
+        code.json              the folder's format, the commit, the uncommitted diff, versions (written once)
         events.jsonl           append-only, fsynced: planned, launched, started, resumed, checkpoint, finished, ...
         lock                   held (flock) by whoever executes the run; its owner's death releases it
+        launcher.lock          held likewise by the launcher that sees to it
         checkpoints/           veRL's global_step_<n>/ and latest_checkpointed_iteration.txt
         attempts/<k>/          one execution: log, metrics.jsonl, rollouts/, validation/, wandb/, job.json
 
@@ -15,11 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
+import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +32,21 @@ from experiments.errors import UserError
 
 FORMAT = 1
 TERMINAL = ("finished", "failed", "interrupted", "cancelled")
+STATES = ("planned", "queued", "running", "finished", "failed", "interrupted", "killed", "cancelled")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a kill at any moment leaves the old file or the new one, never a torn one."""
+def write_atomically(path: Path, text: str, durable: bool = True) -> None:
+    """Write `text` to `path` so that a kill at any moment leaves the old file or the new one, never a torn one.
+
+    `durable`: so that a power cut does, too.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -69,6 +78,10 @@ def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], int]:
         else:
             damaged += 1
     return rows, damaged
+
+
+class AlreadyRunning(UserError):
+    """Another living process executes the run."""
 
 
 @dataclass(frozen=True)
@@ -121,27 +134,66 @@ class RunDir:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def create(self, config: str, code: Mapping[str, Any]) -> None:
-        """Make the folder with its frozen config and code; leave what is already there as it is."""
+    def create(self, config: str, code: Mapping[str, Any], parsed: Mapping[str, Any] | None = None) -> None:
+        """Make the folder with its frozen config and code; leave what is already there as it is.
+
+        Of several processes that make the same run at the same time, one does. `parsed`: what the config's YAML says,
+        from whoever has it at hand: reading a thousand of them takes half a minute.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "code.json").exists():
-            write_atomically(self.path / "code.json", json.dumps({"format": FORMAT, **code}, indent=1) + "\n")
-        if not self.config_file.exists():
-            write_atomically(self.config_file, config)
-            self.record("planned")
+        with contextlib.nullcontext() if self.config_file.exists() else self._flock("lock", patience=10.0):
+            if not (self.path / "code.json").exists():
+                write_atomically(self.path / "code.json", json.dumps({"format": FORMAT, **code}, indent=1) + "\n")
+            if not self.config_file.exists():
+                write_atomically(self.config_file, config)
+                self._write_json(config, self.load_config() if parsed is None else parsed)
+                self.record("planned")
+
+    def _write_json(self, config: str, parsed: Mapping[str, Any]) -> None:
+        """Write config.json: the config, and the digest of the config.yaml that says the same."""
+        copy = {"of": hashlib.sha256(config.encode()).hexdigest(), "config": parsed}
+        with contextlib.suppress(TypeError):  # YAML has types that JSON has not: then there is no copy
+            text = json.dumps(copy)
+            if json.loads(text) == copy:  # torn by a power cut, it is no JSON: config.yaml is read
+                write_atomically(self.path / "config.json", text + "\n", durable=False)
 
     def load_config(self) -> dict[str, Any]:
-        """Return the frozen config as plain dicts and lists; UserError if the folder is not a run of ours."""
+        """Return the frozen config as plain dicts and lists; UserError if the folder is not a run of ours.
+
+        Read from config.json as long as that is a copy of config.yaml.
+        """
+        try:
+            text = self.config_file.read_bytes()
+        except OSError as error:
+            raise self._unreadable(error) from None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            copy = json.loads((self.path / "config.json").read_bytes())
+            if copy["of"] == hashlib.sha256(text).hexdigest():
+                return copy["config"]
         import yaml
 
         try:
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            config = yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=loader)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"{self.path} must be a run's folder, but its config.yaml can't be read: {error}") from None
+            config = yaml.load(text.decode(), Loader=loader)
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise self._unreadable(error) from None
         if not isinstance(config, dict):
             raise UserError(f"{self.config_file} must hold a mapping, but holds {type(config).__name__}; move it away")
         return config
+
+    def _unreadable(self, error: Exception) -> UserError:
+        return UserError(f"{self.path} must be a run's folder, but its config.yaml can't be read: {error}")
+
+    def check_format(self) -> None:
+        """Raise UserError if a newer version of this project made the folder."""
+        try:
+            head = (self.path / "code.json").read_bytes()[:80]  # the format comes first, a diff of any length later
+        except OSError:
+            return
+        found = re.match(rb'\s*\{\s*"format":\s*(\d+)', head)
+        if found and int(found[1]) > FORMAT:
+            problem = f"the format of {self.path} must be at most {FORMAT}, but is {int(found[1])}"
+            raise UserError(f"{problem}: a newer version made it; update this one, or choose another runs folder")
 
     def record(self, event: str, **fields: Any) -> None:
         """Append one event; it is on the disk when this returns. A torn last line is closed first."""
@@ -187,20 +239,35 @@ class RunDir:
         return step
 
     def checkpoint_step(self) -> int:
-        """Return the step of the newest complete checkpoint, 0 without one."""
+        """Return the step of the newest complete checkpoint, 0 without one; `runs clean` may have removed it."""
         try:
-            return int((self.checkpoints / "latest_checkpointed_iteration.txt").read_text())
+            step = int((self.checkpoints / "latest_checkpointed_iteration.txt").read_text())
         except (FileNotFoundError, ValueError):
             return 0
+        return step if (self.checkpoints / f"global_step_{step}").is_dir() else 0
 
-    def state(self) -> str:
-        """Return planned, running, finished, failed, interrupted, cancelled or killed (died without a word)."""
-        last = "planned"
-        for event in self.events():
-            if event.get("event") in ("started", *TERMINAL):
-                last = event["event"]
-        if last != "started":
-            return last
+    def reached(self) -> int:
+        """Return the step to which the run's results stand: where it finished, else its newest checkpoint."""
+        finished = [event.get("step") for event in self.events() if event.get("event") == "finished"]
+        return max([self.checkpoint_step(), *(step for step in finished if isinstance(step, int))])
+
+    def state(self, events: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """Return one of STATES; killed is one that died without a word. UserError for a newer version's folder.
+
+        `events`: the run's events, for a caller that has read them already.
+        """
+        self.check_format()
+        state = "planned"
+        for event in self.events() if events is None else events:
+            name = event.get("event")
+            if name in ("submitted", "held"):
+                state = "queued"
+            elif name in ("started", *TERMINAL):
+                state = name
+            elif name == "launched" and state == "cancelled":  # asked for again
+                state = "planned"
+        if state != "started":
+            return state
         return "running" if self.is_locked() else "killed"
 
     def is_locked(self) -> bool:
@@ -217,9 +284,20 @@ class RunDir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run while executing it; UserError if another living process does."""
-        deadline = time.monotonic() + 0.5  # whoever asks `is_locked` has it for an instant: that is no second holder
-        with open(self.path / "lock", "a+b") as file:
+        """Hold the run while executing it; AlreadyRunning if another living process does."""
+        with self._flock("lock"):
+            yield
+
+    @contextlib.contextmanager
+    def launching(self) -> Iterator[None]:
+        """Hold the run while seeing to its execution; AlreadyRunning if another launcher does."""
+        with self._flock("launcher.lock"):
+            yield
+
+    @contextlib.contextmanager
+    def _flock(self, name: str, patience: float = 0.5) -> Iterator[None]:
+        deadline = time.monotonic() + patience  # whoever asks `is_locked` has it for an instant: no second holder
+        with open(self.path / name, "a+b") as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -227,7 +305,7 @@ class RunDir:
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         problem = f"{self.path.name} must not run twice, but is running already; wait for it"
-                        raise UserError(problem) from None
+                        raise AlreadyRunning(problem) from None
                 time.sleep(0.01)
             yield
 

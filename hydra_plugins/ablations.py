@@ -1,6 +1,14 @@
 """Our launchers under the only name that Hydra takes plugins from (it scans the namespace package hydra_plugins)."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 from experiments.launchers.base import PlannedLauncher
 from experiments.plan import PlannedRun
@@ -9,7 +17,63 @@ from experiments.plan import PlannedRun
 class LocalLauncher(PlannedLauncher):
     """hydra/launcher=local: on this machine, one run after the other."""
 
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from experiments.launchers.standby import Standby
+
+        try:
+            return super().launch(job_overrides, initial_job_idx)
+        finally:
+            Standby.forget()
+
+    def expect(self, config: DictConfig) -> None:
+        from experiments.launchers.standby import Standby
+
+        Standby.foresee(config)
+
     def start(self, runs: Sequence[PlannedRun]) -> int:
         from experiments.launchers.local import run_all
 
         return run_all(runs)
+
+
+class SlurmLauncher(PlannedLauncher):
+    """hydra/launcher=slurm: job arrays; conf/hydra/launcher/slurm.yaml lists the values."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__()
+        self.values = values
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from experiments.launchers.slurm import catch_up
+
+        catch_up(Path(self.config.runs_dir).absolute())
+        return super().launch(job_overrides, initial_job_idx)
+
+    def start(self, runs: Sequence[PlannedRun]) -> int:
+        from experiments.launchers.slurm import launch
+
+        return launch(runs, self.values)
+
+
+class PlanLauncher(PlannedLauncher):
+    """hydra/launcher=plan: the plan, which `launch` prints before it starts anything, and nothing else."""
+
+    def start(self, runs: Sequence[PlannedRun]) -> int:
+        return 0
+
+
+class AblationSweeper(Sweeper):
+    """hydra/sweeper=ablation: commas, ranges and the files of sweeps/, all jobs in one launch."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
+        from experiments.sweepers.ablation import failed, jobs
+
+        returned = self.launcher.launch(jobs(arguments), initial_job_idx=0)
+        if failed(returned):
+            raise SystemExit(1)
+        return returned

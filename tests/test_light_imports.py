@@ -29,7 +29,15 @@ def test_the_measurement_sees_what_is_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["experiments.run", "experiments.plan", "experiments.rundir", "analysis.plot_ablation"]
+    "module",
+    [
+        "experiments.run",
+        "experiments.runs",
+        "experiments.plan_table",
+        "experiments.rundir",
+        "analysis.plot_ablation",
+        "analysis.report",
+    ],
 )
 def test_a_light_module_imports_nothing_heavy(module: str) -> None:
     assert heavy_after(f"import {module}") == ([], "")
@@ -46,5 +54,11 @@ def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
     ]
     heavy, printed = heavy_after(code, *overrides)
     assert heavy == []
-    assert "1 run" in printed and "start" in printed
-    assert not list((tmp_path / "runs").glob("grpo*")), "a plan starts nothing"
+    assert "1 run" in printed and "new" in printed
+    assert not list((tmp_path / "runs").glob("*-*")), "a plan starts nothing"
+
+
+@pytest.mark.parametrize("module", ["experiments.identity", "experiments.sweep"])
+def test_what_the_analysis_shares_needs_no_hydra(module: str) -> None:
+    code = f"import sys, {module}\nassert not {{'hydra', 'omegaconf', 'yaml', 'rich', 'pandas'}} & set(sys.modules)"
+    assert heavy_after(code) == ([], "")

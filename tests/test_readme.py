@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.rundir import RunDir
 from tests.e2e.training import clean_environment
 
 ROOT = Path(__file__).parents[1]
@@ -49,13 +50,28 @@ def test_the_main_command_trains_and_the_second_draws(tmp_path: Path) -> None:
     assert figure.with_suffix(".svg").is_file()
 
 
-@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if "experiments.run" in c} - {SWEEP}))
+@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if "experiments.run " in f"{c} "} - {SWEEP}))
 def test_every_run_command_plans_or_shows(command: str, tmp_path: Path) -> None:
     """What trains for minutes is asked for its plan only; what only shows something is run as it stands."""
     done = execute(command, tmp_path, *([] if "show=" in command else ["show=plan"]))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
     assert not list(tmp_path.glob("runs/*-*")), "showing must not make a run"
+
+
+@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if "experiments.runs " in c}))
+def test_every_command_over_runs_does_what_it_says(command: str, tmp_path: Path) -> None:
+    for name, temperature in (("temperature=0.6,seed=1-0123abcd", 0.6), ("temperature=1.2,seed=1-89abcdef", 1.2)):
+        run = RunDir(tmp_path / "runs" / name)
+        run.create(f"rollout:\n  temperature: {temperature}\ntrainer:\n  total_training_steps: 2\n", {"commit": "abc"})
+        run.record("launched", launcher="local", steps=2)
+        if temperature == 0.6:
+            run.new_attempt().log.write_text("a log\n")
+            run.record("started", attempt=1, host="laptop", steps=2)
+            run.record("finished", attempt=1, step=2)
+    done = execute(command, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip()
 
 
 @pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("make ")}))

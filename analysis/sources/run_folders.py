@@ -112,7 +112,8 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
             lost = "1 damaged or torn line was" if damaged == 1 else f"{damaged} damaged or torn lines were"
             warnings.append(f"{attempt.metrics}: {lost} passed over, {len(rows)} are sound")
     name = run.path.resolve().name
-    return RunRecord(name, config, join(attempts), state, len(attempts), planned_steps(run, config)), warnings
+    planned = planned_steps(run, config)
+    return RunRecord(name, config, join(attempts), state, len(attempts), planned, folder=run.path), warnings
 
 
 def planned_steps(run: RunDir, config: Mapping[str, Any]) -> int | None:

@@ -2,53 +2,78 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import shlex
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.compose import verl_arguments
-from experiments.plan import PlannedRun, plan_runs
-from experiments.report import print_plan
+from experiments.composer import Composer
+from experiments.plan import PlannedRun, distinct, plan_runs
+from experiments.plan_table import plan_json, print_plan
+from experiments.rundir import RunDir, read_jsonl
+from experiments.runs.status import accuracy
 
 
 class PlannedLauncher(Launcher):
-    """Composes each job once, plans them all, and leaves the starting to `start`."""
+    """Composes each job, plans them all, and leaves the starting to `start`."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context, self.config = hydra_context, config
+        self.config, self.composer = config, Composer(hydra_context.config_loader, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Start what is missing of the jobs; SystemExit with the command's exit code if it is not 0."""
-        configs = []
-        for overrides in job_overrides:
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(config):
-                del config["hydra"]
-            configs.append(config)
-        shown = configs[0].show
-        runs = plan_runs(configs)
+        """Start what is missing of the jobs; SystemExit with the command's exit code if it is not 0.
+
+        The jobs' return values are what a sweeper that optimises is to maximise: the final validation accuracy.
+        """
+        with _uncollected():
+            jobs = [self.composer.compose(overrides) for overrides in job_overrides]
+            shown = jobs[0].config.show
+            if shown is None:
+                self.expect(jobs[0].config)
+            asked = plan_runs(jobs)
+        runs = distinct(asked)
+        code = 0
         if shown == "config":
             for run in runs:
                 print(OmegaConf.to_yaml(OmegaConf.create(run.config), sort_keys=False))
-            code = 0
         elif shown == "verl":
             for run in runs:
                 print(verl_command(run))
-            code = 0
+        elif shown == "json":
+            print(plan_json(runs, len(asked)))
         else:
-            print_plan(runs)
+            print_plan(runs, len(asked))
             code = 0 if shown == "plan" else self.start(runs)
         if code:
             raise SystemExit(code)
-        return [_returned(list(overrides)) for overrides in job_overrides]
+        return [_returned(list(overrides), run.run) for overrides, run in zip(job_overrides, asked, strict=True)]
+
+    def expect(self, config: DictConfig) -> None:
+        """Prepare, while the plan is made, for runs like the one with this config; the plan may refuse them yet."""
 
     @abstractmethod
     def start(self, runs: Sequence[PlannedRun]) -> int:
         """Start the runs that have something left to do; return the command's exit code."""
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from walking hundreds of configs, all in use, again and again: a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def verl_command(run: PlannedRun) -> str:
@@ -56,17 +81,18 @@ def verl_command(run: PlannedRun) -> str:
     variables = "VERL_USE_EXTERNAL_MODULES=experiments.verl_plugin,experiments.verl_plugin.trainer"
     if run.config["trainer"]["device"] == "cpu":
         variables = f"VERL_PLATFORM=cpu OMP_NUM_THREADS=1 {variables}"
-    arguments = " \\\n    ".join(_quoted(argument) for argument in verl_arguments(run.verl))
+    arguments = " \\\n    ".join(map(shlex.quote, verl_arguments(run.verl)))
     return f"{variables} \\\n  python -m verl.trainer.main_ppo \\\n    {arguments}"
 
 
-def _quoted(argument: str) -> str:
-    import shlex
+def final_accuracy(run: RunDir) -> float | None:
+    """Return the last validation accuracy (0 to 1, responses sampled) that a run recorded; None before the first."""
+    rows = [row.get("data", {}) for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
+    values = [value for value in map(accuracy, rows) if value is not None]
+    return values[-1] if values else None
 
-    return shlex.quote(argument)
 
-
-def _returned(overrides: list[str]) -> JobReturn:
+def _returned(overrides: list[str], run: RunDir) -> JobReturn:
     returned = JobReturn()
-    returned.overrides, returned.status, returned.return_value = overrides, JobStatus.COMPLETED, None
+    returned.overrides, returned.status, returned.return_value = overrides, JobStatus.COMPLETED, final_accuracy(run)
     return returned

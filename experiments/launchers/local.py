@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from experiments import fork_client, processes
-from experiments.attempt import FORK_SOCKET
-from experiments.plan import PlannedRun, disk_needed, freeze
+from experiments import processes
+from experiments.attempt import INTERRUPTED
+from experiments.cost import disk_needed
+from experiments.failures import Failure, of_a_silent_end
+from experiments.launchers.standby import HelperEnded, Standby
+from experiments.plan import PlannedRun, freeze
 from experiments.preflight import check_disk
 from experiments.report import Progress, print_summary
+from experiments.rundir import AlreadyRunning, RunDir
+from experiments.snapshot import snapshot
 
 POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 20.0  # how long an interrupted attempt may take to go down by itself
@@ -27,22 +28,49 @@ PATIENCE_SECONDS = 20.0  # how long an interrupted attempt may take to go down b
 def run_all(runs: Sequence[PlannedRun]) -> int:
     """Execute what has something left to do, one run after the other; return the command's exit code.
 
-    Ctrl-C interrupts the run in progress, leaves it resumable and skips the rest (exit code 130).
+    Ctrl-C interrupts the run in progress, leaves it resumable and skips the rest (exit code 130). What another
+    launcher has taken, and what was cancelled while it waited for its turn, is passed over.
     """
     todo = [run for run in runs if run.action not in ("skip", "wait")]
+    codes: list[int] = []
     if todo:
-        check_disk(todo[0].run.path, sum(map(disk_needed, todo)))
-    for run in todo:
-        freeze(run)
-        run.run.record("launched", launcher="local", steps=run.steps)
-    codes = []
-    with Progress(todo) as progress, fork_server(todo) as python:
+        check_disk(todo[0].run.path, sum(disk_needed(run.config) for run in todo))
+        configs = [run.config for run in todo]
+        code = snapshot(todo[0].run.path.parent, configs)
         for run in todo:
-            codes.append(execute(run, progress, python))
-            if codes[-1] == 130:
-                break
+            freeze(run)
+            run.run.record("launched", launcher="local", steps=run.steps, code=code.name)
+        with Progress(todo) as progress, Standby(configs, code) as standby:
+            codes = take_turns(todo, progress, standby)
     print_summary(runs)
-    return 130 if 130 in codes else int(any(codes))
+    return INTERRUPTED if INTERRUPTED in codes else int(any(codes))
+
+
+def take_turns(runs: Sequence[PlannedRun], progress: Progress, standby: Standby) -> list[int]:
+    """Execute the runs in order up to an interrupt; return the exit codes of those that were executed."""
+    codes: list[int] = []
+    for run in runs:
+        try:
+            with run.run.launching():
+                now = replace(run, state=run.run.state(), reached=run.run.reached())
+                if now.action in ("skip", "wait") or now.state == "cancelled":
+                    progress.pass_over(run, f"{now.state} in the meantime")
+                    continue
+                reap(run.run)
+                codes.append(execute(now, progress, standby))
+                if codes[-1]:
+                    standby.drop_cluster()
+        except AlreadyRunning:
+            progress.pass_over(run, "running already, started by another command")
+        if INTERRUPTED in codes:
+            break
+    return codes
+
+
+def reap(run: RunDir) -> None:
+    """End what an attempt left behind; AlreadyRunning, and nothing ended, if another attempt lives."""
+    with run.lock():
+        processes.reap(run.path)
 
 
 @dataclass
@@ -61,44 +89,17 @@ class Child:
             self.process.wait()
 
 
-@contextlib.contextmanager
-def fork_server(runs: Sequence[PlannedRun]) -> Iterator[list[str]]:
-    """Start a fork server for the runs; yield the command that stands for `python`.
-
-    Plain Python where no run wants one (hardware.fast=false), and on macOS, where a fork of a process that has loaded
-    its frameworks is not safe.
-    """
-    if sys.platform != "linux" or not any(run.config["hardware"]["fast"] for run in runs):
-        yield [sys.executable, "-P"]  # a folder of the working directory must not shadow a package
-        return
-    folder = Path(tempfile.mkdtemp(prefix=f"r1z-fork-{os.getpid()}-", dir="/tmp"))
-    address = folder / "socket"
-    server = subprocess.Popen(
-        [sys.executable, "-P", "-W", "ignore", "-m", "experiments.fork_server", str(address)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    os.environ[FORK_SOCKET] = str(address)
-    try:
-        while not address.exists():
-            if server.poll() is not None:
-                raise RuntimeError(
-                    f"the fork server ended with {server.returncode}; set hardware.fast=false to do without"
-                )
-            time.sleep(0.02)
-        yield [sys.executable, "-S", "-E", fork_client.__file__, str(address)]
-    finally:
-        del os.environ[FORK_SOCKET]
-        server.kill()
-        server.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def execute(run: PlannedRun, progress: Progress, python: Sequence[str]) -> int:
+def execute(run: PlannedRun, progress: Progress, standby: Standby) -> int:
     """Run one attempt to its end while showing its progress; return its exit code."""
-    processes.reap(run.run.path)  # a killed launcher's attempt may still hold the run's processes
-    environment = {**os.environ, processes.MARKER: str(run.run.path)}
+    progress.begin(run)
+    try:
+        python, variables = standby.python(run.config)
+    except HelperEnded as ended:
+        record_failure(run, ended.failure, progress)
+        progress.end()
+        return 1
+    environment = {**os.environ, **variables, processes.MARKER: str(run.run.path)}
+    events = len(run.run.events())
     child = Child(
         subprocess.Popen(
             [*python, "-m", "experiments.attempt", str(run.run.path), "--steps", str(run.steps)],
@@ -107,20 +108,34 @@ def execute(run: PlannedRun, progress: Progress, python: Sequence[str]) -> int:
             start_new_session=True,  # Ctrl-C comes to the launcher, which passes it on once
         )
     )
-    progress.begin(run)
+    interrupted = False
     try:
         while child.process.poll() is None:
             progress.update()
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
+        interrupted = True
         progress.note(f"{run.name}: interrupted, going down (it can be resumed)")
         child.interrupt()
     progress.update()
-    processes.reap(run.run.path)
+    with contextlib.suppress(AlreadyRunning):
+        reap(run.run)
     code = child.process.returncode
+    silent = len(run.run.events()) == events and not run.run.is_locked()  # what it printed stands on the terminal
+    failure = None
     if run.run.state() == "killed":
-        run.run.record(
-            "failed", kind="killed", cause=f"the attempt ended with {code}", remedy="start again: it resumes"
-        )
+        failure = of_a_silent_end(run.run.path, code)
+    elif code and silent:
+        failure = Failure("error", f"the attempt ended with {code} before it started", "read what it printed")
+    if failure is not None:
+        record_failure(run, failure, progress)
     progress.end()
-    return code if code in (0, 130) else 1
+    return INTERRUPTED if interrupted else int(code != 0)
+
+
+def record_failure(run: PlannedRun, failure: Failure, progress: Progress) -> None:
+    """Record a failure; say it where it can't be recorded."""
+    try:
+        run.run.record("failed", kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+    except OSError:  # the disk may be full; the run's state is "killed" then, and resumes
+        progress.note(f"{run.name} failed: {failure.kind}: {failure.cause}\n  do: {failure.remedy}")

@@ -15,4 +15,5 @@ if version("verl") != VERL_VERSION:
         f"do: pip install verl=={VERL_VERSION}"
     )
 
-from experiments.verl_plugin import platform  # noqa: E402, F401  registers the platform "cpu", before veRL looks it up
+# The platform "cpu" and the distribution "vllm" are there before veRL looks them up.
+from experiments.verl_plugin import platform, vllm_distribution  # noqa: E402, F401

@@ -1,4 +1,4 @@
-"""veRL's FSDP2 engines on the CPU, and the two shortcuts that a small model needs.
+"""veRL's FSDP2 engines on the CPU with the two shortcuts that a small model needs, and a critic without flash-attn.
 
 Read in veRL 0.9.1: verl/workers/engine/fsdp/transformer_impl.py.
 """
@@ -84,21 +84,30 @@ class CPUEngineWithLMHead(CPUEngine, FSDPEngineWithLMHead):
         return {name: torch.nested.nested_tensor_from_jagged(value, offsets) for name, value in values.items()}
 
 
-@EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device="cpu")
-class CPUEngineWithValueHead(CPUEngine, FSDPEngineWithValueHead):
-    """The critic."""
+# On a GPU this stands before veRL's own, which it registers for any vendor.
+@EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device="cuda", vendor="nvidia")
+class EngineWithValueHead(FSDPEngineWithValueHead):
+    """The critic, with the attention that its config names."""
 
     def _build_module(self) -> torch.nn.Module:
-        # veRL's load_valuehead_model asks for flash_attention_2, which a CPU does not have.
+        # veRL's load_valuehead_model asks for flash_attention_2, whatever the config says.
         from transformers import AutoModelForTokenClassification
 
+        attention = self.model_config.override_config.get("attn_implementation", "flash_attention_2")
+        if attention == "flash_attention_2":
+            return super()._build_module()
         config = self.model_config.hf_config
         config.num_labels = 1
         config.classifier_dropout = 0.0
         torch.manual_seed(self.engine_config.seed)  # the value head is new: the same for the same seed
-        return AutoModelForTokenClassification.from_pretrained(
-            self.model_config.local_path,
-            dtype=torch.float32,
-            config=config,
-            attn_implementation=self.model_config.override_config.get("attn_implementation", "sdpa"),
+        module = AutoModelForTokenClassification.from_pretrained(
+            str(self.model_config.local_path), dtype=torch.float32, config=config, attn_implementation=attention
         )
+        if self.model_config.enable_gradient_checkpointing:
+            module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return module
+
+
+@EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device="cpu")
+class CPUEngineWithValueHead(CPUEngine, EngineWithValueHead):
+    """The critic on a CPU."""

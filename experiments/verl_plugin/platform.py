@@ -123,5 +123,9 @@ class PlatformCPU(PlatformBase):
     def is_ipc_supported(self) -> bool:
         return False
 
+    def rollout_env_vars(self) -> dict[str, str]:
+        # vLLM would give each replica cores of its own, report its use, and have a C++ compiler work for half a minute.
+        return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "TORCHDYNAMO_DISABLE": "1"}
+
     def cudart(self) -> None:
         return None

@@ -1,4 +1,4 @@
-"""rollout.name=hf: a rollout server on transformers, where vLLM would stand on a GPU.
+"""rollout.name=hf: a rollout server on transformers, in vLLM's place: on a CPU, and on GPUs without vLLM.
 
 Three parts, as veRL has them: the server (a Ray actor that holds a copy of the policy), the replica (which starts it)
 and the adapter (inside the training worker, which sends it new weights). Read in veRL 0.9.1:
@@ -15,13 +15,17 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from verl.plugin.platform import get_platform
 from verl.utils.config import omega_conf_to_dataclass
-from verl.utils.device import get_device_name
+from verl.utils.device import get_device_name, get_resource_name
+from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.rollout import base
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
 from experiments.verl_plugin.sampling import Draw, NoiseStream
+from experiments.verl_plugin.threads import use_cores
 
 BURST_SECONDS = 0.02  # the requests of one step arrive together: wait this long for the rest of them
 
@@ -43,10 +47,13 @@ class HFRolloutServer:
         self.model_config = omega_conf_to_dataclass(model_config)
         # Decoding has one token a row: packed attention has nothing to pack there.
         self.model = AutoModelForCausalLM.from_config(
-            self.model_config.hf_config, attn_implementation="sdpa", dtype=torch.float32
+            self.model_config.hf_config, attn_implementation="sdpa", dtype=PrecisionType.to_dtype(self.config.dtype)
         )
-        self.model = self.model.eval().to(get_device_name())
+        self.model = self.model.eval().to(get_device_name())  # the only one that the server sees
         self.pad, self.eos = stop_tokens(self.model_config)
+        if self.config.ignore_eos:
+            self.eos = set()
+        self.vocabulary = len(self.model_config.tokenizer)
         self.replica_rank = replica_rank
         self.sampler: Any = None
         self.global_steps = 0
@@ -114,6 +121,7 @@ class HFRolloutServer:
                 torch.tensor([request["top_k"] for request in requests]),
                 torch.tensor([request["top_p"] for request in requests]),
                 torch.from_numpy(noise),
+                self.vocabulary,
             )
             try:
                 results = await asyncio.to_thread(
@@ -141,10 +149,14 @@ class HFRolloutServer:
         """
         from experiments.verl_plugin.sampler import Qwen2Sampler
 
+        use_cores()
         if self.sampler is None:
             if not Qwen2Sampler.supports(self.model):
                 kind = self.model.config.model_type
-                raise ValueError(f"hardware.fast must be false for a {kind} model: its sampler knows plain Qwen2 only")
+                raise ValueError(
+                    f"hardware.fast must be false for a {kind} model in {self.config.dtype}: "
+                    "its sampler knows plain Qwen2 in float32 only"
+                )
             self.sampler = Qwen2Sampler(self.model)
         longest = self.config.response_length
         noise = [
@@ -158,9 +170,11 @@ class HFRolloutServer:
             torch.full((rows,), top_k),
             torch.full((rows,), float(top_p)),
             torch.from_numpy(np.stack(noise)),
+            self.vocabulary,
         )
         ids, log_probs, lengths = self.sampler.generate(prompts, n, draw, longest, self.eos)
-        return ids.clone(), log_probs.clone(), lengths.clone(), self.global_steps
+        ids, log_probs, lengths = (result.cpu().clone() for result in (ids, log_probs, lengths))
+        return ids, log_probs, lengths, self.global_steps
 
     async def update_weights(self, weights: dict[str, torch.Tensor], global_steps: int | None = None) -> None:
         """Take over the policy's weights; a new version starts the noise streams afresh."""
@@ -174,7 +188,7 @@ class HFRolloutServer:
             self.global_steps = int(global_steps)
         self._restart_noise()
 
-    # A server of its own on a CPU has nothing to free or to wake; veRL calls these on every rollout server.
+    # It keeps its weights and gives its cache back after each batch; veRL calls these on every rollout server.
     async def wake_up(self, *args: Any, **kwargs: Any) -> None: ...
     async def sleep(self, *args: Any, **kwargs: Any) -> None: ...
     async def clear_kv_cache(self) -> None: ...
@@ -200,12 +214,30 @@ def stop_tokens(model_config: Any) -> tuple[int, set[int]]:
     return next(int(pad) for pad in pads if pad is not None), ends
 
 
+def place(worker: Any) -> tuple[str, str]:
+    """Return the node that a training worker runs on, and the accelerator that Ray gave it."""
+    context = ray.get_runtime_context()
+    return context.get_node_id(), context.get_accelerator_ids()[get_resource_name()][0]
+
+
 class HFRolloutReplica(RolloutReplica):
-    """Starts one server for the ranks of one replica."""
+    """Starts one server for the ranks of one replica: on the node and the device of its first rank."""
 
     async def launch_servers(self) -> None:
+        node, device = await self.workers[0].__ray_call__.remote(place)
+        platform = get_platform()
         actor: Any = ray.remote(HFRolloutServer).options(
-            name=server_name(self.replica_rank), max_concurrency=self.max_concurrency, num_cpus=0
+            name=server_name(self.replica_rank),
+            max_concurrency=self.max_concurrency,
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            # Ray gives it no device, since the worker has it: it is told, before it asks CUDA what there is.
+            runtime_env={
+                "env_vars": {
+                    platform.visible_devices_envvar(): device,
+                    **dict.fromkeys(platform.ray_noset_envvars(), "1"),
+                }
+            },
         )
         server = actor.remote(self.config, self.model_config, self.replica_rank)
         await server.ready.remote()
@@ -242,10 +274,10 @@ class HFServerAdapter(BaseRollout):
         """Send the weights. Every rank reads the whole iterator: gathering a sharded tensor is collective."""
         if wire_format != "named_tensors":
             raise ValueError(f"the hf rollout takes weights as named_tensors, but got {wire_format}")
-        gathered = {}
+        gathered, dtype = {}, PrecisionType.to_dtype(self.config.dtype)
         for name, tensor in weights:
             if self.is_leader:
-                gathered[name] = tensor.detach().to("cpu", torch.float32).clone()
+                gathered[name] = tensor.detach().to("cpu", dtype, copy=True)
         if self.is_leader:
             server = ray.get_actor(server_name(self.replica_rank))
             await server.update_weights.remote(gathered, global_steps=global_steps)

@@ -32,7 +32,7 @@ class Layer:
 
 
 class Qwen2Sampler:
-    """Generates from a transformers Qwen2ForCausalLM; call `refresh` after its weights have changed."""
+    """Generates from a transformers Qwen2ForCausalLM on its device; call `refresh` after its weights have changed."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
@@ -48,7 +48,7 @@ class Qwen2Sampler:
         config = model.config
         plain_rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") == "default"
         plain = plain_rope and config.hidden_act == "silu" and not getattr(config, "use_sliding_window", False)
-        return config.model_type == "qwen2" and plain
+        return config.model_type == "qwen2" and plain and model.dtype in (torch.float32, torch.float64)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -69,6 +69,7 @@ class Qwen2Sampler:
                 )
             )
         self.embedding = self.model.model.embed_tokens.weight
+        self.device = self.embedding.device
         self.final_norm = self.model.model.norm.weight
         self.head = self.model.lm_head.weight.t()
         self.inverse_frequency = self.model.model.rotary_emb.inv_freq
@@ -109,20 +110,21 @@ class Qwen2Sampler:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Sample n responses a prompt; row i * n + j is the j-th response to prompt i, as in `draw`'s B rows.
 
-        Returns: ids (B, max_new) int64, log_probs (B, max_new) float32, lengths (B,) int64; what lies beyond a row's
-        length is zero.
+        Returns: ids (B, max_new) int64, log_probs (B, max_new) float32, lengths (B,) int64, on the model's device; what
+        lies beyond a row's length is zero.
         """
+        device, draw = self.device, draw.to(self.device)
         width = max(map(len, prompts))
         hidden, keys, values, mask = self._prefill(prompts, width)
         logits = self._logits(hidden).repeat_interleave(n, 0)
         cache = _Cache(keys, values, mask, n, max_new, self.heads)
         prompt_length = mask.sum(1).repeat_interleave(n)
         rows = len(prompts) * n
-        ids = torch.zeros(rows, max_new, dtype=torch.long)
-        log_probs = torch.zeros(rows, max_new)
-        lengths = torch.full((rows,), max_new)
-        ends = torch.tensor(sorted(eos))
-        index, alive = torch.arange(rows), torch.ones(rows, dtype=torch.bool)
+        ids = torch.zeros(rows, max_new, dtype=torch.long, device=device)
+        log_probs = torch.zeros(rows, max_new, device=device)
+        lengths = torch.full((rows,), max_new, device=device)
+        ends = torch.tensor(sorted(eos), device=device)
+        index, alive = torch.arange(rows, device=device), torch.ones(rows, dtype=torch.bool, device=device)
         for step in range(max_new):
             token, log_prob = draw_tokens(logits, draw, step)
             ids[index, step], log_probs[index, step] = token, log_prob
@@ -139,7 +141,7 @@ class Qwen2Sampler:
                 index, token, alive, draw = index[keep], token[keep], alive[keep], draw.rows(keep)
             logits = self._logits(self._forward(token, prompt_length[index] + step, cache.attend))
             cache.filled += 1
-        live = torch.arange(max_new) < lengths.unsqueeze(1)
+        live = torch.arange(max_new, device=device) < lengths.unsqueeze(1)
         return ids * live, log_probs * live, lengths
 
     def _prefill(
@@ -147,15 +149,15 @@ class Qwen2Sampler:
     ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
         """Return the last hidden state (P, d), keys and values per layer (P, kv, width, D), and the mask (P, width)."""
         count = len(prompts)
-        ids = torch.zeros(count, width, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        length = torch.tensor([len(prompt) for prompt in prompts]).unsqueeze(1)
-        column = torch.arange(width)
+        padded = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+        ids = padded.to(self.device)
+        length = torch.tensor([len(prompt) for prompt in prompts], device=self.device).unsqueeze(1)
+        column = torch.arange(width, device=self.device)
         mask = column >= width - length
         position = (column - (width - length)).clamp_min(0).reshape(-1)
         visible = mask.unsqueeze(1) & (column <= column.unsqueeze(1))
-        visible = (visible | torch.eye(width, dtype=torch.bool)).unsqueeze(1)  # a padded row sees itself: no NaN
+        itself = torch.eye(width, dtype=torch.bool, device=self.device)
+        visible = (visible | itself).unsqueeze(1)  # a padded row sees itself: no NaN
         keys: list[torch.Tensor] = []
         values: list[torch.Tensor] = []
 
@@ -179,9 +181,10 @@ class _Cache:
         """Take the prompts' keys and values (P, kv, width, D) and mask (P, width), each prompt n times."""
         self.filled = mask.size(1)
         self.total, self.heads = self.filled + room, heads
-        self.keys = [self._wide(cache, torch.arange(len(mask)).repeat_interleave(n)) for cache in keys]
-        self.values = [self._wide(cache, torch.arange(len(mask)).repeat_interleave(n)) for cache in values]
-        self.bias = torch.zeros(len(mask) * n, 1, 1, self.total)
+        prompt = torch.arange(len(mask), device=mask.device).repeat_interleave(n)
+        self.keys = [self._wide(cache, prompt) for cache in keys]
+        self.values = [self._wide(cache, prompt) for cache in values]
+        self.bias = torch.zeros(len(mask) * n, 1, 1, self.total, device=mask.device)
         self.bias[:, 0, 0, : self.filled].masked_fill_(~mask.repeat_interleave(n, 0), float("-inf"))
 
     def _wide(self, cache: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+
+PER_ROW = ("temperature", "top_k", "top_p", "noise")
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,15 @@ class Draw:
     top_k: torch.Tensor  # (B,) int64; 0 or less means all
     top_p: torch.Tensor  # (B,) float32
     noise: torch.Tensor  # (B, T) float64 uniforms in [0, 1), one a token
+    vocabulary: int | None = None  # ids from here on belong to no token and are never drawn; None: all may be
 
     def rows(self, keep: torch.Tensor) -> Draw:
         """Return the same for the rows of `keep` (indices or a mask)."""
-        return Draw(self.temperature[keep], self.top_k[keep], self.top_p[keep], self.noise[keep])
+        return replace(self, **{name: getattr(self, name)[keep] for name in PER_ROW})
 
     def to(self, device: torch.device) -> Draw:
         """Return the same on another device."""
-        return Draw(*(getattr(self, name).to(device) for name in ("temperature", "top_k", "top_p", "noise")))
+        return replace(self, **{name: getattr(self, name).to(device) for name in PER_ROW})
 
 
 class NoiseStream:
@@ -57,6 +60,7 @@ def draw_tokens(logits: torch.Tensor, draw: Draw, step: int) -> tuple[torch.Tens
     Returns: ids (B,) int64 and log_probs (B,) float32 of these ids under the distribution drawn from (after
     temperature and truncation, as vLLM's "processed_logprobs"). A greedy row has log-probs at temperature 1.
     """
+    logits = logits[:, : draw.vocabulary]  # an embedding may be padded; veRL's vLLM leaves its padding out as well
     greedy = draw.temperature <= 0
     temperature = torch.where(greedy, torch.ones_like(draw.temperature), draw.temperature)
     logits = logits.float() / temperature.unsqueeze(1)

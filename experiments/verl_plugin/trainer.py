@@ -2,6 +2,7 @@
 
 - per-step accuracy, format and hack share of the training rollouts (veRL reports them for validation only), and the
   same score parts beside every dumped rollout;
+- a sampling temperature that moves with the steps (conf/temperature/);
 - the same order of samples whatever the order in which they arrived, so that a seed fixes a run;
 - a step all of whose samples failed stops the run with the cause.
 
@@ -22,6 +23,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from experiments.verl_plugin import rollout  # noqa: F401  registers rollout.name=hf in the trainer's process
+from experiments.verl_plugin.temperature import at_step, set_temperature
 
 POLL_SECONDS = 0.1  # how often finished samples are looked for; veRL's 2 s has no config key and outlasts a small step
 
@@ -41,12 +43,28 @@ class AblationTrainer(PPOTrainerSync):
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
-        if self.config.trainer.device == "cpu":
-            from experiments.verl_plugin.worker import CPUActorRolloutRefWorker, CPUTrainingWorker
+        model = self.config.actor_rollout_ref
+        attention = "attn_implementation" in (model.model.override_config or {})
+        if self.config.trainer.device == "cpu" or model.rollout.name == "hf" or attention:
+            from experiments.verl_plugin.worker import PluginActorRolloutRefWorker, PluginTrainingWorker
 
             for role in self.role_worker_mapping:
-                worker = CPUTrainingWorker if role == Role.Critic else CPUActorRolloutRefWorker
+                worker = PluginTrainingWorker if role == Role.Critic else PluginActorRolloutRefWorker
                 self.role_worker_mapping[role] = ray.remote(worker)
+
+    def on_step_begin(self) -> None:
+        """Set the step's temperature, for the sampler and for every log-prob that the step computes.
+
+        veRL reads the one key for all of them; validation has its own (val_kwargs).
+        """
+        super().on_step_begin()
+        schedule = (self.config.actor_rollout_ref.rollout.get("custom") or {}).get("temperature")
+        if schedule:
+            temperature = at_step(schedule, self.global_steps)
+            set_temperature(self, temperature)
+            set_temperature(self.agent_loop_manager, temperature)
+            workers = getattr(self.agent_loop_manager, "agent_loop_workers", ())  # each has a copy of the config
+            ray.get([worker.__ray_call__.remote(set_temperature, temperature) for worker in workers])
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()

@@ -7,9 +7,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.curves import comparable_curves, mean_curve, read_curves, validation_metrics
+from analysis.arms import Arm
+from analysis.curves import comparable_curves, read_curves, validation_metrics
 from analysis.history import Curve, History
 from analysis.records import RunRecord
+from analysis.series import View, arm_series
 
 SAMPLES: dict[str, Any] = {
     "actor_rollout_ref.rollout.val_kwargs.do_sample": True,
@@ -67,6 +69,17 @@ def test_what_was_not_recorded_is_empty() -> None:
     curves = read_curves(record("response_length/mean"))
     assert curves["length"] == [(10, 0.5)]
     assert [curves[name] for name in ("sampled", "greedy", "reward", "format")] == [[], [], [], []]
+
+
+def mean_curve(seeds: list[Curve]) -> Curve:
+    """Return the mean that is drawn of an arm with these curves."""
+    runs = [
+        RunRecord(f"run{place}", {}, History({s: {"m": y} for s, y in seed}), "finished", 1, 10)
+        for place, seed in enumerate(seeds)
+    ]
+    series = arm_series(Arm("arm", tuple(runs)), "m", {run.name: read_curves(run, ["m"]) for run in runs}, View())
+    assert len(series.low) == len(series.high) == len(series.mean.ys)
+    return list(zip(series.mean.steps, series.mean.ys, strict=True))
 
 
 def test_the_mean_ends_with_the_shortest_seed() -> None:

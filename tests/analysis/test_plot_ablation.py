@@ -38,7 +38,12 @@ def test_three_arms_become_a_figure_a_table_and_their_numbers(
     assert printed.out.splitlines()[-1] == f"figure: {out}/temperature.png"
     assert "temperature=1.2 seed 0: killed at step 31 of 60" in printed.out
     assert "miniature: 0.3M-parameter model on a CPU" in printed.out
-    assert sorted(path.name for path in out.iterdir()) == [f"temperature.{end}" for end in ("csv", "md", "png", "svg")]
+    endings = ("csv", "md", "pdf", "png", "svg")
+    assert sorted(out.glob("temperature.*")) == [out / f"temperature.{ending}" for ending in endings]
+    assert [path.name for path in sorted(out.glob("*-*.csv"))] == [
+        "temperature-arms.csv",
+        "temperature-composition.csv",
+    ]
     assert matplotlib.image.imread(out / "temperature.png").shape[1] == 1440
     assert ElementTree.parse(out / "temperature.svg").getroot().tag.endswith("svg")
     assert (out / "temperature.md").read_text() == (Path(__file__).parent / "golden" / "temperature.md").read_text()
@@ -75,9 +80,8 @@ def test_a_users_matplotlibrc_changes_nothing(
     command = [sys.executable, "-m", "analysis.plot_ablation", "--runs", str(runs), "--out", "two"]
     root = Path(__file__).parents[2]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(root)})
-    (one,) = (tmp_path / "one").glob("*.svg")
-    (two,) = (tmp_path / "two").glob("*.svg")
-    assert one.read_bytes() == two.read_bytes()
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / out).glob("*.svg")} for out in ("one", "two"))
+    assert len(one) == 2 and one == two
 
 
 def test_several_seeds_have_a_mean_that_ends_with_the_shortest(make: MakeRun, runs: Path, tmp_path: Path) -> None:
@@ -192,6 +196,28 @@ def test_nothing_heavy_is_imported(make: MakeRun, runs: Path, tmp_path: Path) ->
         "print('after all', sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert "--runs DIR" in done.stdout
+    assert "--source PLACE" in done.stdout
     assert "after help []" in done.stdout
     assert done.stdout.splitlines()[-1] == "after all []"
+
+
+def test_chosen_panels_show_curves_and_any_metric_and_offer_the_nearest(
+    make: MakeRun, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(temperature=0.6)
+    make(temperature=1.0)
+    command = ["--runs", str(runs), "--out", str(tmp_path)]
+    assert main([*command, "--panels", "greedy,perf/total_num_tokens"]) == 0
+    with open(tmp_path / "temperature.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    greedy = [row for row in rows if row["arm"] == "temperature=1.0" and row["curve"] == "greedy"]
+    assert len(greedy) == 7 and {row["metric"] for row in greedy} == {"val-core/countdown_greedy/acc/mean@1"}
+    tokens = [float(row["value"]) for row in rows if row["curve"] == "perf/total_num_tokens"]
+    assert tokens == [9000 + step for step in range(1, 61)] * 2
+    drawn = matplotlib.image.imread(tmp_path / "temperature.png")
+    assert drawn.shape[0] < 900, "one row of panels"
+    capsys.readouterr()
+    assert main([*command, "--panels", "perf/total_tokens,greedy,kl_los"]) == 2
+    complaints = capsys.readouterr().err.splitlines()
+    assert len(complaints) == 2
+    assert "no run recorded 'perf/total_tokens'; nearest: perf/total_num_tokens" in complaints[0]

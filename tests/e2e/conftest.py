@@ -1,8 +1,9 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.training import Command, train
+from tests.e2e.training import Command, path_without_compilers, train
 
 
 @pytest.fixture(scope="session")
@@ -12,5 +13,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def straight(folder: Path) -> Command:
-    """Four GRPO steps in one go, with W&B offline: what the other runs are held against."""
-    return train(folder / "straight", "trainer.total_training_steps=4")
+    """Four GRPO steps in one go, with W&B offline and no compiler: what the other runs are held against."""
+    path = path_without_compilers(folder / "bin")
+    assert not any(shutil.which(name, path=path) for name in ("cc", "gcc", "c++", "g++", "clang", "make"))
+    return train(folder / "straight", "trainer.total_training_steps=4", PATH=path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import psutil
 from experiments import processes
 from experiments.rundir import RunDir, find_runs, read_jsonl
 
+COMPILER = re.compile(r"(^|-)(cc|gcc|[cg]\+\+|clang|clang\+\+|cpp|nvcc|ninja|g?make)(-[\d.]+)?$")
+OTHERS_SECONDS = 20.0  # for another test, beside this one, whose killed launcher's helpers are about to end
 SECRET = "5ec4e7" * 6 + "5ec4"  # shaped like a W&B key
 
 
@@ -39,11 +43,12 @@ def arguments(folder: Path, overrides: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "experiments.run", "experiment=smoke", *paths, *overrides]
 
 
-def train(folder: Path, *overrides: str) -> Command:
-    """Run the command to its end."""
+def train(folder: Path, *overrides: str, **environment: str) -> Command:
+    """Run the command to its end, with some variables of its environment changed."""
     folder.mkdir(exist_ok=True)
+    variables = {**clean_environment(), **environment}
     done = subprocess.run(
-        arguments(folder, overrides), cwd=folder, capture_output=True, text=True, timeout=420, env=clean_environment()
+        arguments(folder, overrides), cwd=folder, capture_output=True, text=True, timeout=900, env=variables
     )
     return Command(done.returncode, done.stdout + done.stderr, folder / "runs")
 
@@ -52,6 +57,16 @@ def clean_environment() -> dict[str, str]:
     """Return the environment without what a W&B user may have set, but with a key that must show up nowhere."""
     plain = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     return {**plain, "WANDB_API_KEY": SECRET}
+
+
+def path_without_compilers(folder: Path) -> str:
+    """Return a PATH, of links in a new folder, with all that the present one has but for compilers and make."""
+    folder.mkdir()
+    for place in os.environ["PATH"].split(os.pathsep):
+        for program in Path(place).glob("*"):
+            if not COMPILER.search(program.name) and not (folder / program.name).is_symlink():
+                (folder / program.name).symlink_to(program)
+    return str(folder)
 
 
 def rows(run: RunDir) -> dict[int, dict[str, Any]]:
@@ -69,12 +84,23 @@ def numbers(row: dict[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in row.items() if not any(part in key for part in volatile)}
 
 
-def left_behind(run: RunDir) -> list[str]:
-    """Return what an ended run left on the machine: processes, temporary folders, shared memory."""
+def left_behind(run: RunDir, launchers: Collection[int] | None = None) -> list[str]:
+    """Return what an ended run left on the machine: processes, temporary folders, shared memory.
+
+    launchers: the process ids of those that worked on it; by default all that are gone.
+    """
     found = [f"process {process.pid} {process.name()}" for process in processes.of_run(run.path)]
-    found += [str(path) for path in Path("/tmp").glob(f"r1z-{run.id}-*")]
-    launchers = {path: int(path.name.split("-")[2]) for path in Path("/tmp").glob("r1z-fork-*")}
-    found += [str(path) for path, pid in launchers.items() if not psutil.pid_exists(pid)]
+    found += [str(path) for path in Path("/tmp").glob(f"{processes.scratch_prefix(run.path)}*")]
+    deadline = time.monotonic() + OTHERS_SECONDS
+    while (of_launchers := _left_by(launchers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found + of_launchers
+
+
+def _left_by(launchers: Collection[int] | None) -> list[str]:
+    folders = {path: int(path.name.split("-")[2]) for path in Path("/tmp").glob("r1z-*-*-*")}
+    if launchers is not None:
+        return [str(path) for path, pid in folders.items() if pid in launchers]
+    found = [str(path) for path, pid in folders.items() if not psutil.pid_exists(pid)]
     # Ray's object store is a file in /dev/shm that is unlinked as soon as it is mapped: none may have a name.
-    found += [str(path) for path in Path("/dev/shm").glob("plasma*")]
-    return found
+    return found + [str(path) for path in Path("/dev/shm").glob("plasma*")]

@@ -9,12 +9,12 @@ from functools import cache
 from typing import Any
 
 import pytest
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.compose import CONFIG_DIR, compose_config
+from experiments.composer import default_choices
 
 # On a shared machine, how long an example takes says nothing.
 settings.register_profile("experiments", deadline=None)
@@ -28,13 +28,6 @@ WaitFor = Callable[..., None]
 SHIPPED = ["local=null"] if (CONFIG_DIR / "local" / "default.yaml").exists() else []
 
 
-def default_choices() -> set[str]:
-    """Return the group choices that conf/config.yaml makes itself, as overrides."""
-    entries = yaml.safe_load((CONFIG_DIR / "config.yaml").read_text())["defaults"]
-    pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
-    return {f"{group.removeprefix('override ')}={choice}" for group, choice in pairs}
-
-
 @cache
 def compose_groups(choices: tuple[str, ...]) -> DictConfig:
     """Compose for group choices: it takes most of a second, so each combination is composed once a session."""
@@ -44,7 +37,7 @@ def compose_groups(choices: tuple[str, ...]) -> DictConfig:
 @pytest.fixture(scope="session")
 def composed() -> Compose:
     """Compose a config from overrides: groups by Hydra, values then set in a copy, as Hydra sets them last."""
-    defaults = default_choices()
+    defaults = {f"{group}={choice}" for group, choice in default_choices().items()}
 
     def compose(*overrides: str) -> DictConfig:
         chosen = [text for text in overrides if (CONFIG_DIR / text.split("=")[0]).is_dir()]

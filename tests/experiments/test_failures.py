@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from experiments.failures import TAIL_BYTES, classify
+from experiments.failures import PHASES, TAIL_BYTES, classify
+from experiments.identity import flatten
 
 NOISE = """\
 \x1b[36m(TaskRunner pid=12161)\x1b[0m INFO:2026-11-22 18:00:43,070:Platform override from VERL_PLATFORM: cpu
@@ -43,15 +47,20 @@ ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this
         "out of memory",
         "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.\n",
         "Task was killed due to the node running low on memory",
-        "micro-batch",
+        "the machine's own memory",
     ),
     (
         "out of memory",
         "slurmstepd: error: Detected 1 oom_kill event in StepId=42.batch. Some of the tasks have been OOM Killed.\n",
         "oom_kill event",
-        "micro-batch",
+        "the machine's own memory",
     ),
-    ("out of memory", "terminate called after throwing an instance of 'std::bad_alloc'\n", "std::bad_alloc", "micro-"),
+    (
+        "out of memory",
+        "terminate called after throwing an instance of 'std::bad_alloc'\n",
+        "std::bad_alloc",
+        "the machine's",
+    ),
     (
         "Ray could not start",
         "[2026-11-22 18:00:43,070 E 1 1] core_worker.cc:215: Failed to register worker to Raylet: "
@@ -60,8 +69,134 @@ ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this
         "ray_kwargs.ray_init.num_cpus",
     ),
     (
+        "out of memory in the log-probs",
+        """\
+  File "/site-packages/verl/workers/engine_workers.py", line 703, in compute_log_prob
+    output = self.actor.infer_batch(data)
+  File "/site-packages/verl/workers/engine/fsdp/transformer_impl.py", line 757, in forward_backward_batch
+    loss, meta_info = self.forward_step(micro_batch, loss_function=loss_function, forward_only=forward_only)
+  File "/site-packages/verl/utils/torch_functional.py", line 148, in entropy_from_logits
+    entropy = torch.logsumexp(logits, dim=-1) - torch.sum(pd * logits, dim=-1)
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 13.91 GiB. GPU 0 has a total capacity of 79.11 GiB
+""",
+        "Tried to allocate 13.91 GiB",
+        "log_prob_micro_batch_size_per_gpu",
+    ),
+    (
+        "out of memory in the update",
+        """\
+  File "/site-packages/verl/workers/engine_workers.py", line 713, in update_actor
+    output = self.actor.train_mini_batch(data=data)
+  File "/site-packages/verl/workers/engine/fsdp/transformer_impl.py", line 764, in forward_backward_batch
+    loss.backward()
+  File "/site-packages/torch/autograd/graph.py", line 825, in _engine_run_backward
+    return Variable._execution_engine.run_backward(
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 4.63 GiB. GPU 1 has a total capacity of 79.11 GiB
+ray.exceptions.RayTaskError(OutOfMemoryError): ray::TaskRunner.run() (pid=104449, ip=10.130.71.7)
+""",
+        "Tried to allocate 4.63 GiB",
+        "ppo_micro_batch_size_per_gpu",
+    ),
+    (
+        "out of memory in the update",
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 4.63 GiB.\n"
+        "ray.exceptions.RayTaskError(OutOfMemoryError): ray::WorkerDict.actor_rollout_ref_update_actor() (pid=8)\n",
+        "CUDA out of memory",
+        "ppo_micro_batch_size_per_gpu",
+    ),
+    (
+        "out of memory in the rollout",
+        '  File "/site-packages/vllm/v1/worker/gpu_worker.py", line 231, in init_device\n'
+        "ValueError: Free memory on device (3.2/79.1 GiB) is less than desired GPU memory utilization (0.6)\n"
+        "RuntimeError: Engine core initialization failed. See root cause above.\n",
+        "Free memory on device",
+        "gpu_memory_utilization: lower",
+    ),
+    (
+        "out of memory in the rollout",
+        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when "
+        "initializing the engine.\n",
+        "No available memory for the cache blocks",
+        "raise it where the cache has no room",
+    ),
+    (
+        "out of memory in the rollout",
+        '  File "/site-packages/vllm/v1/engine/core.py", line 507, in wake_up\n'
+        "RuntimeError: CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:62\n"
+        "CUDA error: out of memory\n",
+        "out of memory",
+        "gpu_memory_utilization",
+    ),
+    (
+        "disk full",
+        "RuntimeError: [enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/7: "
+        "file write failed\n",
+        "failed writing file data/7",
+        "make room",
+    ),
+    (
+        "time limit",
+        "srun: Job step aborted: Waiting up to 47 seconds for job step to finish.\n"
+        "slurmstepd: error: *** JOB 494583 ON n1 CANCELLED AT 2026-04-20T09:09:37 DUE TO TIME LIMIT ***\n",
+        "DUE TO TIME LIMIT",
+        "ask for more time",
+    ),
+    (
+        "killed",
+        "slurmstepd: error: *** JOB 37361369 ON n2 CANCELLED AT 2026-03-15T18:00:46 DUE TO PREEMPTION ***\n",
+        "DUE TO PREEMPTION",
+        "start again: the run resumes",
+    ),
+    (
+        "killed",
+        "\x1b[33m(raylet)\x1b[0m A worker died or was killed while executing a task by an unexpected system error.\n",
+        "A worker died or was killed",
+        "dmesg",
+    ),
+    (
         "Ray could not start",
-        "OSError: ray's AF_UNIX path length cannot exceed 107 bytes, but '/tmp/r1z-x/sockets/plasma_store' has 118\n",
+        "[2026-02-16 16:05:55,537 E 350061 350061] gcs_rpc_client.h:179: Failed to connect to GCS at address "
+        "172.23.15.13:20000 within 5 seconds.\n",
+        "Failed to connect to GCS",
+        "/tmp",
+    ),
+    (
+        "Ray could not start",
+        "Exception: The current node timed out during startup. This could happen because some of the raylet failed to "
+        "startup or the GCS has become overloaded.\n",
+        "timed out during startup",
+        "/tmp",
+    ),
+    (
+        "missing model or data",
+        "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the "
+        "cached files.\n",
+        "couldn't connect to",
+        "model.path",
+    ),
+    (
+        "NaN loss",
+        "WARN: grad_norm is not finite: nan\n"
+        "RuntimeError: probability tensor contains either `inf`, `nan` or element < 0\n",
+        "probability tensor contains",
+        "learning rate",
+    ),
+    (
+        "reward error",
+        """\
+ray.exceptions.RayTaskError(TypeError): \x1b[36mray::RewardLoopWorker.compute_score()\x1b[39m (pid=8, ip=10.0.0.7)
+  File "/site-packages/verl/experimental/reward_loop/reward_manager/naive.py", line 78, in run_single
+    result = await self.loop.run_in_executor(
+  File "/home/me/reward.py", line 12, in compute_score
+    return {"score": target - value}
+TypeError: unsupported operand type(s) for -: 'str' and 'int'
+""",
+        "TypeError: unsupported operand",
+        "fix the reward function",
+    ),
+    (
+        "Ray could not start",
+        "OSError: validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /tmp/r1z-x\n",
         "AF_UNIX",
         "/tmp",
     ),
@@ -85,7 +220,7 @@ ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this
         "data.train_files",
     ),
     (
-        "no usable rollouts",
+        "reward error",
         """\
 \x1b[36m(AgentLoopWorker pid=7)\x1b[0m ERROR:agent_loop:Error in _run_prompt: division by zero
 \x1b[36m(AgentLoopWorker pid=7)\x1b[0m Traceback (most recent call last):
@@ -96,6 +231,18 @@ ray.exceptions.RayTaskError(ValueError): ray::TaskRunner.run() (pid=5, ip=10.0.0
 ValueError: empty list as keys
 """,
         "ZeroDivisionError: division by zero",
+        "fix the reward function",
+    ),
+    (
+        "no usable rollouts",
+        """\
+\x1b[36m(AgentLoopWorker pid=7)\x1b[0m ERROR:agent_loop:Error in _run_prompt: no room for the prompt
+\x1b[36m(AgentLoopWorker pid=7)\x1b[0m Traceback (most recent call last):
+\x1b[36m(AgentLoopWorker pid=7)\x1b[0m   File "single_turn_agent_loop.py", line 12, in run
+\x1b[36m(AgentLoopWorker pid=7)\x1b[0m RuntimeError: no room for the prompt
+ValueError: empty list as keys
+""",
+        "RuntimeError: no room for the prompt",
         "the first error above it",
     ),
     (
@@ -103,7 +250,7 @@ ValueError: empty list as keys
         "ray.exceptions.RayTaskError(KeyError): \x1b[36mray::RewardLoopWorker.compute_score_batch()\x1b[39m (pid=8)\n"
         "  File \"reward.py\", line 12, in compute_score: KeyError: 'target'\n",
         "KeyError: 'target'",
-        "it must return a dict",
+        "it must score any response",
     ),
     (
         "NaN loss",
@@ -177,7 +324,14 @@ def test_ray_s_guess_at_a_dead_worker_is_no_proof_of_an_out_of_memory(log: Path)
         "ray.exceptions.ActorDiedError: The actor died unexpectedly. There are some potential root causes. "
         "(1) The process is killed by SIGKILL by OOM killer due to high memory usage. (2) ray stop --force is called.\n"
     )
-    assert classify(log).kind == "error"
+    assert classify(log).kind == "killed"
+
+
+def test_each_phase_s_remedy_names_keys_that_exist(resolved: Callable[..., dict[str, Any]]) -> None:
+    names = {key.rsplit(".", 1)[-1] for key, _ in flatten(resolved())}
+    for _, _, remedy in PHASES:
+        knobs = re.findall(r"\w+_(?:size|len)_per_gpu|gpu_memory_utilization", remedy)
+        assert knobs and set(knobs) <= names
 
 
 def test_the_last_of_several_lines_is_the_cause(log: Path) -> None:

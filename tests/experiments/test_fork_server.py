@@ -300,6 +300,23 @@ def test_a_client_that_dies_while_it_asks_harms_nobody(server: Server, script: S
     os.close(read)
 
 
+def test_a_process_imports_what_its_own_python_path_says(server: Server, script: Script, tmp_path: Path) -> None:
+    """Of this package too, of which the server has modules of its own: a launch's copy of it must win."""
+    package = tmp_path / "copy" / "experiments"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "attempt.py").write_text("print('the copy', __name__)\n")
+    environment = {**os.environ, "PYTHONPATH": f"copy{os.pathsep}nowhere"}
+    assert server.run("-m", "experiments.attempt", env=environment, cwd=tmp_path)[1] == "the copy __main__\n"
+    asking = script("import experiments.attempt, sys\nprint(sys.path[1:3])")
+    code, output, errors = server.run(asking, env=environment, cwd=tmp_path)
+    expected = [str(tmp_path / "copy"), str(tmp_path / "nowhere")]
+    assert (code, output) == (0, f"the copy experiments.attempt\n{expected}\n"), errors
+    without = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    _, output, _ = server.run(script("import experiments\nprint(experiments.__file__)"), env=without, cwd=tmp_path)
+    assert output == f"{PROJECT_DIR / 'experiments' / '__init__.py'}\n"
+
+
 def test_a_script_that_is_not_there_is_an_error_of_the_process(server: Server, tmp_path: Path) -> None:
     code, _, errors = server.run(tmp_path / "missing.py")
     assert code == 1 and "missing.py" in errors

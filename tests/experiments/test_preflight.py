@@ -44,7 +44,7 @@ def write_rows(file: Path, count: int, words: int = 6, **columns: list[Any]) -> 
     rows = {
         "data_source": ["countdown"] * count,
         "prompt": [[{"role": "user", "content": " ".join(["w"] * words)}]] * count,
-        "reward_model": [{"style": "rule", "ground_truth": "{}"}] * count,
+        "reward_model": [{"style": "rule", "ground_truth": {"target": 3, "numbers": [1, 2]}}] * count,
     }
     table = pa.table({**rows, **columns})
     parquet.write_table(table, file)
@@ -112,6 +112,7 @@ NUMBERS = {
     "hardware.nodes": ("a whole number of at least 1", "try 1"),
     "task.train_size": ("a whole number of at least 1", "try 1000"),
     "task.test_size": ("a whole number of at least 1", "try 1000"),
+    "task.data_seed": ("a whole number of at least 0", "try 0"),
 }
 NOT_NUMBERS = ["five", None, True, [1], -1, float("nan"), float("inf"), float("-inf")]
 
@@ -146,9 +147,9 @@ def test_veRL_s_own_number_of_ranks_is_checked_too(make: Make, key: str, value: 
     )
 
 
-def test_show_has_three_values(make: Make) -> None:
-    assert the_problem(make(show="cfg")) == "show must be config, verl or plan, but is 'cfg'; leave it out to run"
-    for good in (None, "config", "verl", "plan"):
+def test_show_has_four_values(make: Make) -> None:
+    assert the_problem(make(show="cfg")) == "show must be config, verl, plan or json, but is 'cfg'; leave it out to run"
+    for good in (None, "config", "verl", "plan", "json"):
         assert preflight.problems_of(make(show=good)) == []
 
 
@@ -242,7 +243,7 @@ def test_micro_batches_that_do_not_divide(make: Make, values: dict[str, Any], pr
 
 
 @pytest.mark.parametrize("key", [ACTOR, ROLLOUT, REF, CRITIC])
-@pytest.mark.parametrize("value", [0, -2, 2.5, "four"])
+@pytest.mark.parametrize("value", [0, -2, 2.5, "four", None])
 def test_a_micro_batch_that_is_no_size(make: Make, key: str, value: Any) -> None:
     config = with_values(make(algorithm__adv_estimator="gae"), {key: value})
     assert the_problem(config).startswith(f"{key} must ")
@@ -251,12 +252,14 @@ def test_a_micro_batch_that_is_no_size(make: Make, key: str, value: Any) -> None
 @pytest.mark.parametrize(
     "values",
     [
-        {ACTOR: 7, "actor_rollout_ref.actor.use_dynamic_bsz": True},
-        {ROLLOUT: 7, "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz": True},
+        {
+            **dict.fromkeys((ACTOR, ROLLOUT), 7),
+            "actor_rollout_ref.actor.use_dynamic_bsz": True,
+            "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz": True,
+        },
         {REF: 7, "actor_rollout_ref.ref.log_prob_use_dynamic_bsz": True},
         {REF: 7, "actor_rollout_ref.actor.use_kl_loss": False},
         {CRITIC: 7},
-        {ROLLOUT: None},
     ],
 )
 def test_a_micro_batch_that_nobody_uses_may_be_anything(make: Make, values: dict[str, Any]) -> None:
@@ -450,11 +453,14 @@ def test_too_few_rows_for_the_gpus_do_not_lead_in_a_circle(make: Make, tmp_path:
 
 
 def test_prompts_must_fit(make: Make, tmp_path: Path) -> None:
-    file = write_rows(tmp_path / "train.parquet", 40, words=17)
+    """Those that are too long may stand anywhere in the file."""
+    prompts = [[{"role": "user", "content": " ".join(["w"] * (17 if row > 600 else 3))}] for row in range(1000)]
+    file = write_rows(tmp_path / "train.parquet", 1000, prompt=prompts)
     config = make(data__train_files=str(file))
     problem = the_problem(config)
     assert problem == (
-        f"data.max_prompt_length must be at least 17 tokens for {file}, but is 16; set data.max_prompt_length=17"
+        f"data.max_prompt_length must be at least 17 tokens for {file}, but is 16: of its 1,000 prompts 399 are "
+        "longer; set data.max_prompt_length=17"
     )
     assert preflight.problems_of(with_values(config, suggestion(problem))) == []
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -14,7 +13,8 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from experiments.processes import MARKER, of_run, reap, scratch_prefix
+from experiments.errors import UserError
+from experiments.processes import EXECUTION, MARKER, of_run, reap, scratch_folder, scratch_prefix
 
 WaitFor = Callable[..., None]
 
@@ -51,12 +51,14 @@ class Zoo:
         self.folder, self.wait_for = folder, wait_for
         self.children: list[subprocess.Popen] = []
 
-    def start(self, manner: str, marker: Path | None) -> int:
+    def start(self, manner: str, marker: Path | None, execution: str | None = None) -> int:
         """Start one process; return its pid as soon as it is where it wants to be."""
         before = self.pids()
         environment = {key: value for key, value in os.environ.items() if key != MARKER}
         if marker is not None:
             environment[MARKER] = str(marker)
+        if execution is not None:
+            environment[EXECUTION] = execution
         command = [sys.executable, "-S", "-E", "-c", SLEEPER, str(self.folder), manner]
         self.children.append(subprocess.Popen(command, env=environment))
         self.wait_for(lambda: self.pids() - before, f"the {manner} process starts")
@@ -101,6 +103,16 @@ def test_detached_and_stubborn_processes_are_ended_and_others_left_alone(zoo: Zo
     assert list(of_run(run)) == []
 
 
+def test_one_execution_goes_and_the_next_one_stays(zoo: Zoo, tmp_path: Path) -> None:
+    scratch = Path("/tmp") / f"{scratch_prefix(tmp_path)}{os.getpid()}"
+    scratch.mkdir()
+    first, second = zoo.start("detached", tmp_path, "first"), zoo.start("plain", tmp_path, "second")
+    assert reap(tmp_path, execution="first") == 1
+    assert not alive(first) and alive(second) and scratch.exists()
+    assert reap(tmp_path) == 1
+    assert not alive(second) and not scratch.exists()
+
+
 def test_processes_are_asked_before_they_are_killed(zoo: Zoo, tmp_path: Path) -> None:
     pid = zoo.start("polite", tmp_path)
     assert reap(tmp_path, patience=30) == 1
@@ -109,16 +121,23 @@ def test_processes_are_asked_before_they_are_killed(zoo: Zoo, tmp_path: Path) ->
 
 def test_the_temporary_folders_of_the_run_go_and_those_of_others_stay(tmp_path: Path) -> None:
     run = tmp_path / f"grpo,seed=1-{uuid4().hex[:8]}"
-    assert scratch_prefix(run) == f"r1z-{run.name[-8:]}-"
-    mine = Path(tempfile.mkdtemp(prefix=scratch_prefix(run), dir="/tmp"))
+    mine = scratch_folder(scratch_prefix(run))
     (mine / "session").mkdir()
     (mine / "session" / "socket").touch()
-    other = Path(tempfile.mkdtemp(prefix=f"r1z-{run.name[-8:]}0-", dir="/tmp"))
+    other = scratch_folder(scratch_prefix(tmp_path / "another folder" / run.name))
     try:
         assert reap(run) == 0
         assert not mine.exists() and other.exists()
     finally:
         other.rmdir()
+
+
+def test_a_place_that_takes_no_temporary_folder_is_told(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    for place, reason in ((taken, "Not a directory"), (tmp_path / "missing", "No such file or directory")):
+        with pytest.raises(UserError, match=f"{place} must take temporary folders.*{reason}; make it a folder"):
+            scratch_folder("r1z-", place)
 
 
 def test_without_processes_there_is_nothing_to_do(tmp_path: Path) -> None:

@@ -56,7 +56,17 @@ MISTAKES = {
     "an empty parquet": (empty_parquet, ["data.train_files must be a parquet file"]),
     "no such parquet": (["data.train_files=/no/such.parquet"], ["there is no /no/such.parquet"]),
     "prompts longer than the limit": (["data.max_prompt_length=4"], ["must be at least 9 tokens", "but is 4"]),
-    "an unknown thing to show": (["show=me"], ["show must be config, verl or plan"]),
+    "an unknown thing to show": (["show=me"], ["show must be config, verl, plan or json"]),
+    "a sweep that is not there": (["sweeps=temprature"], ["there is no temprature.yaml", "did you mean temperature?"]),
+    "a factor set twice": (["sweeps=temperature", "rollout.temperature=1"], ["must not be set beside sweeps"]),
+    "prompts that the tokenizer drops": (
+        ["model.template=base", "data.max_prompt_length=512"],
+        ["a tokenizer that keeps every character of the prompts", "A conversation between User"],
+    ),
+    "no reward function": (
+        ["reward.custom_reward_function.path=/no/reward.py"],
+        ["reward.custom_reward_function.path must be a Python file", "/no/reward.py"],
+    ),
     "one bad arm of a sweep": (["rollout.n=1,5"], ["rollout.n must be at least 2"]),
 }
 
@@ -76,6 +86,22 @@ def test_a_disk_without_room_is_told_before_anything_starts(tmp_path: Path) -> N
     done = command(tmp_path, "runs_dir=/proc/runs")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "/proc/runs" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_sweep_is_planned_and_nothing_is_started(tmp_path: Path) -> None:
+    """The article's four ablations: eleven cells, eight runs."""
+    import json
+
+    done = command(tmp_path, "-m", "sweeps=all", "seed=1", "hydra/launcher=plan", "show=json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["cells"], len(plan["runs"])) == (11, 8)
+    (baseline,) = (run for run in plan["runs"] if len(run["sweeps"]) > 1)
+    assert baseline["arm"] == "experiment=smoke"
+    assert baseline["sweeps"] == ["temperature", "algorithm", "rollout_n", "kl"]
+    assert [run["arm"] for run in plan["runs"] if run["sweeps"] == ["algorithm"]] == ["experiment=smoke,algorithm=ppo"]
+    assert {run["plan"] for run in plan["runs"]} == {"new"} and plan["unit"] == "CPU"
+    assert not list(tmp_path.glob("runs/*-*"))
 
 
 def test_the_plan_counts_the_same_arm_once(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,48 @@ def test_several_processes_may_record_at_the_same_time(run: RunDir) -> None:
         assert [step for writer, step in seen if writer == who] == list(range(100))
 
 
+WRITER = """
+import json
+run, metrics, first = RunDir(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
+with run.lock():
+    run.record("started", first=first)
+    with open(metrics, "ab", buffering=0) as file:
+        for step in range(first, 1_000_000):
+            row = {"step": step, "data": {"training/global_step": step, "text": "x" * 4000}}
+            file.write(json.dumps(row).encode() + b"\\n")
+            run.record("checkpoint", step=step)
+            print(step, flush=True)
+"""
+
+
+def test_what_was_reported_survives_a_kill_at_any_moment(run: RunDir, wait_for: WaitFor) -> None:
+    """Thirty writers, one after the other, each killed at a random moment: no step is lost, doubled or out of order."""
+    moments = random.Random(7)
+    rows: list[dict[str, Any]] = []
+    torn = 0
+    for kills in range(1, 31):
+        reached = len(rows)
+        metrics = run.new_attempt().metrics
+        process = python(WRITER, run.path, metrics, reached + 1)
+        wait_for(run.is_locked, "the writer starts")
+        time.sleep(moments.random() * 0.15)
+        process.kill()
+        printed = [int(line) for line in process.communicate()[0].split("\n")[:-1]]
+        new, cut = read_jsonl(metrics)
+        rows, torn = rows + new, torn + cut
+        events, damaged = read_jsonl(run.events_file)
+        told = [event["step"] for event in events if event["event"] == "checkpoint"]
+        assert torn + damaged <= kills  # a kill can cut the one line that is being written
+        assert told == list(range(1, len(told) + 1))
+        assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+        assert len(told) >= max(printed, default=reached)
+        assert 0 <= len(rows) - len(told) <= 1
+        assert run.state() in ("killed", "planned") and run.last_step() == len(rows)
+        if len(rows) > len(told):  # killed between the two: a resumed run writes the event of that step
+            run.record("checkpoint", step=len(rows))
+    assert len(rows) > 100
+
+
 def test_damaged_lines_are_counted_and_left_out(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b'{"step": 1}\n\n[1, 2]\n{"step": 2}\nnull\n\xff\xfe\n{"step": 3, "da')
@@ -221,6 +265,54 @@ def test_creating_goes_on_where_a_kill_cut_it_short(tmp_path: Path) -> None:
     assert json.loads((run.path / "code.json").read_text())["commit"] == "first"
     assert run.load_config()["seed"] == 1
     assert run.state() == "planned" and len(run.events()) == 1
+
+
+def test_of_several_that_make_the_same_run_one_does(tmp_path: Path) -> None:
+    """They differ in what cannot change the result; the run is what one of them says, and was planned once."""
+    code = """
+while not Path(sys.argv[1]).parent.exists():
+    pass
+RunDir(Path(sys.argv[1])).create(f"seed: 1\\nwho: {sys.argv[2]}\\n", {"who": sys.argv[2]})
+"""
+    for k in range(5):
+        run = RunDir(tmp_path / str(k) / "run")
+        makers = [python(code, run.path, who) for who in range(3)]
+        run.path.parent.mkdir()
+        for maker in makers:
+            output(maker)
+        assert [event["event"] for event in run.events()] == ["planned"]
+        made = run.load_config()["who"]
+        assert json.loads((run.path / "code.json").read_text())["who"] == str(made)
+
+
+def test_the_quick_copy_of_the_config_counts_only_while_it_is_one(run: RunDir) -> None:
+    copy = run.path / "config.json"
+    assert json.loads(copy.read_text())["config"] == run.load_config()
+    run.config_file.write_text("seed: 2\n")
+    assert run.load_config() == {"seed": 2}
+    for damaged in ("", "[]", "{}", '{"of": 1}', "\0"):
+        copy.write_text(damaged)
+        assert run.load_config() == {"seed": 2}
+    copy.unlink()
+    assert run.load_config() == {"seed": 2}, "a folder of an older version has none"
+
+
+def test_a_config_that_json_can_t_hold_has_no_copy(tmp_path: Path) -> None:
+    for k, config in enumerate(["since: 2025-01-21\n", "1: one\n", "limit: .nan\n"]):
+        run = RunDir(tmp_path / str(k))
+        run.create(config, {})
+        assert not (run.path / "config.json").exists()
+        assert len(run.load_config()) == 1
+
+
+def test_a_newer_version_s_folder_is_refused_in_one_message(run: RunDir) -> None:
+    for text in (f'{{"format": {FORMAT + 1}}}', json.dumps({"format": 99, "diff": "x" * 10**6}, indent=1)):
+        (run.path / "code.json").write_text(text)
+        with pytest.raises(UserError, match=rf"must be at most {FORMAT}, but is \d+: a newer version made it; update"):
+            run.state()
+    for text in ("", "{}", f'{{"format": {FORMAT}}}', '{"commit": "abc"}'):
+        (run.path / "code.json").write_text(text)
+        assert run.state() == "planned"
 
 
 # PyYAML itself reads these three rare line breaks back as others.
@@ -305,6 +397,7 @@ def test_the_checkpoint_s_step_is_that_of_verl_s_pointer(run: RunDir, pointer: b
     run.checkpoints.mkdir()
     if pointer is not None:
         (run.checkpoints / "latest_checkpointed_iteration.txt").write_bytes(pointer)
+        (run.checkpoints / "global_step_20").mkdir()
     assert run.checkpoint_step() == step
 
 
@@ -325,6 +418,11 @@ def test_the_checkpoint_s_step_is_that_of_verl_s_pointer(run: RunDir, pointer: b
         (["started", "failed", "launched"], "failed"),
         (["started", "failed", "started", "finished"], "finished"),
         (["started", "finished", "started"], "killed"),
+        (["launched", "submitted"], "queued"),
+        (["submitted", "started", "submitted"], "queued"),
+        (["submitted", "started", "finished"], "finished"),
+        (["started", "cancelled", "launched"], "planned"),
+        (["submitted", "cancelled"], "cancelled"),
     ],
 )
 def test_the_state_is_the_last_word_of_the_events(run: RunDir, events: list[str], state: str) -> None:

@@ -1,4 +1,4 @@
-"""The public data set Jiayi-Pan/Countdown-Tasks-3to4, read from a parquet file that somebody has downloaded."""
+"""The public data set Jiayi-Pan/Countdown-Tasks-3to4, from the hub or from a file that somebody has downloaded."""
 
 import hashlib
 from dataclasses import dataclass
@@ -34,6 +34,30 @@ class Counts:
         )
 
 
+REPOSITORY = "Jiayi-Pan/Countdown-Tasks-3to4"
+FILE = "data/train-00000-of-00001.parquet"
+
+
+def locate(source: str) -> Path:
+    """The file of task.source: a path, or for "hub" the data set's file in the hub's cache, fetched if it is not there.
+
+    Raises:
+        UserError: it cannot be fetched.
+    """
+    if source != "hub":
+        return Path(source).expanduser()
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(REPOSITORY, FILE, repo_type="dataset"))
+    except (ImportError, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or ["no answer"])[0]
+        raise UserError(
+            f"task.source=hub must find {REPOSITORY}, but fetching it gives '{reason}'; fetch {FILE} where there is a "
+            "network (hf download --repo-type dataset) and set task.source to the file, or task.source=generated"
+        ) from error
+
+
 def digest(source: Path) -> str:
     """The sha256 of the file.
 
@@ -51,34 +75,43 @@ def digest(source: Path) -> str:
 
 
 def read(source: Path, rows: int) -> list[Problem]:
-    """The problems in the first `rows` rows of a parquet file with the columns nums and target.
+    """The problems in the first `rows` rows of a parquet or JSON Lines file with the columns nums and target.
 
     Raises:
-        UserError: it is no parquet file, has other columns or too few rows, or rows are malformed.
+        UserError: it is no such file, has other columns or too few rows, or rows are malformed.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(source) as file:
-            schema = file.schema_arrow
-            wrong = _wrong_columns(schema)
-            if wrong:
-                raise UserError(
-                    f"{source} must have the columns nums (list of integers) and target (integer), but has {wrong}; "
-                    "give the parquet file of Jiayi-Pan/Countdown-Tasks-3to4"
-                )
-            if file.metadata.num_rows < rows:
-                raise UserError(
-                    f"{source} must have at least {rows} rows for train and test together, but has "
-                    f"{file.metadata.num_rows}; give the whole file or lower train_size or test_size"
-                )
-            table = file.read(columns=["nums", "target"]).slice(0, rows)
+        table = _table(source)
     except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"{source} must be a parquet file, but reading it gives '{error}'; download it again"
         ) from error
+    wrong = _wrong_columns(table.schema)
+    if wrong:
+        raise UserError(
+            f"{source} must have the columns nums (list of integers) and target (integer), but has {wrong}; "
+            "give the parquet file of Jiayi-Pan/Countdown-Tasks-3to4"
+        )
+    if table.num_rows < rows:
+        raise UserError(
+            f"{source} must have at least {rows} rows for train and test together, but has "
+            f"{table.num_rows}; give the whole file or lower train_size or test_size"
+        )
+    table = table.select(["nums", "target"]).slice(0, rows)
     return _problems(source, table.to_pylist())
+
+
+def _table(source: Path) -> Any:
+    """The file as an Arrow table: JSON Lines by its ending, else parquet."""
+    if source.suffix in (".json", ".jsonl"):
+        import pyarrow.json
+
+        return pyarrow.json.read_json(source)
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(source)
 
 
 def split(problems: list[Problem], train_size: int) -> tuple[list[Problem], list[Problem], Counts]:

@@ -184,3 +184,20 @@ def test_the_noise_of_a_run_never_changes() -> None:
     """Golden: a resumed run, or one repeated with a later version of this project, draws the same samples."""
     noise = NoiseStream(1, 0, 0).next([5, 6, 7], 1.0, 3)
     np.testing.assert_allclose(noise, [0.5963482568718342, 0.8164031969133556, 0.08214889828455663], rtol=1e-12)
+
+
+def test_rows_of_the_embedding_without_a_token_are_never_drawn() -> None:
+    """Padding that the training never touches may have the largest logit of all."""
+    rows = 200
+    logits = torch.tensor([[0.0, 1.0, -1.0, 50.0, 60.0]]).repeat(rows, 1)
+    for temperature in (0.0, 1.0):
+        draw = Draw(
+            torch.full((rows,), temperature),
+            torch.full((rows,), -1),
+            torch.ones(rows),
+            torch.linspace(0, 0.999999, rows, dtype=torch.float64).unsqueeze(1),
+            vocabulary=3,
+        )
+        ids, log_probs = draw_tokens(logits, draw.rows(torch.arange(rows)).to(torch.device("cpu")), 0)
+        assert set(ids.tolist()) == ({1} if temperature == 0 else {0, 1, 2})
+        assert torch.allclose(log_probs, logits[:, :3].log_softmax(-1).gather(1, ids.unsqueeze(1)).squeeze(1))

@@ -13,16 +13,25 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.errors import UserError
-from experiments.tasks.countdown.dataset import CountdownData, import_parquet, prepare
-from experiments.tasks.countdown.problems import MINIATURE, Key, Space, is_held_out
+from experiments.tasks.countdown import dataset
+from experiments.tasks.countdown import hub as hub_files
+from experiments.tasks.countdown.problems import Key, is_held_out
 from experiments.tasks.countdown.reward import compute_score
 from experiments.tasks.countdown.solver import solve
+from experiments.tasks.dataset import DataSet, prepare
 
-SMALL = {"space": MINIATURE, "template": "compact", "train_size": 40, "test_size": 10, "seed": 0}
+SMALL = {
+    "source": "generated",
+    "space": "miniature",
+    "template": "compact",
+    "train_size": 40,
+    "test_size": 10,
+    "data_seed": 0,
+}
 
 
-def small(cache_dir: Path, **changes: Any) -> CountdownData:
-    return prepare(**{**SMALL, "cache_dir": cache_dir, **changes})
+def small(cache_dir: Path, **changes: Any) -> DataSet:
+    return prepare(Path(dataset.__file__), "countdown", {**SMALL, **changes}, cache_dir)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -86,8 +95,8 @@ def test_the_folder_is_named_after_all_arguments(tmp_path: Path) -> None:
         small(tmp_path, template="base"),
         small(tmp_path, train_size=41),
         small(tmp_path, test_size=11),
-        small(tmp_path, seed=1),
-        small(tmp_path, space=Space((3,), 1, 20, 10, 98, 99)),
+        small(tmp_path, data_seed=1),
+        small(tmp_path, space="article"),
     ]
     assert len({data.digest for data in datas}) == len(datas)
     for data in datas:
@@ -142,10 +151,11 @@ def test_a_damaged_folder_is_rebuilt(tmp_path: Path, damage: str) -> None:
 BUILDER = """
 import sys
 from pathlib import Path
-from experiments.tasks.countdown.dataset import prepare
-from experiments.tasks.countdown.problems import MINIATURE
-sizes = {"train_size": 2000, "test_size": 100}
-print(prepare(space=MINIATURE, template="compact", seed=0, cache_dir=Path(sys.argv[1]), **sizes).digest)
+from experiments.tasks.countdown import dataset as countdown
+from experiments.tasks.dataset import prepare
+arguments = {"source": "generated", "space": "miniature", "template": "compact", "data_seed": 0}
+arguments |= {"train_size": 2000, "test_size": 100}
+print(prepare(Path(countdown.__file__), "countdown", arguments, Path(sys.argv[1])).digest)
 """
 
 
@@ -160,11 +170,11 @@ def test_several_builders_at_once_agree(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from experiments.tasks.countdown import dataset
-def write_half(folder, splits, template):
+from experiments.tasks import dataset
+def write_half(folder, name, train, test):
     (folder / "train.parquet").write_bytes(b"PAR1")
     os.kill(os.getpid(), signal.SIGKILL)
-dataset._write = write_half
+dataset.write_rows = write_half
 """
 
 
@@ -177,7 +187,7 @@ def test_a_killed_builder_does_no_harm(tmp_path: Path) -> None:
     assert left.exists()  # it could still be at work
     yesterday = time.time() - 25 * 3600
     os.utime(left, (yesterday, yesterday))
-    small(tmp_path, seed=1)
+    small(tmp_path, data_seed=1)
     assert not left.exists()
 
 
@@ -189,8 +199,13 @@ def test_a_failed_builder_leaves_nothing(tmp_path: Path) -> None:
 
 def test_wrong_arguments_are_refused_all_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        small(tmp_path / "cache", template="chat", train_size=0, test_size=-1)
-    assert len(caught.value.problems) == 3
+        small(tmp_path / "cache", template="chat", space="narrow", train_size=0, test_size=-1)
+    assert [problem.split(" must")[0] for problem in caught.value.problems] == [
+        "model.template",
+        "task.space",
+        "task.train_size",
+        "task.test_size",
+    ]
     assert not (tmp_path / "cache").exists()
 
 
@@ -248,14 +263,17 @@ def hub(tmp_path: Path) -> Path:
     return hub_file(tmp_path / "hub.parquet", [nums for nums, _ in ROWS], [target for _, target in ROWS])
 
 
-def imported(source: Path, cache_dir: Path, **changes: Any) -> Any:
-    return import_parquet(
-        source, **{"template": "base", "cache_dir": cache_dir, "train_size": 5, "test_size": 5, **changes}
-    )
+def imported(source: Path, cache_dir: Path, **changes: Any) -> DataSet:
+    sizes = {"train_size": 5, "test_size": 5}
+    return small(cache_dir, **{"source": str(source), "template": "base", **sizes, **changes})
+
+
+def counted(source: Path, train_size: int, test_size: int) -> hub_files.Counts:
+    return hub_files.split(hub_files.read(source, train_size + test_size), train_size)[2]
 
 
 def test_the_article_s_split_without_leaks(tmp_path: Path) -> None:
-    data, counts = imported(hub(tmp_path), tmp_path / "cache")
+    data, counts = imported(hub(tmp_path), tmp_path / "cache"), counted(hub(tmp_path), 5, 5)
     assert [row["reward_model"]["ground_truth"] for row in rows(data.train)] == [
         {"target": target, "numbers": nums} for nums, target in (ROWS[0], ROWS[1], ROWS[2], ROWS[4])
     ]
@@ -271,15 +289,15 @@ def test_the_article_s_split_without_leaks(tmp_path: Path) -> None:
     assert first["extra_info"] == {"split": "test", "index": 0}
 
 
-def test_an_import_is_cached_by_the_file_s_content_with_its_counts(tmp_path: Path) -> None:
+def test_an_import_is_cached_by_the_file_s_content(tmp_path: Path) -> None:
     source = hub(tmp_path)
-    data, counts = imported(source, tmp_path / "cache")
+    data = imported(source, tmp_path / "cache")
     stat = data.train.stat()
     source.rename(tmp_path / "moved.parquet")
-    assert imported(tmp_path / "moved.parquet", tmp_path / "cache") == (data, counts)
+    assert imported(tmp_path / "moved.parquet", tmp_path / "cache") == data
     assert data.train.stat().st_mtime_ns == stat.st_mtime_ns
     other = hub_file(tmp_path / "other.parquet", [nums for nums, _ in ROWS[::-1]], [target for _, target in ROWS[::-1]])
-    assert imported(other, tmp_path / "cache")[0].digest != data.digest
+    assert imported(other, tmp_path / "cache").digest != data.digest
 
 
 @pytest.mark.parametrize(
@@ -329,10 +347,10 @@ def test_numbers_too_large_for_floats_are_still_exact(tmp_path: Path) -> None:
     big = 3_037_000_493
     nums = [[big, big], [big, 1], [big, big], [1, 2], [1, 3]]
     source = hub_file(tmp_path / "hub.parquet", nums, [big * big, big + 1, big * big + 1, 3, 4])
-    _, counts = imported(source, tmp_path / "cache", train_size=3, test_size=2)
+    counts = counted(source, 3, 2)
     assert (counts.train, counts.unsolvable, counts.test) == (2, 1, 2)
     # In floats, but not in fact, the product of the first two is 1024 more than the third.
     third = int(float(big * big)) - 1024
     assert big * big - third != 1024
     source = hub_file(source, [[big, big, third], [1, 2], [1, 3]], [1024, 3, 4])
-    assert imported(source, tmp_path / "cache", train_size=2, test_size=1)[1].unsolvable == 1
+    assert counted(source, 2, 1).unsolvable == 1

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.tasks.countdown.cache import cached
+from experiments.tasks.cache import cached
 
 
 def test_of_two_builders_the_first_one_s_folder_stays(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""`python -m analysis.report`: the sweep on one self-contained HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.study import add_options, read_study
+from experiments.errors import UserError
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the command line's arguments: those of `analysis.study`, out (a path) and steps (a list)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.report",
+        description="Write one HTML page with the figures, verdicts on the article's claims, tables, sample texts, "
+        "what was left out, and how to reproduce it. It needs no network to be read.",
+    )
+    add_options(parser)
+    parser.add_argument("--out", metavar="FILE", type=Path, default=Path("figures/report.html"), help="(%(default)s)")
+    parser.add_argument(
+        "--steps", metavar="N", type=int, nargs="+", default=None, help="of the sample texts (first, middle, last)"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return 0, or 2 for a mistake that the user can put right."""
+    options = parse(arguments)
+    try:
+        study = read_study(options)
+        from analysis.output import OutputFolder
+        from analysis.page import page
+
+        command = " ".join(["python -m analysis.report", *(sys.argv[1:] if arguments is None else arguments)])
+        path = OutputFolder(options.out.parent).write(options.out.name, page(study, command, options.steps))
+    except UserError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return error.exit_code
+    for warning in study.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"report: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

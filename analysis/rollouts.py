@@ -1,0 +1,56 @@
+"""The texts a run sampled: attempts/<k>/rollouts/<step>.jsonl and validation/<step>.jsonl of its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.records import RunRecord
+
+# The article's: what a model says when it tries again, doubts, or is content. In order of the legend.
+PHRASES = ("let's try", "how about", "does not equal", "this works", "not it", "wait")
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """The dumps of one kind of a run, those of its final history alone: a later attempt's step wins."""
+
+    files: dict[int, Path]
+    """{step: file}, steps ascending."""
+
+    def read(self, step: int, most: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rollouts of a step, at most `most`; damaged lines are passed over."""
+        with open(self.files[step], encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines):
+                if most is not None and number >= most:
+                    return
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(row, dict) and isinstance(row.get("output"), str):
+                    yield row
+
+    def shares(self, phrases: Sequence[str]) -> dict[int, list[float]]:
+        """Return {step: the share of its responses that hold each phrase}, whatever their case."""
+        wanted = [phrase.lower() for phrase in phrases]
+        found: dict[int, list[float]] = {}
+        for step in self.files:
+            texts = [row["output"].lower() for row in self.read(step)]
+            if texts:
+                found[step] = [sum(phrase in text for text in texts) / len(texts) for phrase in wanted]
+        return found
+
+
+def find_rollouts(run: RunRecord, kind: str = "rollouts") -> Rollouts:
+    """Return a run's dumps ("rollouts" or "validation"); none for a run that was not read from its folder."""
+    files: dict[int, Path] = {}
+    attempts = sorted((run.folder / "attempts").glob("[0-9]*"), key=lambda path: int(path.name)) if run.folder else []
+    for attempt in attempts:
+        steps = {int(path.stem): path for path in (attempt / kind).glob("*.jsonl") if path.stem.isdecimal()}
+        first = min(steps, default=0)
+        files = {step: path for step, path in files.items() if step < first or not steps} | steps
+    return Rollouts(dict(sorted(files.items())))

@@ -1,0 +1,122 @@
+"""Asks a W&B server what the official client asks it, over plain HTTPS.
+
+The client itself is not used: it takes a second to start, three requests a run, and its retries are not bounded by the
+caller. A request here ends within `attempts` x (`timeout` + a short wait).
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import netrc
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from experiments.errors import UserError
+
+DEFAULT_URL = "https://api.wandb.ai"
+ALIASES = ("api.wandb.ai", "api.forge.coreweave.com")  # one service; `wandb login` notes the key under either
+TRY_AGAIN = (408, 429, 500, 502, 503, 504)
+LONGEST_WAIT = 5.0
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the key to another host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class ServerError(Exception):
+    """The server did not answer as it should; the text tells a user what to do."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A W&B server and how long to be patient with it."""
+
+    url: str
+    key: str
+    timeout: float = 20.0
+    """Seconds without an answer."""
+    attempts: int = 4
+    """Tries a request in all; between them a wait that doubles, or what the server asks for, at most 5 s."""
+    first_wait: float = 0.5
+
+    def __repr__(self) -> str:
+        return f"Server({self.url!r})"  # never the key
+
+    def ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the `data` of a GraphQL answer; ServerError in a bounded time if there is none."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        token = base64.b64encode(f"api:{self.key}".encode()).decode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Basic {token}", "Accept-Encoding": "gzip"}
+        request = urllib.request.Request(f"{self.url}/graphql", body, headers)
+        opener = urllib.request.build_opener(NoRedirect)
+        problem = ""
+        for number in range(self.attempts):
+            wait = min(self.first_wait * 2**number, LONGEST_WAIT)
+            try:
+                with opener.open(request, timeout=self.timeout) as response:
+                    content = response.read()
+                    if response.headers.get("Content-Encoding") == "gzip":
+                        content = gzip.decompress(content)
+                return self._data(json.loads(content))
+            except urllib.error.HTTPError as error:
+                if error.code in (401, 403):
+                    raise ServerError(
+                        f"{self.url} must accept the W&B key, but answers {error.code}; "
+                        "set WANDB_API_KEY, or run: wandb login"
+                    ) from None
+                problem = f"answers {error.code}"
+                if error.code not in TRY_AGAIN:
+                    break
+                wait = min(_seconds(error.headers.get("Retry-After"), wait), LONGEST_WAIT)
+            except (OSError, EOFError, ValueError) as error:  # unreachable, timed out, hung up, or no JSON
+                problem = f"fails ({getattr(error, 'reason', None) or error or type(error).__name__})"
+            if number + 1 < self.attempts:
+                time.sleep(wait)
+        raise ServerError(f"{self.url} must answer, but {problem}, asked up to {self.attempts} times; try again later")
+
+    def _data(self, answer: Any) -> dict[str, Any]:
+        data = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(data, dict):
+            errors = answer.get("errors") if isinstance(answer, dict) else None
+            messages = [str(error.get("message")) for error in errors or [] if isinstance(error, dict)]
+            raise ServerError(f"{self.url} must answer with data, but says: {'; '.join(messages) or 'nothing'}")
+        return data
+
+
+def find_server() -> Server:
+    """Return the server of WANDB_BASE_URL (else W&B's own) with the key of WANDB_API_KEY or the netrc file."""
+    url = (os.environ.get("WANDB_BASE_URL") or DEFAULT_URL).rstrip("/")
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise UserError(f"WANDB_BASE_URL must be the URL of a W&B server, but is {url!r}; e.g. {DEFAULT_URL}")
+    key = os.environ.get("WANDB_API_KEY") or netrc_key(urlsplit(url).netloc)
+    if not key:
+        raise UserError(f"a key must be known for {url}, but there is none; set WANDB_API_KEY, or run: wandb login")
+    return Server(url, key)
+
+
+def netrc_key(host: str) -> str | None:
+    """Return the key that `wandb login` stored for a host, None if there is none."""
+    try:
+        known = netrc.netrc(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))
+    except (OSError, netrc.NetrcParseError):
+        return None
+    hosts = ALIASES if host in ALIASES else (host,)
+    return next((entry[2] for name in hosts if (entry := known.authenticators(name))), None)
+
+
+def _seconds(text: str | None, default: float) -> float:
+    try:
+        return max(0.0, float(text or default))
+    except ValueError:
+        return default

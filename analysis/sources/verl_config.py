@@ -1,0 +1,44 @@
+"""The article's knobs in a plain veRL config: what our own configs call rollout.temperature, kl.coef, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ACTOR, ROLLOUT = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout."
+
+
+def with_knobs(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a flat config with our knobs added where it lacks them: W&B gets veRL's keys alone.
+
+    Works for veRL 0.1 to 0.9. No knob is guessed: what can't be read off the config stays missing.
+    """
+    knobs: dict[str, Any] = {
+        "rollout.temperature": config.get(f"{ROLLOUT}temperature"),
+        "rollout.n": config.get(f"{ROLLOUT}n"),
+        "kl.coef": kl_coefficient(config),
+        "seed": config.get("data.seed"),
+        "model.name": last_part(config.get("actor_rollout_ref.model.path")),
+        "hardware.name": config.get("trainer.device"),
+    }
+    return {**{knob: value for knob, value in knobs.items() if value is not None}, **config}
+
+
+def kl_coefficient(config: Mapping[str, Any]) -> float | None:
+    """Return the coefficient of the KL loss or reward penalty, 0 with both off, None if the config does not say.
+
+    Before veRL 0.2 there was no switch for the penalty: it was on unless the loss was.
+    """
+    loss = config.get(f"{ACTOR}use_kl_loss")
+    penalty = config.get("algorithm.use_kl_in_reward", None if loss is None else not loss)
+    if loss is None and penalty is None:
+        return None
+    if not loss and not penalty:
+        return 0.0
+    value = config.get(f"{ACTOR}kl_loss_coef" if loss else "algorithm.kl_ctrl.kl_coef")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def last_part(path: Any) -> str | None:
+    """Return the name of a model: the last part of its path or its hub id."""
+    return path.rstrip("/").rpartition("/")[2] if isinstance(path, str) else None

@@ -1,0 +1,233 @@
+"""Runs of a W&B project: `--source wandb://entity/project`.
+
+A run's rows are kept in a cache that knows, from the listing alone, whether the server has newer ones. The queries are
+the official client's own (wandb 0.31, `Runs` and `HistoryPage`); the sampled histories it offers besides are not used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from analysis.history import Row, join
+from analysis.records import RunRecord, flatten
+from analysis.sources.graphql import Server, ServerError, find_server
+from analysis.sources.history_cache import HistoryCache, Kept
+from analysis.sources.source import WANDB, Filter
+from analysis.sources.verl_config import with_knobs
+from analysis.sources.wandb_files import reached_state, run_name
+from experiments.errors import UserError
+
+RUNS = """query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int = 50, $order: String,
+    $filters: JSONString) {
+  project(name: $project, entityName: $entity) {
+    runCount(filters: $filters)
+    runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {
+      edges { node { name displayName state config group tags createdAt heartbeatAt historyLineCount historyKeys
+                     summaryMetrics } cursor }
+      pageInfo { endCursor hasNextPage }
+    }
+  }
+}"""
+HISTORY = """query HistoryPage($entity: String!, $project: String!, $run: String!, $minStep: Int64!, $maxStep: Int64!,
+    $pageSize: Int!) {
+  project(name: $project, entityName: $entity) {
+    run(name: $run) { history(minStep: $minStep, maxStep: $maxStep, samples: $pageSize) }
+  }
+}"""
+RUNS_A_PAGE, STEPS_A_PAGE, THREADS = 200, 1000, 8
+NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run as the project's listing shows it."""
+
+    id: str
+    name: str
+    state: str
+    config: Mapping[str, Any]
+    tags: tuple[str, ...]
+    group: str
+    created: str
+    last_step: int
+    stamp: str
+    """Changes when the server gets rows or the run's state changes."""
+
+
+@dataclass(frozen=True)
+class WandbProject:
+    """All runs of a project, or those with the tags and the group of `filters`; other filters apply to the records."""
+
+    entity: str
+    project: str
+    filters: Sequence[Filter] = ()
+    cache: Path = field(default_factory=lambda: default_cache())
+    server: Server | None = None
+
+    @classmethod
+    def parse(cls, spec: str, filters: Sequence[Filter] = ()) -> WandbProject:
+        """Return the project that wandb://entity/project names; UserError if it is not of that form."""
+        found = re.fullmatch(rf"{WANDB}([^/\s]+)/([^/\s]+)/?", spec)
+        if not found:
+            raise UserError(
+                f"--source must be {WANDB}ENTITY/PROJECT, but is {spec}; your entity is your user or team name"
+            )
+        return cls(found[1], found[2], filters)
+
+    def read(self) -> tuple[list[RunRecord], list[str]]:
+        """Return (the runs by name, one warning for each whose rows could not be had in full).
+
+        Raises UserError if the server does not list a single run.
+        """
+        server = self.server or find_server()
+        with ThreadPoolExecutor(THREADS) as threads:
+            answered = Event()
+            reading = threads.submit(self._read_ahead, answered)
+            try:
+                listed = self._list(server)
+            except ServerError as error:
+                raise UserError(str(error)) from None
+            finally:
+                answered.set()
+            kept = reading.result()
+            kept |= {run.id: self._cache_of(run.id).read() for run in listed if run.id not in kept}
+            known: dict[str, list[Row] | None] = {
+                run.id: there.rows for run in listed if (there := kept[run.id]) and there.stamp == run.stamp
+            }
+            stale = [run for run in listed if run.id not in known]
+            answers = list(threads.map(lambda run: self._update(server, run, kept[run.id]), stale))
+        warnings = [warning for _, warning in answers if warning]
+        known |= {run.id: rows for run, (rows, _) in zip(stale, answers, strict=True)}
+        records = [make_record(run, rows) for run in listed if (rows := known[run.id]) is not None]
+        if not records:
+            raise UserError(f"no runs found: none of {self.entity}/{self.project} could be read", *warnings)
+        return sorted(records, key=lambda record: record.name), warnings
+
+    def _read_ahead(self, answered: Event) -> dict[str, Kept | None]:
+        """Return what the cache holds of the project's runs, by id, as far as one gets until the server answers."""
+        importlib.import_module("pyarrow.parquet")  # also where there is nothing to read: it takes half a second
+        kept: dict[str, Kept | None] = {}
+        for path in (self.cache / self.entity / self.project).glob("*.parquet"):
+            if answered.is_set():
+                break
+            kept[path.stem] = HistoryCache(path).read()
+        return kept
+
+    def _list(self, server: Server) -> list[Listed]:
+        listed: list[Listed] = []
+        cursor = None
+        while True:
+            variables = {"entity": self.entity, "project": self.project, "order": "+created_at"}
+            page = {"filters": json.dumps(self._server_filter()), "perPage": RUNS_A_PAGE, "cursor": cursor}
+            project = server.ask(RUNS, {**variables, **page})["project"]
+            if project is None:
+                raise UserError(
+                    f"{self.entity}/{self.project} must be a project on {server.url}, but is none that this key sees; "
+                    "look at the address in the browser: .../ENTITY/PROJECT"
+                )
+            runs = project["runs"]
+            listed += [read_listed(edge["node"]) for edge in runs["edges"]]
+            if not runs["pageInfo"]["hasNextPage"]:
+                break
+            cursor = runs["pageInfo"]["endCursor"]
+        if not listed:
+            asked = f" with {json.dumps(self._server_filter())}" if self._server_filter() else ""
+            raise UserError(f"no runs found: {self.entity}/{self.project} on {server.url} has none{asked}")
+        return listed
+
+    def _server_filter(self) -> dict[str, Any]:
+        """Return the filters that the server applies as we do: tags and group without wildcards."""
+        plain = [f for f in self.filters if f.key in ("tags", "group") and f.equal and not set(f.value) & set("*?[")]
+        return {"$and": [{f.key: {"$in": [f.value]} if f.key == "tags" else f.value} for f in plain]} if plain else {}
+
+    def _cache_of(self, run_id: str) -> HistoryCache:
+        return HistoryCache(self.cache / self.entity / self.project / f"{run_id}.parquet")
+
+    def _update(self, server: Server, run: Listed, kept: Kept | None) -> tuple[list[Row] | None, str | None]:
+        """Return (the run's rows, now in the cache too, None); or (what the cache holds of an older state, why)."""
+        older = kept.rows if kept and kept.created == run.created else None
+        try:
+            rows = self._pull(server, run, older)
+        except ServerError as error:
+            return older, f"{run.name}: {error}; {'left out' if older is None else 'drawn as last seen'}"
+        self._cache_of(run.id).write(rows, run.stamp, run.created)
+        return rows, None
+
+    def _pull(self, server: Server, run: Listed, known: list[Row] | None) -> list[Row]:
+        """Return the run's rows, steps ascending: `known` ones up to their last step, from there on the server's."""
+        first = max((step for step, _ in known or []), default=0)
+        kept = [row for row in known or [] if row[0] < first]  # the last one may have been written in part
+        pulled: dict[int, dict[str, float]] = {}
+        while first <= run.last_step:
+            stop = min(first + STEPS_A_PAGE, run.last_step + 1)
+            variables = {"entity": self.entity, "project": self.project, "run": run.id}
+            page = {"minStep": first, "maxStep": stop, "pageSize": STEPS_A_PAGE}
+            answer = server.ask(HISTORY, {**variables, **page})
+            found = (answer.get("project") or {}).get("run") or {}
+            for text in found.get("history") or []:
+                step, row = read_row(json.loads(text))
+                pulled.setdefault(step, {}).update(row)
+            first = stop
+        if run.last_step >= 0 and max(pulled, default=-1) < run.last_step:
+            last = max(pulled, default="none")
+            raise ServerError(f"{server.url} must send rows to step {run.last_step}, but the last one is {last}")
+        return [*kept, *sorted(pulled.items())]
+
+
+def read_listed(node: Mapping[str, Any]) -> Listed:
+    """Return a run of the listing. W&B wraps each config value as {"value": ..., "desc": ...}."""
+    config = {
+        key: item["value"] if isinstance(item, dict) and "value" in item else item
+        for key, item in json.loads(node.get("config") or "{}").items()
+        if key[0] != "_"
+    }
+    last_step = int((node.get("historyKeys") or {}).get("lastStep", -1))
+    stamp = [last_step, node.get("heartbeatAt"), node.get("state"), node.get("historyLineCount")]
+    return Listed(
+        id=node["name"],
+        name=run_name(node.get("displayName") or "", node["name"]),
+        state=str(node.get("state")),
+        config=config,
+        tags=tuple(node.get("tags") or ()),
+        group=node.get("group") or "",
+        created=str(node.get("createdAt")),
+        last_step=last_step,
+        stamp=json.dumps(stamp),
+    )
+
+
+def read_row(row: Mapping[str, Any]) -> Row:
+    """Return (step, the metrics that are numbers) of a row, without what W&B adds to it."""
+    numbers = {}
+    for key, value in row.items():
+        if key[0] == "_":
+            continue
+        if isinstance(value, int | float):
+            numbers[key] = float(value)
+        elif isinstance(value, str) and value in NOT_FINITE:
+            numbers[key] = NOT_FINITE[value]
+    return int(row["_step"]), numbers
+
+
+def make_record(run: Listed, rows: Sequence[Row]) -> RunRecord:
+    """Return the record of a listed run with its rows: the server has joined its legs already."""
+    config = with_knobs(flatten(run.config))
+    history = join([rows])
+    planned = config.get("trainer.total_training_steps")
+    planned = planned if isinstance(planned, int) else None
+    state = reached_state(run.state, history, planned)
+    return RunRecord(run.name, config, history, state, 1, planned, tags=run.tags, group=run.group)
+
+
+def default_cache() -> Path:
+    """Return the folder that keeps the rows pulled: $XDG_CACHE_HOME (or ~/.cache)/r1-zero-ablations/wandb."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r1-zero-ablations" / "wandb"

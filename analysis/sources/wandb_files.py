@@ -1,0 +1,99 @@
+"""Runs from the `.wandb` files of offline or online runs, ours or anyone's who trained with veRL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.history import History, join
+from analysis.records import RunRecord, flatten
+from analysis.sources.verl_config import with_knobs
+from analysis.sources.wandb_log import NotALogError, WandbLog, read_log
+from experiments.errors import UserError
+
+W_AND_B = "_wandb"  # what the client notes of itself in config and history
+
+
+@dataclass(frozen=True)
+class WandbFiles:
+    """The runs of a `.wandb` file, or of all such files under a folder. A run that was resumed has several files."""
+
+    path: Path
+
+    def read(self) -> tuple[list[RunRecord], list[str]]:
+        """Return (the runs by name, one warning for each file that could not be read whole)."""
+        warnings: list[str] = []
+        legs: dict[str, list[WandbLog]] = {}
+        for path in find_logs(self.path):
+            try:
+                log = read_log(path)
+            except (NotALogError, OSError) as error:
+                warnings.append(f"{path}: left out, {error}")
+                continue
+            if log.damage():
+                warnings.append(f"{path}: {log.damage()}")
+            legs.setdefault(log.run_id or path.stem.removeprefix("run-"), []).append(log)
+        records = [make_record(run_id, logs) for run_id, logs in legs.items()]
+        if not records:
+            raise UserError(
+                f"no runs found: there is no readable .wandb file in {self.path.resolve()}; point --source at a folder "
+                "that holds W&B's run-<id>.wandb files",
+                *warnings,
+            )
+        return sorted(records, key=lambda record: record.name), warnings
+
+
+def find_logs(path: Path) -> list[Path]:
+    """Return the `.wandb` files under `path`, itself if it is one; links (latest-run) are not followed."""
+    if path.is_file():
+        return [path]
+    found = []
+    for folder, _, files in os.walk(path):
+        found += [Path(folder) / file for file in files if file.endswith(".wandb")]
+    return sorted(found)
+
+
+def make_record(run_id: str, logs: Sequence[WandbLog]) -> RunRecord:
+    """Return the run that `logs` belong to, joined in the order in which they were started."""
+    logs = sorted(logs, key=lambda log: log.start)
+    last = logs[-1]
+    history = join([own_metrics(log) for log in logs])
+    config = with_knobs(flatten({key: value for key, value in last.config.items() if key != W_AND_B}))
+    planned = config.get("trainer.total_training_steps")
+    planned = planned if isinstance(planned, int) else None
+    reported = {None: "killed", 0: "finished"}.get(last.exit_code, "failed")
+    return RunRecord(
+        name=run_name(last.name, run_id),
+        config=config,
+        history=history,
+        state=reached_state(reported, history, planned),
+        attempts=len(logs),
+        planned_steps=planned,
+        tags=tuple(last.tags),
+        group=last.group,
+    )
+
+
+def own_metrics(log: WandbLog) -> list[tuple[int, dict[str, float]]]:
+    """Return the rows without what W&B adds: _step, _runtime, _timestamp."""
+    return [(step, {key: value for key, value in row.items() if key[0] != "_"}) for step, row in log.rows]
+
+
+def run_name(name: str, run_id: str) -> str:
+    """Return the display name, made unique by the id where it does not hold it."""
+    return name if run_id in name else f"{name}-{run_id}".lstrip("-")
+
+
+def reached_state(reported: str, history: History, planned: int | None) -> str:
+    """Return our word for how a run ended. What W&B reports is no proof: the step that was reached is.
+
+    veRL finishes a W&B run in a destructor only, so a run that did all its steps may be reported as crashed, and one
+    that stopped early as finished.
+    """
+    if planned and history.last_step() >= planned and reported != "running":
+        return "finished"
+    if planned and reported == "finished":
+        return "interrupted"
+    return {"crashed": "killed", "preempted": "killed", "preempting": "running"}.get(reported, reported)

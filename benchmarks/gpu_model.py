@@ -1,0 +1,60 @@
+"""Models of Qwen2.5's shapes with random weights, for GPUs that reach no hub.
+
+    python -m benchmarks.gpu_model NAME FOLDER
+
+Compute and memory are those of the real model; what it writes is noise, so every response is run to its limit. The
+tokenizer is a byte-level BPE trained on the prompts, small enough that a prompt takes about as many tokens as with the
+real one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+VOCABULARY = 700  # tokens of the trained tokenizer; the embedding has the real model's rows
+PROMPTS = 400  # generated problems that it is trained on
+END, PAD = "<|im_end|>", "<|endoftext|>"
+SEED = 0
+
+
+def prompts() -> list[str]:
+    """Return prompts of the article's task, as its base model gets them."""
+    from experiments.tasks.countdown.problems import ARTICLE, generate
+    from experiments.tasks.countdown.prompts import render
+
+    return [render("base", problem)[0]["content"] for problem in generate(ARTICLE, PROMPTS, SEED)]
+
+
+def build(folder: Path, shape: dict[str, Any], texts: Iterable[str], seed: int = SEED) -> int:
+    """Write a model of this shape (names of config.json) and a tokenizer into a folder; return its parameters."""
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+
+    alphabet = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    blank = Qwen2Tokenizer(vocab=alphabet, merges=[], unk_token=None, eos_token=END, pad_token=PAD)  # type: ignore[arg-type]
+    tokenizer = blank.train_new_from_iterator(texts, VOCABULARY, show_progress=False)
+    tokenizer.save_pretrained(folder)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    torch.manual_seed(seed)
+    config = Qwen2Config(**shape, dtype="bfloat16", **ends)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model: Any = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
+    model.generation_config = GenerationConfig(**ends)
+    model.save_pretrained(folder)
+    return int(model.num_parameters())
+
+
+def main() -> None:
+    from experiments.compose import compose_config, plain
+
+    name, folder = sys.argv[1:]
+    shape = plain(compose_config([f"model={name}"]).model.shape)
+    build(Path(folder), shape, prompts())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What a planned run will cost: hours and disk, from what like runs took or from what the hardware's preset states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from experiments.errors import UserError
+from experiments.preflight import model_parameters
+from experiments.rundir import RunDir, find_runs, read_jsonl
+
+if TYPE_CHECKING:
+    from experiments.plan import PlannedRun
+
+CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and two Adam moments
+KEPT_CHECKPOINTS = 3  # two kept and one being written
+MOST_CONFIGS = 60  # finished runs whose configs are read, newest first: a folder of thousands must not delay a plan
+
+# Runs that agree in these take about the same time for a step.
+LIKE = (
+    *("model.name", "algorithm.adv_estimator", "rollout.n", "data.train_batch_size", "data.max_response_length"),
+    *("hardware.name", "hardware.nodes", "hardware.gpus_per_node"),
+)
+Kind = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run has still to pay."""
+
+    seconds_per_step: float | None
+    """None where nothing was measured and the preset states nothing."""
+    measured: int
+    """How many like runs the time was measured in; 0 if the hardware's preset states it."""
+    steps: int
+    """Steps still to make."""
+    devices: int
+    disk: int
+    """Bytes that its checkpoints can take at most."""
+
+    @property
+    def hours(self) -> float:
+        """Return the device-hours of the steps: without starting up, which takes under a minute on a CPU."""
+        return (self.seconds_per_step or 0.0) * self.steps * self.devices / 3600
+
+
+def costs(runs: Sequence[PlannedRun]) -> list[Cost]:
+    """Return the cost of each run; like runs are looked for in the folder that holds the first of them."""
+    kinds = {kind_of(run.config) for run in runs if run.action not in ("skip", "wait")}
+    times = measured_times(runs[0].run.path.parent, kinds) if kinds else {}
+    return [_cost(run, times.get(kind_of(run.config), [])) for run in runs]
+
+
+def _cost(run: PlannedRun, times: Sequence[float]) -> Cost:
+    hardware = run.config["hardware"]
+    to_do = run.action not in ("skip", "wait")
+    return Cost(
+        seconds_per_step=median(times) if times else hardware["seconds_per_step"],
+        measured=len(times),
+        steps=max(run.steps - run.reached, 0) if to_do else 0,
+        devices=int(hardware["nodes"]) * int(hardware["gpus_per_node"]),
+        disk=disk_needed(run.config) if to_do else 0,
+    )
+
+
+def kind_of(config: Mapping[str, Any]) -> Kind:
+    """Return what decides how long a run's steps take."""
+    values = []
+    for key in LIKE:
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        values.append(value)
+    return tuple(values)
+
+
+def measured_times(runs_dir: Path, kinds: set[Kind]) -> dict[Kind, list[float]]:
+    """Return for each kind the median seconds of a step (perf/time_per_step) of every run of that kind in a folder."""
+    found: dict[Kind, list[float]] = {}
+    trained = [run for run in find_runs(runs_dir) if run.attempts()]
+    trained.sort(key=lambda run: run.attempts()[-1].path.stat().st_mtime, reverse=True)
+    for run in trained[:MOST_CONFIGS]:
+        times = step_times(run)
+        if not times:
+            continue
+        try:
+            kind = kind_of(run.load_config())
+        except UserError:  # a foreign or damaged folder: `experiments.runs list` tells of it
+            continue
+        if kind in kinds:
+            found.setdefault(kind, []).append(median(times))
+    return found
+
+
+def step_times(run: RunDir) -> list[float]:
+    """Return the seconds of every step that the run's attempts recorded."""
+    rows = [row.get("data", {}) for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
+    return [float(data["perf/time_per_step"]) for data in rows if "perf/time_per_step" in data]
+
+
+def disk_needed(config: Mapping[str, Any]) -> int:
+    """Return the bytes that a run's checkpoints can take at most; 0 for a model of unknown size."""
+    model = config["model"]
+    parameters = model["parameters"] or model_parameters(Path(model["path"]).expanduser())
+    roles = 2 if config["algorithm"]["adv_estimator"] == "gae" else 1
+    return int(parameters) * roles * CHECKPOINT_BYTES_PER_PARAMETER * KEPT_CHECKPOINTS

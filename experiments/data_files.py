@@ -1,0 +1,144 @@
+"""The parquet files that veRL trains and validates on, checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from experiments import model_folder
+from experiments.digests import file_stamp
+
+BATCH = 10_000  # prompts that are tokenized at once
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What of a config its data must fit."""
+
+    model: str
+    max_prompt_length: int
+    train_batch_size: int
+    n: int
+    ranks: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Limits:
+        return cls(
+            model=str(config["model"]["path"]),
+            max_prompt_length=int(config["data"]["max_prompt_length"]),
+            train_batch_size=int(config["data"]["train_batch_size"]),
+            n=int(config["rollout"]["n"]),
+            ranks=int(config["trainer"]["nnodes"]) * int(config["trainer"]["n_gpus_per_node"]),
+        )
+
+
+def paths(files: Any) -> list[str]:
+    """Return data.train_files or data.val_files, which may be null, a path or several, as a list."""
+    return [str(file) for file in (files if isinstance(files, list) else [files]) if file is not None]
+
+
+def data_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return problems of the parquet files: missing, empty, wrong columns, prompts beyond the limit."""
+    found = []
+    for key in ("train_files", "val_files"):
+        for file in paths(config["data"][key]):
+            found += parquet_problems(f"data.{key}", Path(file), file_stamp(Path(file)), Limits.of(config))
+    return found
+
+
+@cache  # the arms of a sweep have their data in common
+def parquet_problems(key: str, file: Path, stamp: tuple[int, int] | None, limits: Limits) -> list[str]:
+    """Return problems of one parquet file of veRL rows."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        table = parquet.ParquetFile(file)
+        missing = {"data_source", "prompt", "reward_model"} - set(table.schema_arrow.names)
+        if missing:
+            names = ", ".join(sorted(missing))
+            return [f"{key} must have veRL's columns, but {file} lacks {names}; build it with experiments.tasks"]
+        if table.metadata.num_rows == 0:
+            return [f"{key} must have rows, but {file} is empty; build it again"]
+        if key == "data.train_files" and table.metadata.num_rows < limits.train_batch_size:
+            return [too_few_rows(key, file, table.metadata.num_rows, limits)]
+        prompts = table.read(columns=["prompt"]).column("prompt")
+    except FileNotFoundError:
+        return [f"{key} must be a parquet file, but there is no {file}; check the path, or leave it null"]
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        reason = str(error).splitlines()[0]
+        return [f"{key} must be a parquet file, but {file} can't be read ({reason}); build it again"]
+    return prompt_problems(key, file, prompts, limits)
+
+
+def too_few_rows(key: str, file: Path, rows: int, limits: Limits) -> str:
+    """Return the problem of a training file with less than a batch; what to do is the largest batch that it fills."""
+    multiple = limits.ranks // math.gcd(limits.ranks, limits.n)
+    largest = rows // multiple * multiple
+    do = f"set data.train_batch_size={largest}" if largest else f"build one with at least {multiple} rows"
+    return f"{key} must hold at least data.train_batch_size={limits.train_batch_size} rows, but {file} has {rows}; {do}"
+
+
+def longest_chats(prompts: Any) -> list[Any]:
+    """Return the 256 prompts of an Arrow column with the longest message, which take the most tokens or nearly so."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = prompts.type
+    message = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
+    if message is None or not pa.types.is_struct(message) or message.get_field_index("content") < 0:
+        return prompts.slice(0, 256).to_pylist()
+    contents = pc.struct_field(pc.list_flatten(prompts), "content")
+    if not pa.types.is_string(contents.type) and not pa.types.is_large_string(contents.type):
+        return prompts.slice(0, 256).to_pylist()
+    parents, lengths = pc.list_parent_indices(prompts), pc.utf8_length(contents)
+    order = pc.sort_indices(lengths, sort_keys=[("", "descending")]).slice(0, 256)
+    return prompts.take(pc.unique(parents.take(order))).to_pylist()
+
+
+def prompt_problems(key: str, file: Path, prompts: Any, limits: Limits) -> list[str]:
+    """Return a problem if prompts of an Arrow column are no chats, or longer than data.max_prompt_length tokens.
+
+    Only the longest are looked at; if one is too long, all are counted.
+    """
+    try:
+        texts = _texts(longest_chats(prompts))
+    except (TypeError, KeyError):
+        return [
+            f"{key} must hold prompts as lists of messages with a content, but {file} does not; "
+            "build it with experiments.tasks"
+        ]
+    folder = model_folder.find(limits.model)
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return []  # on the hub: veRL checks when it has the tokenizer
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+    kept = tokenizer.decode_batch([encoding.ids for encoding in encodings], skip_special_tokens=False)
+    for text, read in zip(texts, kept, strict=True):
+        if len("".join(read.split())) < len("".join(text.split())):
+            return [
+                f"model.path must have a tokenizer that keeps every character of the prompts, but {text[:60]!r} "
+                f"of {file} is read as {read[:60]!r}; take this model's own model.template and task.space, or "
+                "write prompts in its words"
+            ]
+    longest, limit = max(len(encoding.ids) for encoding in encodings), limits.max_prompt_length
+    if longest <= limit:
+        return []
+    longer = 0
+    for start in range(0, len(prompts), BATCH):
+        batch = _texts(prompts.slice(start, BATCH).to_pylist())
+        longer += sum(len(encoding.ids) > limit for encoding in tokenizer.encode_batch(batch, add_special_tokens=False))
+    return [
+        f"data.max_prompt_length must be at least {longest} tokens for {file}, but is {limit}: of its {len(prompts):,} "
+        f"prompts {longer:,} are longer; set data.max_prompt_length={longest}"
+    ]
+
+
+def _texts(chats: list[Any]) -> list[str]:
+    return ["".join(message["content"] for message in chat) for chat in chats]

@@ -1,0 +1,180 @@
+"""What a launch on this machine keeps ready for its runs: a fork server, and a Ray cluster that they share in turn.
+
+Both need seconds to come up. They come up beside each other, the fork server beside the planning as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import fork_client, processes, snapshot
+from experiments.attempt import FORK_SOCKET, RAY_ADDRESS, RAY_QUIET
+from experiments.failures import Failure, classify
+from experiments.ray_head import ADDRESS
+
+PATIENCE_SECONDS = 5.0
+# A training allocates and frees the same hundreds of megabytes in every micro-batch. glibc would give them back to the
+# kernel and have them zeroed again each time, a tenth of a step.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+
+
+class HelperEnded(Exception):
+    """A helper did not come up; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.cause)
+        self.failure = failure
+
+
+class Helper:
+    """A process of the launch that is ready when a file appears in its folder."""
+
+    def __init__(self, kind: str, sign: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+        """Start `python *arguments`, in which "{folder}" is the helper's folder; `sign` is the file's name."""
+        self.folder = processes.scratch_folder(f"r1z-{kind}-{os.getpid()}-")
+        self.kind, self.sign = kind, self.folder / sign
+        self.log = self.folder / "log"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-W",
+                    "ignore",
+                    *(part.replace("{folder}", str(self.folder)) for part in arguments),
+                ],
+                env={**os.environ, **variables, processes.MARKER: str(self.folder)},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait(self) -> Path:
+        """Return the file when it is there; HelperEnded if the process ended before."""
+        while not self.sign.exists():
+            if self.process.poll() is not None:
+                failure = classify(self.log)
+                raise HelperEnded(
+                    Failure(
+                        failure.kind,
+                        f"the {self.kind} process of the launch ended with {self.process.returncode}: {failure.cause}",
+                        "start again, or set hardware.fast=false to do without",
+                    )
+                )
+            time.sleep(0.02)
+        return self.sign
+
+    def close(self, ask: bool = False) -> None:
+        """End the process and all that it started; first ask it to end by itself, if wanted."""
+        if ask:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(PATIENCE_SECONDS)
+        self.process.kill()
+        self.process.wait()
+        processes.reap(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def fork_server() -> Helper:
+    """Return a fork server that is starting."""
+    return Helper("fork", "socket", ["-m", "experiments.fork_server", "{folder}/socket"], KEEP_MEMORY)
+
+
+def ray_cluster(options: Mapping[str, Any], code: Path) -> Helper:
+    """Return a Ray cluster that is starting with these options of ray.init; its workers import the copy in `code`."""
+    arguments = ["-m", "experiments.ray_head", "{folder}", json.dumps(options)]
+    return Helper("ray", ADDRESS, arguments, {**RAY_QUIET, **snapshot.variables(code)})
+
+
+class Standby:
+    """The helpers of one launch; a context manager that ends them."""
+
+    foreseen: Helper | None = None  # a fork server that was started before it was known to be needed
+
+    def __init__(self, configs: Sequence[Mapping[str, Any]], code: Path) -> None:
+        """Start what the runs with these resolved configs need; they execute the copy in `code` (see snapshot)."""
+        self.code = code
+        self.server: Helper | None = None
+        self.cluster: Helper | None = None
+        fast = [config for config in configs if is_wanted(config)]
+        if fast:
+            self.server = Standby.foreseen or fork_server()
+            Standby.foreseen = None
+            self._renew(ray_options(fast[0]))
+
+    @classmethod
+    def foresee(cls, config: Mapping[str, Any]) -> None:
+        """Start the fork server that a run with this config will need, unless the plan refuses it."""
+        if is_wanted(config):
+            cls.foreseen = fork_server()
+
+    @classmethod
+    def forget(cls) -> None:
+        """End the fork server that was foreseen, if no launch took it."""
+        if cls.foreseen is not None:
+            cls.foreseen.close()
+            cls.foreseen = None
+
+    def __enter__(self) -> Standby:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.drop_cluster()
+        if self.server is not None:
+            self.server.close()
+
+    def _renew(self, options: dict[str, Any]) -> None:
+        self.options, self.cluster = options, ray_cluster(options, self.code)
+
+    def drop_cluster(self) -> None:
+        """End the Ray cluster; the next run gets a new one. For a run that did not end well: who knows what it left."""
+        if self.cluster is not None:
+            self.cluster.close(ask=True)
+            self.cluster = None
+
+    def python(self, config: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
+        """Return the command that stands for `python` in a run, and the variables that the run needs beside it."""
+        copy = snapshot.variables(self.code)
+        if self.server is None or not is_wanted(config):
+            return [sys.executable, "-P"], copy  # a folder of the working directory must not shadow a package
+        options = ray_options(config)
+        if self.cluster is not None and options != self.options:
+            self.drop_cluster()
+        if self.cluster is None:
+            self._renew(options)
+        assert self.cluster is not None
+        socket = str(self.server.wait())
+        variables = {**copy, FORK_SOCKET: socket, RAY_ADDRESS: self.cluster.wait().read_text()}
+        client = self.code / Path(fork_client.__file__).relative_to(snapshot.PROJECT_DIR)
+        return [sys.executable, "-S", "-E", str(client), socket], variables
+
+
+def is_wanted(config: Mapping[str, Any]) -> bool:
+    """Return whether a run is started from the helpers.
+
+    Not on a GPU, not where it asks for plain processes (hardware.fast=false), and not on macOS, where a fork of a
+    process that has loaded its frameworks is not safe.
+    """
+    return sys.platform == "linux" and bool(config["hardware"]["fast"]) and config["trainer"]["device"] == "cpu"
+
+
+def ray_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the cluster of a run: its ray.init options but for the environment of its processes."""
+    given = config["ray_kwargs"]["ray_init"]
+    return {key: value for key, value in given.items() if key != "runtime_env"}

@@ -1,0 +1,46 @@
+"""A Ray cluster that outlives an attempt: `python -m experiments.ray_head FOLDER OPTIONS`.
+
+Starting Ray takes as long as two steps of a small model, so the runs of a local sweep share one cluster, one after the
+other. It ends with the launcher that started it, whatever way that ends.
+
+OPTIONS are ray.init's, as JSON. FOLDER gets Ray's session and, when the cluster is up, the file `address`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from experiments import processes
+from experiments.rundir import write_atomically
+
+ADDRESS = "address"
+
+
+def main() -> None:
+    parent = os.getppid()
+    folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides when the cluster goes
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the runs that share a cluster are on the CPU
+    import ray
+
+    try:
+        ray.init(address="local", _temp_dir=str(folder), log_to_driver=False, **options)
+        write_atomically(folder / ADDRESS, ray.get_runtime_context().gcs_address)
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+        while os.getppid() == parent:
+            time.sleep(0.5)
+    finally:
+        ray.shutdown()
+        if os.getppid() != parent:  # nobody else is left to do it
+            processes.reap(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""`python -m experiments.runs`: looking after the runs in a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(
+        prog="python -m experiments.runs",
+        description="Look after the runs in a folder.",
+        epilog="RUN is any unambiguous prefix of a run's name or id.",
+    )
+    top.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where the runs' folders are (default: runs)")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, runs: str | int | None = None) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        if runs is not None:
+            made.add_argument("runs", nargs=runs, metavar="RUN", help="a prefix of a run's name or id")
+        return made
+
+    listing = command("list", "every run at a glance: state, step, accuracy, pace")
+    listing.add_argument(
+        "filters", nargs="*", metavar="KEY=VALUE", help="only runs like this: state=failed rollout.temperature=0.6"
+    )
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
+    command("show", "one run: config against the baseline, events, attempts, last samples", 1)
+    logs = command("logs", "what the run's last attempt printed", 1)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    command("cancel", "end runs that are going, take back those that wait", "+")
+    command("retry", "launch failed runs again, as they were frozen (default: all that failed)", "*")
+    command("diff", "how two runs differ", 2)
+    clean = command("clean", "delete the checkpoints of finished runs (default: of all)", "*")
+    clean.add_argument("--yes", action="store_true", help="don't ask")
+    return top
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Execute a command; return its exit code."""
+    from experiments.runs.find import find_all
+    from experiments.runs.status import settle
+
+    if arguments.command == "list":
+        from experiments.runs.listing import list_runs
+
+        return list_runs(arguments.runs_dir, arguments.filters, arguments.json, arguments.watch)
+    if arguments.command == "diff":
+        from experiments.runs.find import find
+        from experiments.runs.show import diff
+
+        first, second = (find(arguments.runs_dir, name) for name in arguments.runs)
+        return diff(first, second)
+    runs = find_all(arguments.runs_dir, arguments.runs)
+    for note in settle(runs):
+        print(note, file=sys.stderr)
+    if arguments.command == "show":
+        from experiments.runs.show import show
+
+        return show(runs[0])
+    if arguments.command == "logs":
+        from experiments.runs.logs import logs
+
+        return logs(runs[0], arguments.follow)
+    if arguments.command == "cancel":
+        from experiments.runs.cancel import cancel
+
+        return cancel(runs)
+    from experiments.runs.find import readable_runs
+
+    if arguments.command == "retry":
+        from experiments.runs.retry import failed_among, retry
+
+        return retry(runs or failed_among(readable_runs(arguments.runs_dir)))
+    from experiments.runs.clean import clean
+
+    return clean(runs or readable_runs(arguments.runs_dir), bool(runs), arguments.yes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the command's exit code: 0 done, 1 a run failed, 2 the user can mend it, 130 interrupted."""
+    arguments = parser().parse_args(argv)
+    try:
+        return execute(arguments)
+    except UserError as error:
+        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
+        return UserError.exit_code
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(f"error: the runs' folders must be readable and writable, but{where}: {error.strerror}", file=sys.stderr)
+        return UserError.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

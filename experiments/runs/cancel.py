@@ -1,0 +1,99 @@
+"""`cancel`: end a run that is going, or take one back that waits for its start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psutil
+
+from experiments import processes
+from experiments.errors import UserError
+from experiments.rundir import TERMINAL, RunDir
+
+PATIENCE_SECONDS = 20.0  # how long an attempt may take to go down by itself
+WAITING = ("planned", "launched", "submitted")  # events after which a run waits for its start
+
+
+def cancel(runs: Sequence[RunDir]) -> int:
+    """Cancel the runs; UserError, and none cancelled, if one of them neither runs nor waits, or runs elsewhere."""
+    problems = [problem for run in runs if (problem := _problem(run, run.events()))]
+    if problems:
+        raise UserError(*problems)
+    for run in runs:
+        job = job_of(run.events())
+        if job is not None:
+            _cancel_job(job)
+        elif run.is_locked():
+            _end(run)
+        run.record("cancelled")
+        print(f"{run.path.name}: cancelled")
+    return 0
+
+
+def job_of(events: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the id of the SLURM job that the run was last submitted as or started in, None if it is a local run."""
+    for event in reversed(events):
+        if event.get("job"):
+            return str(event["job"])
+        if event.get("event") == "launched" and event.get("launcher") == "local":
+            return None
+    return None
+
+
+def _problem(run: RunDir, events: Sequence[Mapping[str, Any]]) -> str | None:
+    state = run.state(events)
+    words = [event.get("event") for event in events if event.get("event") in (*WAITING, "started", *TERMINAL)]
+    if state != "running":
+        if not words or words[-1] in WAITING:
+            return None
+        return f"{run.path.name} must be running or waiting to be cancelled, but is {state}; there is nothing to cancel"
+    if job_of(events) is not None:
+        return None
+    started = next(event for event in reversed(events) if event.get("event") == "started")
+    if started.get("host") != socket.gethostname():
+        return f"{run.path.name} must be cancelled where it runs, which is {started.get('host')}; do it there"
+    return None
+
+
+def _end(run: RunDir) -> None:
+    """End the living attempt on this machine: asked first, so that it says goodbye, killed after PATIENCE_SECONDS."""
+    started = next(event for event in reversed(run.events()) if event.get("event") == "started")
+    holder = _holder(run, started.get("pid"))
+    if holder is None:
+        problem = f"the process that runs {run.path.name} must be {started.get('pid')}, but that is another one"
+        raise UserError(f"{problem}; end it by hand, then cancel again")
+    holder.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while run.is_locked() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if run.is_locked():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            holder.kill()
+            holder.wait(PATIENCE_SECONDS)
+        processes.reap(run.path)
+
+
+def _holder(run: RunDir, pid: Any) -> psutil.Process | None:
+    """Return the process `pid` if it is the attempt: the one that has the run's lock open. A pid can be used again."""
+    with contextlib.suppress(psutil.Error, OSError, TypeError, ValueError):
+        process = psutil.Process(pid)
+        lock = os.stat(run.path / "lock")
+        if any(os.path.samestat(os.stat(file.path), lock) for file in process.open_files()):
+            return process
+    return None
+
+
+def _cancel_job(job: str) -> None:
+    from experiments.slurm import jobs
+    from experiments.slurm.commands import SlurmError
+
+    try:
+        jobs.cancel([job])
+    except SlurmError as error:
+        raise UserError(f"SLURM must take job {job} back, but says: {error}") from None

@@ -1,0 +1,88 @@
+"""`clean`: free the disk of the checkpoints of finished runs; records, logs and samples stay."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.errors import UserError
+from experiments.rundir import AlreadyRunning, RunDir
+
+DELETED = ".checkpoints-deleted"  # a cut short deletion must not leave a folder that looks like checkpoints
+
+
+def clean(runs: Sequence[RunDir], named: bool, yes: bool) -> int:
+    """Delete the checkpoints of finished runs once the user agrees; return the exit code.
+
+    Args:
+        named: the user named the runs: then one that has not finished is a mistake, else it is passed over.
+        yes: the user agrees already.
+    """
+    unfinished = [run for run in runs if run.state() != "finished"]
+    if named and unfinished:
+        raise UserError(
+            *(
+                f"{run.path.name} must be finished to be cleaned, but is {run.state()}; leave it out"
+                for run in unfinished
+            )
+        )
+    sizes = {run: bytes_ for run in runs if run not in unfinished and (bytes_ := _checkpoint_bytes(run))}
+    if not sizes:
+        print("no finished run has checkpoints: there is nothing to free")
+        return 0
+    for run, bytes_ in sizes.items():
+        print(f"{readable(bytes_):>9}  {run.path.name}")
+    print(f"{readable(sum(sizes.values())):>9}  in all. Without its checkpoints a run can't be extended to more steps.")
+    if not yes and not _agreed():
+        print("nothing was deleted")
+        return 0
+    freed = sum(_delete(run, bytes_) for run, bytes_ in sizes.items())
+    print(f"freed {readable(freed)}")
+    return 0
+
+
+def size(folder: Path) -> int:
+    """Return the bytes that the files below a folder take on the disk, 0 if there is no such folder."""
+    return sum((Path(parent) / name).lstat().st_blocks * 512 for parent, _, names in os.walk(folder) for name in names)
+
+
+def readable(size: int) -> str:
+    """Return a number of bytes for people, e.g. "3.6 GB"."""
+    for unit, bytes_ in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= bytes_:
+            return f"{size / bytes_:.1f} {unit}"
+    return f"{size} B"
+
+
+def _checkpoint_bytes(run: RunDir) -> int:
+    return sum(map(size, [run.path / DELETED, *run.checkpoints.glob("global_step_*")]))
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise UserError("clean asks before it deletes, but there is no terminal to ask on; give --yes")
+    return input("delete them? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _delete(run: RunDir, bytes_: int) -> int:
+    """Delete a run's checkpoints, unless it has been started again; return the bytes that were freed.
+
+    veRL's pointer to the last step stays: by it, asking for the run again is answered with "done".
+    """
+    trash = run.path / DELETED
+    try:
+        with run.lock():
+            if run.state() != "finished":
+                raise AlreadyRunning
+            trash.mkdir(exist_ok=True)
+            for folder in run.checkpoints.glob("global_step_*"):
+                folder.rename(trash / folder.name)
+            run.record("cleaned", bytes=bytes_)
+            shutil.rmtree(trash)
+    except AlreadyRunning:
+        print(f"{run.path.name}: left alone, it has been started again")
+        return 0
+    return bytes_

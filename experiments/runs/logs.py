@@ -1,0 +1,58 @@
+"""`logs`: what the last attempt printed, as it was or as it comes."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+
+from experiments.errors import UserError
+from experiments.rundir import Attempt, RunDir
+
+POLL_SECONDS = 0.3
+ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.?)")
+# A log holds what a model wrote: nothing of it may steer the terminal. A progress bar's returns become lines.
+CONTROLS = bytes(code for code in range(256) if (code < 32 and code not in b"\t\n\r") or code == 127)
+
+
+def logs(run: RunDir, follow: bool) -> int:
+    """Print the log of the run's last attempt; with `follow`, until the run ends, attempt after attempt.
+
+    UserError if there is no attempt yet, and nothing to wait for.
+    """
+    attempt, offset = _last(run), 0
+    if attempt is None and not (follow and run.state() in ("planned", "queued")):
+        raise UserError(f"{run.path.name} must have an attempt, but is {run.state()} and has none; there is no log yet")
+    while True:
+        ended = run.state() not in ("planned", "queued", "running")  # asked first: what came before is then printed
+        if attempt is not None:
+            offset = _print_from(attempt, offset, whole_lines=follow and not ended)
+        newest = _last(run)
+        if newest != attempt:
+            attempt, offset = newest, 0
+        elif not follow or ended:
+            return 0
+        else:
+            time.sleep(POLL_SECONDS)
+
+
+def _last(run: RunDir) -> Attempt | None:
+    attempts = run.attempts()
+    return attempts[-1] if attempts else None
+
+
+def _print_from(attempt: Attempt, offset: int, whole_lines: bool) -> int:
+    """Print what is new since `offset`; return the offset up to which is printed."""
+    try:
+        with open(attempt.log, "rb") as file:
+            file.seek(offset)
+            new = file.read()
+    except FileNotFoundError:
+        return offset
+    if whole_lines:
+        new = new[: new.rfind(b"\n") + 1]
+    clean = ESCAPE.sub(b"", new).translate(None, CONTROLS).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    text = clean.decode("utf-8", "replace")
+    sys.stdout.write("".join(character for character in text if not "\x80" <= character <= "\x9f"))
+    sys.stdout.flush()
+    return offset + len(new)

@@ -1,0 +1,192 @@
+"""What a job executes: `python -m experiments.slurm.job RUN --steps N`.
+
+Sees to one attempt: passes the warning on, notes an end without a word, takes away what was left behind, and has the
+job queued again when a warning cut it short. Ends as the attempt ends, so that a failed run is FAILED for SLURM too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from experiments import processes, warning
+from experiments.attempt import FORK_SOCKET, INTERRUPTED, RAY_ADDRESS, RAY_QUIET
+from experiments.failures import classify
+from experiments.rundir import RunDir
+from experiments.slurm import jobs
+from experiments.slurm.commands import SlurmError, call
+from experiments.slurm.ray_cluster import SECRET, own_secret, ray_cluster
+
+POLL_SECONDS = 0.2
+REQUEUE_SECONDS = 60.0  # how long SLURM may take to end a job that it was told to requeue
+
+
+@dataclass
+class Signals:
+    """What has arrived. Handlers do nothing else: several arrive at once, and what one raises can be swallowed."""
+
+    warned: float | None = None
+    terminated: bool = False
+
+    def listen(self) -> None:
+        """Take SIGUSR1 (the warning) and SIGTERM (the end)."""
+        signal.signal(signal.SIGUSR1, self._warn)
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def _warn(self, number: int, frame: FrameType | None) -> None:
+        self.warned = self.warned or time.time()
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self.terminated = True
+
+
+def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool) -> int:
+    """Execute one attempt of the run in this allocation; return the job's exit code."""
+    signals = Signals()
+    signals.listen()
+    print(f"{jobs.LOG_HEADER}{jobs.own_id()}", flush=True)
+    if run.is_locked():
+        print(f"{run.path.name} is running already; this job has nothing to do", flush=True)
+        return 0
+    if run.state() == "finished" and run.reached() >= steps:
+        print(f"{run.path.name} has reached step {steps} already; this job has nothing to do", flush=True)
+        return 0
+    made, start = len(run.attempts()), run.checkpoint_step()
+    execution = uuid.uuid4().hex
+    code = _attempt(run, steps, warning_seconds, signals, execution)
+    if len(run.attempts()) == made:
+        if not signals.terminated and not run.is_locked():
+            failure = classify(run.path / "job.log")
+            run.record("failed", kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+        return code
+    processes.reap(run.path, execution=execution)  # SLURM may have started the job anew already, even on this node
+    if run.state() in ("killed", "queued", "planned"):  # the latter two: it died before it had said "started"
+        _note(run, code, signals)
+    if signals.warned and not signals.terminated and run.state() == "interrupted":
+        return _go_on(run, steps, start, requeue, signals)
+    return code
+
+
+def _attempt(run: RunDir, steps: int, warning_seconds: float, signals: Signals, execution: str) -> int:
+    """Run the attempt to its end, passing signals on; return its exit code, 128 + n for signal n."""
+    left_out = (FORK_SOCKET, RAY_ADDRESS, "RAY_ADDRESS")  # of a launcher that ran where this was submitted
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    environment[processes.EXECUTION] = execution
+    with _ray(run, environment) as variables:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "experiments.attempt", str(run.path), "--steps", str(steps)],
+            env={**environment, **variables, processes.MARKER: str(run.path)},
+            stdin=subprocess.DEVNULL,
+        )
+        return _see_through(child, run, warning_seconds, signals)
+
+
+@contextlib.contextmanager
+def _ray(run: RunDir, environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Start Ray on the allocation's nodes if the run needs several; yield the variables that tell the attempt."""
+    config = run.load_config()
+    nodes = int(config["hardware"]["nodes"])
+    if nodes == 1:
+        yield {}  # the attempt starts its own
+        return
+    cpus = config["ray_kwargs"]["ray_init"]["num_cpus"] or int(environment.get("SLURM_CPUS_PER_TASK", "8"))
+    marked = {**environment, **RAY_QUIET, **own_secret(), processes.MARKER: str(run.path)}
+    if config["trainer"]["device"] == "cpu":
+        marked |= {"OMP_NUM_THREADS": "1"}
+    scratch = Path("/tmp") / f"{processes.scratch_prefix(run.path)}{environment['SLURM_JOB_ID']}"
+    with ray_cluster(nodes, int(cpus), int(config["hardware"]["gpus_per_node"]), scratch, marked) as address:
+        yield {RAY_ADDRESS: address, **{name: marked[name] for name in SECRET}}
+
+
+def _see_through(child: subprocess.Popen, run: RunDir, warning_seconds: float, signals: Signals) -> int:
+    """Pass signals on to the attempt until it ends; return its exit code, 128 + n for signal n."""
+    made = len(run.attempts())
+    warned = terminated = False
+    while child.poll() is None:
+        if signals.warned and not warned:
+            warned = True
+            attempts = run.attempts()
+            if len(attempts) > made:
+                warning.warn(attempts[-1].path, signals.warned + warning_seconds)
+            else:
+                child.terminate()
+        if signals.terminated and not terminated:
+            terminated = True
+            child.terminate()
+        time.sleep(POLL_SECONDS)
+    code = child.returncode
+    return code if code >= 0 else 128 - code
+
+
+def _note(run: RunDir, code: int, signals: Signals) -> None:
+    """Record the end of an attempt that died without a word."""
+    if signals.terminated or signals.warned:
+        run.record("interrupted", step=run.checkpoint_step(), cause="ended by SLURM")
+        return
+    if code > 128:
+        cause = f"the attempt was ended by {signal.Signals(code - 128).name}"
+    else:
+        cause = f"the attempt ended with {code} and said nothing"
+    log = run.attempts()[-1].log
+    failure = classify(log)
+    if failure.kind == "out of memory":
+        run.record("failed", kind=failure.kind, cause=failure.cause, remedy="ask for more: hydra.launcher.mem")
+    else:
+        run.record("failed", kind="killed", cause=cause, remedy=f"read the end of {log}, then launch it again")
+
+
+def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals) -> int:
+    """Have a run that was cut short queued again: by requeueing this job, else by a job of its own after this one."""
+    step = run.checkpoint_step()
+    if step <= start:
+        run.record(
+            "failed",
+            kind="time limit",
+            cause=f"no checkpoint was written after step {start} within the time limit",
+            remedy="raise hydra.launcher.time or hydra.launcher.warning_seconds, or lower trainer.save_freq",
+        )
+        return 1
+    submitted = {"launcher": "slurm", "steps": steps, "step": step}
+    if requeue:
+        run.record("submitted", job=jobs.own_id(), cause="requeued after the warning", **submitted)
+        try:
+            call("scontrol", "requeue", os.environ["SLURM_JOB_ID"])
+            deadline = time.monotonic() + REQUEUE_SECONDS  # SLURM ends this process
+            while not signals.terminated and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+            return INTERRUPTED
+        except SlurmError as error:
+            print(f"requeueing was refused: {error}", flush=True)
+    try:
+        # After this job: it must not start before its id is on the disk.
+        after = f"--dependency=afterany:{os.environ['SLURM_JOB_ID']}"
+        job = call("sbatch", "--parsable", after, run.path / "job.sh").strip().split(";")[0]
+    except SlurmError as error:
+        run.record("failed", kind="time limit", cause=f"no job could follow: {error}", remedy="launch it again")
+        return 1
+    run.record("submitted", job=job, cause="goes on in a job of its own", **submitted)
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Execute one attempt of a run in a SLURM job.")
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--steps", type=int, required=True, help="train to this step")
+    parser.add_argument("--warning-seconds", type=float, default=120.0, help="how long before the end SIGUSR1 comes")
+    parser.add_argument("--no-requeue", dest="requeue", action="store_false", help="go on in a job of its own")
+    arguments = parser.parse_args()
+    return execute(RunDir(arguments.run.absolute()), arguments.steps, arguments.warning_seconds, arguments.requeue)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

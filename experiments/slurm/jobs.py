@@ -1,0 +1,141 @@
+"""Jobs as SLURM knows them: one squeue and at most one sacct per look, whatever the number of jobs.
+
+An id is a job's ("12") or an array task's ("12_3"). A job that neither squeue nor sacct knows is missing from the
+answer: slurmctld forgets ended jobs after MinJobAge (five minutes as a rule), and many sites have no sacct.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from experiments.slurm.commands import SlurmError, call
+
+SQUEUE = "ArrayJobID:|,ArrayTaskID:|,JobID:|,State:|,exit_code:|,Reason:|,NodeList:|,Name:|"
+SACCT = "JobID,State,ExitCode,NodeList"
+LOG_HEADER = "--- job "  # begins a job's part of a run's job.log, where several follow one another
+WAITING = (
+    "PENDING",
+    "REQUEUED",
+    "REQUEUE_FED",
+    "REQUEUE_HOLD",
+    "SPECIAL_EXIT",
+    "SUSPENDED",
+    "RESV_DEL_HOLD",
+    "STOPPED",
+)
+ALIVE = ("RUNNING", "CONFIGURING", "COMPLETING", "SIGNALING", "STAGE_OUT", "RESIZING")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job or an array task: SLURM's word for its state, how it ended, why it waits, where it is."""
+
+    id: str
+    state: str
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+    nodes: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job is over; a requeued one is not."""
+        return self.state not in (*WAITING, *ALIVE)
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits until somebody releases it: "JobHeldUser", "launch failed requeued held", ..."""
+        return self.state in WAITING and "held" in self.reason.lower()
+
+
+def own_id() -> str | None:
+    """Return the id of the job in which this process runs, None outside of one."""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def job_states(job_ids: Collection[str], seconds: float = 5.0) -> dict[str, Job]:
+    """Return what SLURM knows of the jobs and of the other tasks of their arrays, by id, within `seconds`.
+
+    Raises SlurmError if squeue does not answer. A sacct that is missing, switched off or slow is taken for one that
+    knows nothing.
+    """
+    if not job_ids:
+        return {}
+    deadline = time.monotonic() + seconds
+    found = _squeue({_array(job) for job in job_ids}, seconds)
+    missing = {_array(job) for job in job_ids if job not in found and _array(job) not in found}
+    if missing:
+        found = {**_sacct(missing, max(1.0, deadline - time.monotonic())), **found}
+    # Tasks that end before they start have one row together, under the array's id.
+    together = {job: replace(found[_array(job)], id=job) for job in job_ids if _array(job) in found}
+    return {**together, **found}
+
+
+def named(names: Collection[str], seconds: float = 5.0) -> dict[str, list[Job]]:
+    """Return the jobs and array tasks that slurmctld remembers under each of these job names. Raises SlurmError."""
+    found: dict[str, list[Job]] = {}
+    for name, job in _rows(["--name", ",".join(sorted(names))], seconds):
+        found.setdefault(name, []).append(job)
+    return found
+
+
+def _array(job: str) -> str:
+    return job.split("_")[0]
+
+
+def _squeue(ids: Collection[str], seconds: float) -> dict[str, Job]:
+    """Return every task of the jobs that slurmctld remembers."""
+    try:
+        return {job.id: job for _, job in _rows(["--jobs", ",".join(sorted(ids))], seconds)}
+    except SlurmError as error:
+        if "Invalid job id" in str(error):  # a single one that is forgotten; of several, it leaves that one out
+            return {}
+        raise
+
+
+def _rows(which: Sequence[str], seconds: float) -> list[tuple[str, Job]]:
+    """Return (its name, what squeue says of it) of each job or task."""
+    asked = (*which, "--states=all", "--array", "--noheader", "--Format", SQUEUE)
+    rows = []
+    for line in call("squeue", *asked, seconds=seconds).splitlines():
+        array, task, job, state, status, reason, nodes, name = line.split("|")[:8]
+        id = job if task in ("N/A", "") else f"{array}_{task}"
+        code = int(status) if status.isdecimal() else 0  # as wait(2) gives it
+        rows.append((name, Job(id, state, code >> 8, code & 127, reason, nodes)))
+    return rows
+
+
+def _sacct(ids: Collection[str], seconds: float) -> dict[str, Job]:
+    """Return every task of the jobs that the accounting knows; nothing where there is none."""
+    asked = (
+        "--jobs",
+        ",".join(sorted(ids)),
+        "--allocations",
+        "--noheader",
+        "--parsable2",
+        "--format",
+        SACCT,
+    )
+    try:
+        lines = call("sacct", *asked, seconds=seconds).splitlines()
+    except SlurmError:
+        return {}
+    jobs = {}
+    for line in lines:
+        name, state, status, nodes = line.split("|")[:4]
+        code, _, number = status.partition(":")
+        words = state.split() or [""]  # "CANCELLED by 1000"
+        name = _array(name) if "[" in name else name  # "12_[3-5]"
+        jobs[name] = Job(name, words[0], int(code or 0), int(number or 0), "", nodes)
+    return jobs
+
+
+def cancel(job_ids: Collection[str]) -> None:
+    """End jobs, running or waiting; one that is over already is no error. SlurmError if SLURM refuses."""
+    if job_ids:
+        call("scancel", *sorted(job_ids))

@@ -1,0 +1,146 @@
+"""Ray on several nodes of one allocation: its head and a worker on each other node, each started by srun.
+
+Each `ray start --block` is a step of the job, so what SLURM ends with the job is all there is. No `ray stop`: that ends
+every Ray on a host, those of other runs included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from experiments.slurm.commands import call
+
+START_SECONDS = 120.0
+END_SECONDS = 10.0
+SECRET = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")  # variables without which nobody may connect
+
+
+def ports(job_id: int) -> tuple[int, int]:
+    """Return the head's port and its client server's, below those that the kernel gives out: a job has its own."""
+    return 20_000 + job_id % 5_000, 25_000 + job_id % 5_000
+
+
+def own_secret() -> dict[str, str]:
+    """Return a new value for the SECRET variables: the head listens where others of the cluster could reach it."""
+    return dict(zip(SECRET, ("token", secrets.token_hex(32)), strict=True))
+
+
+@contextlib.contextmanager
+def ray_cluster(nodes: int, cpus: int, gpus: int, scratch: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """Run Ray on this node and the allocation's other `nodes` - 1; yield the address for ray.init.
+
+    Each node offers `cpus` and `gpus`. `scratch`: a short path for the sockets, made on each node. `environment` is
+    what Ray's processes get, the job's own variables and SECRET's included.
+    Raises RuntimeError if a node does not come up.
+    """
+    hosts = call("scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]).split()
+    here = environment["SLURMD_NODENAME"]
+    others = [host for host in hosts if host != here]
+    if len(hosts) != nodes:
+        raise RuntimeError(f"the allocation must have hardware.nodes={nodes} nodes, but has {len(hosts)}")
+    own = _address()
+    port, client_port = ports(int(environment["SLURM_JOB_ID"]))
+    address = f"{own}:{port}"
+    ray = Path(sys.executable).with_name("ray")
+    # Ray's fixed ports would clash with another run's on the same node: 0 is any free one.
+    others_ports = [f"--{name}-port=0" for name in ("min-worker", "max-worker", "dashboard-agent-listen")]
+    offers = [f"--num-cpus={cpus}", f"--num-gpus={gpus}", *others_ports, "--disable-usage-stats", "--block"]
+    head = [
+        "--head",
+        f"--node-ip-address={own}",
+        f"--port={port}",
+        f"--ray-client-server-port={client_port}",
+        f"--temp-dir={scratch}",
+    ]
+    steps = [
+        _step(
+            here,
+            environment,
+            [str(ray), "start", *head, "--include-dashboard=false", *offers],
+        )
+    ]
+    try:
+        _wait(steps, lambda: _listens(address), "Ray's head")
+        steps += [_step(host, environment, [str(ray), "start", f"--address={address}", *offers]) for host in others]
+        # In a process of its own: this one stays light, and connects to no Ray.
+        joined = [sys.executable, "-P", "-m", "experiments.slurm.ray_cluster", address, str(nodes)]
+        if subprocess.run(joined, env=dict(environment), stdin=subprocess.DEVNULL).returncode:
+            raise RuntimeError(f"raylet failed to start on all of the {nodes} nodes")
+        yield address
+    finally:
+        for step in steps:
+            step.terminate()
+        deadline = time.monotonic() + END_SECONDS
+        for step in steps:
+            try:
+                step.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                step.kill()
+                step.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def main(address: str, nodes: int) -> int:
+    """Wait until as many nodes have joined the Ray at the address; return 1 if they don't within START_SECONDS."""
+    import ray
+
+    ray.init(address=address, log_to_driver=False)
+    deadline = time.monotonic() + START_SECONDS
+    while sum(node["Alive"] for node in ray.nodes()) < nodes:
+        if time.monotonic() > deadline:
+            return 1
+        time.sleep(0.2)
+    return 0
+
+
+def _step(host: str, environment: Mapping[str, str], command: list[str]) -> subprocess.Popen:
+    srun = [
+        "srun",
+        "--overlap",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--nodelist={host}",
+        "--export=ALL",
+        "--kill-on-bad-exit=0",
+    ]
+    return subprocess.Popen([*srun, *command], env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def _wait(steps: list[subprocess.Popen], true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not true():
+        ended = [step.returncode for step in steps if step.poll() is not None]
+        if ended:
+            raise RuntimeError(f"{what} failed to start: srun ended with {ended[0]}")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} failed to start within {START_SECONDS:g} s")
+        time.sleep(0.2)
+
+
+def _listens(address: str) -> bool:
+    host, _, number = address.rpartition(":")
+    with socket.socket() as client:
+        client.settimeout(1.0)
+        return client.connect_ex((host, int(number))) == 0
+
+
+def _address() -> str:
+    """Return this host's address as other hosts reach it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # sends nothing: asks for the route only
+        try:
+            probe.connect(("10.255.255.255", 1))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostbyname(socket.gethostname())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,118 @@
+"""What a run asks SLURM for: the hardware preset's figures, and over them what the launcher was told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS
+MEMORY = re.compile(r"\d+[KMGT]?")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The shape of one run's allocation, in sbatch's own words. Runs of one shape go into one array."""
+
+    nodes: int = 1
+    gpus_per_node: int = 0
+    gres: str | None = None
+    cpus_per_task: int | None = None
+    mem: str | None = None
+    time: str | None = None
+
+    def flags(self) -> dict[str, str]:
+        """Return sbatch's long options."""
+        flags = {"nodes": str(self.nodes), "ntasks-per-node": "1"}
+        if self.gres:
+            flags["gres"] = self.gres
+        elif self.gpus_per_node:
+            flags["gpus-per-node"] = str(self.gpus_per_node)
+        for name in ("cpus_per_task", "mem", "time"):
+            if getattr(self, name) is not None:
+                flags[name.replace("_", "-")] = str(getattr(self, name))
+        return flags
+
+    def __str__(self) -> str:
+        return "  ".join(f"--{name}={value}" for name, value in self.flags().items())
+
+
+NAMES = tuple(field.name for field in fields(Resources))
+
+
+def resources(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Resources:
+    """Return what a run needs: hardware.resources of its config, each entry whose `when` holds, later ones first.
+
+    `settings`: the launcher's own values; those that are not null win.
+    """
+    hardware = config["hardware"]
+    on_cpu = config["trainer"]["device"] == "cpu"  # its gpus_per_node are ranks
+    values: dict[str, Any] = {
+        "nodes": hardware["nodes"],
+        "gpus_per_node": 0 if on_cpu else hardware["gpus_per_node"],
+    }
+    for entry in hardware.get("resources") or ():
+        if all(_at(config, key) == wanted for key, wanted in (entry.get("when") or {}).items()):
+            values |= {name: value for name, value in entry.items() if name != "when"}
+    values |= {name: settings[name] for name in NAMES if settings.get(name) is not None}
+    return Resources(**{name: value for name, value in values.items() if name in NAMES})
+
+
+def resource_problems(wanted: Resources) -> list[str]:
+    """Return what sbatch could not read of the resources."""
+    found = []
+    for name in ("nodes", "gpus_per_node", "cpus_per_task"):
+        value, least = getattr(wanted, name), 0 if name == "gpus_per_node" else 1
+        if value is not None and (not isinstance(value, int) or value < least):
+            found.append(f"hydra.launcher.{name} must be a whole number of at least {least}, but is {value!r}")
+    if wanted.time is not None and not TIME.fullmatch(str(wanted.time)):
+        found.append(
+            f'hydra.launcher.time must be minutes, HH:MM:SS or D-HH:MM:SS, but is {wanted.time!r}; try "24:00:00"'
+        )
+    if wanted.mem is not None and not MEMORY.fullmatch(str(wanted.mem)):
+        found.append(f"hydra.launcher.mem must be a number with K, M, G or T, but is {wanted.mem!r}; try 64G")
+    return found
+
+
+def time_limit_seconds(time: str) -> int:
+    """Return SLURM's time limit in seconds: "90" (minutes), "10:00" (MM:SS), "1:00:00", "2-12", "2-12:30:00"."""
+    days, _, clock = str(time).rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    if days:  # hours first
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:  # minutes first
+        hours, (minutes, seconds) = 0, (*parts, 0)[:2]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def partition_problem(time: str, partition: str | None, described: str) -> str | None:
+    """Return a problem if no partition that a job may go to allows its time limit: it would wait for good.
+
+    Args:
+        partition: those asked for, separated by commas; None: the cluster's default.
+        described: what `scontrol --oneliner show partition` prints.
+    """
+    limits = {}
+    for line in described.splitlines():
+        values = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        wanted = values.get("PartitionName") in partition.split(",") if partition else values.get("Default") == "YES"
+        if wanted and "MaxTime" in values:
+            limits[values["PartitionName"]] = values["MaxTime"]
+    if not limits or any(
+        not TIME.fullmatch(limit) or time_limit_seconds(time) <= time_limit_seconds(limit) for limit in limits.values()
+    ):
+        return None
+    allowed = ", ".join(f"{limit} in {name}" for name, limit in limits.items())
+    return (
+        f"hydra.launcher.time must be at most {allowed}, but is {time}; lower it, or choose another partition (sinfo)"
+    )
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

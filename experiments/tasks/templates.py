@@ -1,0 +1,33 @@
+"""What stands around a question: TinyZero's texts for base and instruct models, next to nothing for the tiny one."""
+
+from experiments.errors import UserError
+
+_OPENING = "Let me solve this step by step.\n<think>"
+
+# "base" and "instruct" are TinyZero's (examples/data_preprocess/countdown.py), the blank after "user\n" included. Both
+# hold the roles and the beginning of the assistant's turn themselves, so no chat template may add to them.
+TEMPLATES: dict[str, str] = {
+    "base": (
+        "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The "
+        "assistant first thinks about the reasoning process in the mind and then provides the user with the answer.\n"
+        f"User: {{question}}\nAssistant: {_OPENING}"
+    ),
+    "instruct": (
+        "<|im_start|>system\nYou are a helpful assistant. You first thinks about the reasoning process in the mind and "
+        "then provides the user with the answer.<|im_end|>\n"
+        f"<|im_start|>user\n {{question}}<|im_end|>\n<|im_start|>assistant\n{_OPENING}"
+    ),
+    "compact": "{question} <think>",
+}
+
+
+def wrap(template: str, question: str) -> list[dict[str, str]]:
+    """Return the chat messages of a question: one, of role "user", whose content is the whole prompt.
+
+    Raises UserError if there is no such template.
+    """
+    if template not in TEMPLATES:
+        raise UserError(
+            f"model.template must be one of {', '.join(TEMPLATES)}, but is {template!r}; set it to one of them"
+        )
+    return [{"role": "user", "content": TEMPLATES[template].replace("{question}", question)}]

@@ -1,0 +1,70 @@
+"""trainer.v1.trainer_mode=stoppable: the ablation trainer that heeds a warning; what it computes is the same.
+
+At the end of a step it looks whether the attempt was warned (experiments/warning.py). If so it saves, when the time
+that the last save took is left, and lets veRL's loop end as after a last step: rollouts and W&B are written to the end.
+A step that outlasts the warning is lost; what W&B holds of those before it is written shortly before the kill.
+
+Read in veRL 0.9.1: verl/trainer/ppo/v1/trainer_base.py (`fit`), verl/utils/tracking.py.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+
+from experiments import warning
+from experiments.verl_plugin.trainer import AblationTrainer
+
+POLL_SECONDS = 1.0
+FLUSH_SECONDS = 20.0  # how long before the kill W&B is closed; it keeps the last step in memory until then
+
+
+@register_trainer("stoppable")
+class StoppableTrainer(AblationTrainer):
+    """Chosen by an attempt for every run."""
+
+    _saved_step = 0
+    _save_seconds = 0.0
+    _stopping = False
+
+    @property
+    def _attempt(self) -> Path:
+        return Path(self.config.trainer.rollout_data_dir).parent
+
+    def on_train_begin(self) -> None:
+        super().on_train_begin()
+        threading.Thread(target=self._close_tracking_in_time, daemon=True).start()
+
+    def _save_checkpoint(self) -> None:
+        start = time.monotonic()
+        super()._save_checkpoint()
+        self._saved_step, self._save_seconds = self.global_steps, time.monotonic() - start
+
+    def on_step_end(self) -> None:
+        deadline = warning.deadline(self._attempt)
+        if deadline is None or self.global_steps >= self.total_training_steps:
+            super().on_step_end()
+            return
+        if self._saved_step < self.global_steps and time.time() + self._save_seconds < deadline:
+            self._save_checkpoint()
+        self._stopping = True
+        self.total_training_steps = self.global_steps  # ends veRL's loop after this step's metrics and rollouts
+
+    def _validate(self) -> dict[str, Any]:
+        """Return the validation's metrics; none where the time until the kill is for writing down what there is."""
+        return {} if self._stopping else super()._validate()  # the next attempt begins with one
+
+    def _close_tracking_in_time(self) -> None:
+        while (deadline := warning.deadline(self._attempt)) is None:
+            time.sleep(POLL_SECONDS)
+        notice = deadline - time.time()
+        time.sleep(max(0.0, notice - min(FLUSH_SECONDS, notice / 2)))
+        trackers = dict(self.logger.logger)
+        wandb = trackers.pop("wandb", None)
+        self.logger.logger = trackers  # the file logger goes on: a step that ends now must not lose its metrics
+        if wandb is not None:
+            wandb.finish()

@@ -1,0 +1,233 @@
+"""A stand-in for a W&B server on the loopback: the part of its GraphQL that the real client's reading side speaks.
+
+It answers `wandb.Api` of wandb 0.31 (and what is built on it) with runs that the test made up: listing with filters and
+pages, live history, faults on demand, latency. It stores nothing and knows one key.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import math
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+KEY = "k" * 40
+ENTITY, PROJECT = "lab", "abl"
+OPERATION = re.compile(r"\b(?:query|mutation)\s+(\w+)")
+
+
+@dataclass
+class ServedRun:
+    """A run as the server knows it."""
+
+    id: str
+    rows: list[tuple[int, Mapping[str, Any]]]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    state: str = "finished"
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    group: str = ""
+    created: float = 1.7e9
+    hidden: int = 0
+    """So many of the last rows are listed but not sent."""
+    texts: list[tuple[int, str]] = field(default_factory=list, repr=False)
+
+    def history(self, first: int, stop: int) -> list[str]:
+        """Return the rows of the steps, as the JSON texts that the server sends; made once, before any measurement."""
+        if len(self.texts) != len(self.rows):
+            self.texts = [(step, dumps({**row, "_step": step})) for step, row in self.rows]
+        sent = self.texts[: len(self.texts) - self.hidden]
+        return [text for step, text in sent if first <= step < stop]
+
+    @property
+    def last_step(self) -> int:
+        return max((step for step, _ in self.rows), default=-1)
+
+    def node(self, full: bool) -> dict[str, Any]:
+        node: dict[str, Any] = {
+            "id": base64.b64encode(f"Run:v1:{self.id}:{PROJECT}:{ENTITY}".encode()).decode(),
+            "name": self.id,
+            "displayName": self.name or self.id,
+            "state": self.state,
+            "tags": list(self.tags),
+            "group": self.group or None,
+            "jobType": None,
+            "commit": None,
+            "sweepName": None,
+            "readOnly": False,
+            "createdAt": iso(self.created),
+            "heartbeatAt": iso(self.created + 10 * len(self.rows)),
+            "description": None,
+            "notes": None,
+            "historyLineCount": len(self.rows),
+            "user": {"name": "lab", "username": "lab"},
+            "projectId": "1",
+        }
+        if full:
+            values = {key: {"value": value, "desc": None} for key, value in self.config.items()}
+            node |= {"config": dumps(values), "summaryMetrics": "{}", "systemMetrics": "{}"}
+            node["historyKeys"] = {"sets": [], "keys": {}, "lastStep": self.last_step}
+        return node
+
+
+@dataclass
+class Fault:
+    """Answer `times` requests of the operations that match with a status (0: hang up) instead of data."""
+
+    operation: str
+    status: int
+    times: int = 1
+    delay: float = 0.0
+
+
+class WandbServer:
+    """`with WandbServer(runs) as server:` serves them at `server.url` until the block ends."""
+
+    def __init__(self, runs: list[ServedRun], latency: float = 0.0, faults: list[Fault] | None = None) -> None:
+        self.runs, self.latency, self.faults = runs, latency, faults or []
+        self.operations: list[str] = []
+        self.variables: list[tuple[str, dict[str, Any]]] = []
+        owner = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                status, answer = owner.answer(json.loads(self.rfile.read(length)), self.headers.get("Authorization"))
+                if status == 0:
+                    self.close_connection = True
+                    return
+                content = answer.encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        class Listener(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 64
+
+            def handle_error(self, *_: Any) -> None: ...  # a client that gave up waiting
+
+        self.listener = Listener(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.listener.server_port}"
+        self.thread = threading.Thread(target=self.listener.serve_forever, args=(0.05,), daemon=True)
+
+    def __enter__(self) -> WandbServer:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listener.shutdown()
+        self.listener.server_close()
+
+    def answer(self, request: dict[str, Any], authorization: str | None) -> tuple[int, str]:
+        """Return (HTTP status, body) of a GraphQL request."""
+        query, variables = request["query"], request.get("variables") or {}
+        found = OPERATION.search(query)
+        operation = found[1] if found else ("Viewer" if "viewer" in query else "ServerInfo")
+        self.operations.append(operation)
+        self.variables.append((operation, variables))
+        for fault in self.faults:
+            if re.search(fault.operation, operation) and fault.times > 0:
+                fault.times -= 1
+                time.sleep(fault.delay)
+                return fault.status, dumps({"errors": [{"message": f"injected {fault.status}"}]})
+        time.sleep(self.latency)
+        if authorization != "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode():
+            return 401, dumps({"errors": [{"message": "relogin required"}]})
+        data = self.data(operation, query, variables)
+        return (400, dumps({"errors": [{"message": f"{operation} is not served"}]})) if data is None else (200, data)
+
+    def data(self, operation: str, query: str, variables: dict[str, Any]) -> str | None:
+        if "viewer" in query:
+            teams = {"edges": [{"node": {"name": ENTITY}}]}
+            viewer = {"id": "VXNlcjox", "entity": ENTITY, "username": "lab", "name": "lab", "email": "a@b.c"}
+            return dumps({"data": {"viewer": {**viewer, "admin": False, "flags": "{}", "teams": teams, "apiKeys": {}}}})
+        if "serverInfo" in query:
+            return dumps({"data": {"serverInfo": {"features": [], "latestLocalVersionInfo": None}}})
+        if variables.get("project") != PROJECT:
+            return dumps({"data": {"project": None}})
+        if operation == "Runs":
+            return dumps({"data": {"project": self.listing(variables, "summaryMetrics" in query)}})
+        name = variables.get("name") or variables.get("run") or variables.get("runName")
+        run = next((run for run in self.runs if run.id == name), None)
+        if run is None:
+            return dumps({"data": {"project": {"run": None}}})
+        if operation == "HistoryPage":
+            rows = run.history(variables["minStep"], variables["maxStep"])[: variables["pageSize"]]
+            return '{"data": {"project": {"run": {"history": [' + ", ".join(map(json.dumps, rows)) + "]}}}}"
+        if operation == "RunParquetHistory":
+            live = {"parquetUrls": [], "liveData": [{"_step": step} for step, _ in run.rows[:1]]}
+            return dumps({"data": {"project": {"run": {"parquetHistory": live}}}})
+        if operation in ("SampledHistoryPage", "RunSampledHistory"):
+            return dumps({"data": {"project": {"run": {"sampledHistory": sampled(run, variables)}}}})
+        if operation == "RunHistoryKeys":
+            return dumps({"data": {"project": {"run": {"historyKeys": run.node(True)["historyKeys"]}}}})
+        return dumps({"data": {"project": {"run": run.node(True)}}}) if operation == "Run" else None
+
+    def listing(self, variables: dict[str, Any], full: bool) -> dict[str, Any]:
+        hits = [run for run in self.runs if matches(run, json.loads(variables.get("filters") or "{}"))]
+        start, size = int(variables.get("cursor") or -1) + 1, variables.get("perPage") or 50
+        edges = [{"node": run.node(full), "cursor": str(start + i)} for i, run in enumerate(hits[start : start + size])]
+        info = {"endCursor": edges[-1]["cursor"] if edges else None, "hasNextPage": start + size < len(hits)}
+        runs = {"edges": edges, "pageInfo": info}
+        return {"internalId": "1", "runCount": len(hits), "readOnly": False, "runs": runs}
+
+
+def matches(run: ServedRun, conditions: Mapping[str, Any]) -> bool:
+    """Return whether a run satisfies Mongo-like conditions on state, tags, group, display name and config."""
+    for key, wanted in conditions.items():
+        if key in ("$and", "$or"):
+            verdicts = [matches(run, condition) for condition in wanted]
+            if not (all(verdicts) if key == "$and" else any(verdicts)):
+                return False
+            continue
+        if key.startswith("config."):
+            value = run.config.get(key.removeprefix("config.").removesuffix(".value"))
+        else:
+            value = {"state": run.state, "tags": run.tags, "group": run.group, "displayName": run.name}.get(key)
+        values = value if isinstance(value, tuple) else (value,)
+        operators = wanted if isinstance(wanted, dict) else {"$eq": wanted}
+        for operator, operand in operators.items():
+            found = any(item in operand for item in values) if operator in ("$in", "$nin") else operand in values
+            if found is (operator in ("$ne", "$nin")):
+                return False
+    return True
+
+
+def sampled(run: ServedRun, variables: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """Return, for each requested set of keys, the rows that hold all of them."""
+    specs = [json.loads(spec) for spec in variables.get("specs") or [variables["spec"]]]
+    rows = [{**row, "_step": step} for step, row in run.rows]
+    return [
+        [{key: row[key] for key in s["keys"]} for row in rows if all(key in row for key in s["keys"])] for s in specs
+    ]
+
+
+def iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def dumps(value: Any) -> str:
+    """Return JSON as W&B writes it: NaN and infinities as strings."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return json.dumps(plain(value))

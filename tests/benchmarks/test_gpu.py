@@ -1,0 +1,308 @@
+"""benchmarks/gpu.py without a GPU: its cases compose and pass preflight, its arithmetic, one real run on the CPU."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import sys
+import time
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hydra import initialize_config_dir
+from rich.console import Console
+
+from benchmarks import gpu, gpu_model, gpu_record
+from benchmarks.gpu_cases import ITEMS, MODEL, Case, Machine, cases
+from experiments.compose import CONFIG_DIR, register_resolvers
+from experiments.composer import Composer
+from experiments.errors import UserError
+from experiments.preflight import problems_of
+
+H200 = Machine("cuda", "NVIDIA H200", gpus=1, memory_gib=140, driver="580.82.07", vllm=True, flash_attn=True)
+A100 = Machine("cuda", "NVIDIA A100-SXM4-80GB", gpus=2, memory_gib=80, driver="580.82.07", vllm=True, flash_attn=True)
+CPU = Machine("cpu")
+SMALL = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": 800,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random model: the size of its config.json says nothing of the shape that a case states."""
+    folder = tmp_path_factory.mktemp("gpu")
+    gpu_model.build(folder / "model", SMALL, gpu_model.prompts())
+    return folder
+
+
+@cache
+def composer() -> Composer:
+    """Compose what the cases share once: seconds apiece otherwise."""
+    register_resolvers()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return Composer.of_running_hydra()
+
+
+def composed(case: Case, folder: Path) -> dict[str, Any]:
+    return composer().compose(gpu.command(case, folder)[4:]).resolved()
+
+
+# The cases
+
+
+BARE = replace(H200, vllm=False, flash_attn=False)
+
+
+@pytest.mark.parametrize(
+    "machine, item",
+    [
+        *((H200, item) for item in ITEMS),
+        *((A100, item) for item in ("article", "memory")),
+        (BARE, "vllm"),
+        (BARE, "arms"),
+    ],
+)
+def test_every_case_composes_and_passes_preflight(machine: Machine, item: str, folder: Path) -> None:
+    for case in cases(item, machine):
+        config = composed(case, folder)
+        assert problems_of(config) == [], case.name
+        assert config["trainer"]["n_gpus_per_node"] == (1 if item == "tiny" else machine.gpus)
+        assert config["trainer"]["save_freq"] == config["trainer"]["test_freq"] == -1
+        if item != "tiny":
+            model = config["actor_rollout_ref"]["model"]
+            assert config["model"]["path"] == str(folder / "model")
+            assert config["actor_rollout_ref"]["rollout"]["name"] == ("vllm" if machine.vllm else "hf")
+            assert config["actor_rollout_ref"]["rollout"]["ignore_eos"] is True
+            attention = None if machine.flash_attn else "packed_sdpa"
+            assert (model["override_config"] or {}).get("attn_implementation") == attention
+            assert (config["critic"]["model"]["override_config"] or {}).get("attn_implementation") == attention
+
+
+def test_the_items_ask_what_they_are_for(folder: Path) -> None:
+    article, ours = (composed(case, folder) for case in cases("article", A100))
+    for config in (article, ours):
+        assert (config["data"]["train_batch_size"], config["rollout"]["n"]) == (128, 5)
+        assert (config["data"]["max_prompt_length"], config["data"]["max_response_length"]) == (256, 1024)
+    rollouts = [config["actor_rollout_ref"]["rollout"] for config in (article, ours)]
+    assert [rollout["gpu_memory_utilization"] for rollout in rollouts] == [0.4, 0.55]
+    assert [rollout["tensor_model_parallel_size"] for rollout in rollouts] == [2, 1]
+    assert [config["actor_rollout_ref"]["actor"]["use_dynamic_bsz"] for config in (article, ours)] == [False, True]
+
+    arms = {case.name: composed(case, folder) for case in cases("arms", A100)}
+    assert [arm["rollout"]["n"] for arm in arms.values()] == [5, 3, 8, 5]
+    assert arms["PPO"]["algorithm"]["adv_estimator"] == "gae"
+    assert [composed(case, folder)["model"]["name"] for case in cases("memory", H200)] == [
+        f"qwen2.5-{size}" for size in ("0.5b", "1.5b", "3b", "7b")
+    ]
+    here, there = (composed(case, folder) for case in cases("tiny", H200)[:2])
+    assert (here["trainer"]["device"], there["trainer"]["device"]) == ("cpu", "cuda")
+    for key in ("seed", "data", "algorithm", "kl", "temperature"):
+        assert here[key] == there[key]
+    assert [case.name for case in cases("tiny", CPU)] == ["grpo on cpu", "ppo on cpu"]
+    assert not any(cases(item, CPU) for item in ITEMS if item != "tiny")
+
+
+def test_the_prompts_are_about_as_long_as_with_the_real_tokenizer(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    texts = gpu_model.prompts()
+    lengths = [len(tokenizer.encode(text)) for text in texts]
+    assert 100 < min(lengths) <= max(lengths) < 256
+    assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]
+    assert len(tokenizer.encode("\n")) == 1
+    config = json.loads((folder / "model" / "config.json").read_text())
+    assert {key: config[key] for key in SMALL} == SMALL
+
+
+# What is made of a run
+
+ROW = {
+    "timing_s/step": 20.0,
+    "timing_s/gen": 0.5,  # with some managers generating is outside this timer
+    "timing_s/old_log_prob": 2.0,
+    "timing_s/ref": 1.0,
+    "timing_s/adv": 0.5,
+    "timing_s/update_actor": 5.0,
+    "timing_s/update_weights": 1.5,
+    "perf/throughput": 4000.0,
+    "perf/mfu/actor": 0.4,
+    "actor/perf/max_memory_allocated_gb": 50.5,
+    "critic/score/mean": 0.25,
+    "response_length/mean": 1024.0,
+    "rollout_corr/log_ppl_abs_diff": 1e-3,
+}
+
+
+def test_a_step_is_split_by_its_timers() -> None:
+    assert gpu_record.phase_seconds(ROW) == {
+        "rollout": 10.0,
+        "log-prob": 3.0,
+        "advantage": 0.5,
+        "update": 5.0,
+        "weights": 1.5,
+    }
+
+
+def test_peaks_belong_to_the_phase_they_were_seen_in() -> None:
+    """The step ends at 120: generating from 100, log-probs from 110, the update from 113.5 to 118.5."""
+    samples = [(99.0, 90), (101.0, 60), (109.9, 70), (110.1, 30), (112.9, 40), (115.0, 55), (118.4, 50), (119.0, 35)]
+    found = gpu_record.peaks([(120.0, ROW)], [(when, gib * 1024.0) for when, gib in samples])
+    assert found == {"rollout": 70, "log-prob": 40, "update": 55, "weights": 35}
+    assert gpu_record.peaks([(120.0, ROW)], []) == {}
+
+
+def test_the_figures_of_a_run_leave_out_its_first_step() -> None:
+    rows = [(100.0 + 20 * i, {**ROW, "timing_s/step": seconds}) for i, seconds in enumerate((60.0, 20.0, 22.0, 21.0))]
+    result = gpu_record.measured(rows, [])
+    assert (result["steps"], result["step_seconds"], result["allocated_gib"]) == (4, 21.0, 50.5)
+    assert result["phase_seconds"]["rollout"] == 11.0
+    assert result["score"] == [0.25] * 4
+    assert "failed" in gpu_record.measured([], [])
+
+
+def run(seconds: float, **more: Any) -> dict[str, Any]:
+    return {**gpu_record.measured([(0.0, {**ROW, "timing_s/step": seconds})], []), **more}
+
+
+RESULTS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "grpo on cpu": run(20, score=[0.1, 0.2, 0.3]),
+        "grpo on cuda": run(20, score=[0.1, 0.2, 0.25], log_ppl_abs_diff=[1e-7, 2e-7, None]),
+        "ppo on cpu": {"failed": "ran past its limit of 9 s"},
+    },
+    "article": {"article's settings": run(90), "ours, n=5": run(60)},
+    "arms": {"ours, n=5": run(60), "n=3": run(39), "n=8": run(93), "PPO": {"failed": "out of memory"}},
+    "memory": {
+        "3B": run(30, peak_gib={"rollout": 80.0, "update": 50.0}, predicted_gib={"rollout": 84.0, "update": 45.0})
+    },
+}
+
+
+def test_each_item_comes_to_its_figures() -> None:
+    assert gpu_record.figures(RESULTS) == {
+        "tiny: grpo, largest difference of the reward curves": 0.05,
+        "tiny: grpo, step at which they part": 3,
+        "grpo on cpu: largest log_ppl_abs_diff": 1e-3,
+        "grpo on cuda: largest log_ppl_abs_diff": 2e-7,
+        "article: its step over ours": 1.5,
+        "arms: ours, n=5 over n=5": 1.0,
+        "arms: n=3 over n=5": 0.65,
+        "arms: n=8 over n=5": 1.55,
+        "memory: 3B, rollout, predicted over measured": 1.05,
+        "memory: 3B, update, predicted over measured": 0.9,
+    }
+    assert gpu_record.figures({}) == {}
+
+
+def test_the_table_has_a_line_for_every_case() -> None:
+    console = Console(file=io.StringIO(), width=180)
+    console.print(gpu_record.table(RESULTS))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "worst-case lengths" in text
+
+    def cells(name: str) -> list[str]:
+        line = next(line for line in text.splitlines() if name in line)
+        return [cell.strip() for cell in line.strip("│").split("│")][1:]
+
+    assert cells("memory: 3B") == ["30.00", "20.00", "3.00", "5.00", "4000", "0.400", "80.0", "84.0"]
+    assert cells("article: ours, n=5") == ["60.00", "50.00", "3.00", "5.00", "4000", "0.400", "50.5", "-"]
+    assert cells("arms: PPO")[:2] == ["failed", "out of memory"]
+
+
+# The machine
+
+
+def nvidia_smi(folder: Path, output: str) -> None:
+    """Put a program of that name, which prints this, on the path."""
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\nprintf '%b' '{output}'\n")
+    program.chmod(program.stat().st_mode | stat.S_IEXEC)
+
+
+def test_no_gpu_is_told_in_a_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert gpu.main([]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: nvidia-smi must find a GPU, but finds none; run this on a GPU node, or add --device cpu"
+
+
+def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nvidia_smi(tmp_path, "NVIDIA H200, 143771, 550.54.15\\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so it is where there is one, too
+    with pytest.raises(UserError, match=r"torch must see the NVIDIA H200, but .* the driver is 550\.54\.15"):
+        gpu.find_machine("cuda")
+
+
+def test_memory_is_that_of_the_fullest_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nvidia_smi(tmp_path, "0, 500\\n1, 900\\n0, 800\\n1, [N/A]\\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with gpu_record.GPUMemory() as memory:
+        memory.thread.join(20)
+    assert [used for _, used in memory.samples] == [900, 800]
+
+
+# Whole runs
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def test_a_real_training_on_the_cpu_and_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command, with the first item's first case at the size of a smoke test."""
+    (case, *_) = cases("tiny", CPU)
+    kept = [text for text in case.overrides if not text.startswith(("task.", "trainer.total_training_steps"))]
+    small = replace(case, overrides=("experiment=smoke", *kept, "trainer.total_training_steps=2"))
+    monkeypatch.setattr(gpu, "cases", lambda item, machine: [small] if item == "tiny" else [])
+    before = children()
+    assert gpu.main(["--device", "cpu", "--out", str(tmp_path / "results" / "cpu.json")]) == 0
+    assert children() == before
+    record = json.loads((tmp_path / "results" / "cpu.json").read_text())
+    assert record["machine"]["versions"]["verl"] == "0.9.1"
+    (result,) = record["items"]["tiny"].values()
+    assert result["steps"] == 2 and result["step_seconds"] > 0
+    assert max(result["log_ppl_abs_diff"]) < 1e-5
+    assert record["figures"] == {"grpo on cpu: largest log_ppl_abs_diff": max(result["log_ppl_abs_diff"])}
+
+
+HANGS = """
+import subprocess, sys, time
+subprocess.Popen(["sleep", "300"], start_new_session=True)
+time.sleep(300)
+"""
+
+
+def test_a_case_at_its_limit_is_ended_and_the_next_ones_are_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "command", lambda case, folder: [sys.executable, "-S", "-c", HANGS])
+    before, started = children(), time.monotonic()
+    record = gpu.measure(["tiny"], CPU, tmp_path / "work", 1.0, tmp_path / "record.json")
+    assert time.monotonic() - started < 60
+    assert children() == before
+    assert [result["failed"] for result in record["items"]["tiny"].values()] == [
+        "ran past its limit of 1 s",
+        "not begun: tiny had reached its limit",
+    ]
+    assert json.loads((tmp_path / "record.json").read_text()) == record
+
+
+def test_what_the_command_refuses_is_the_cause(tmp_path: Path) -> None:
+    case = replace(cases("tiny", CPU)[0], overrides=("rollout.n=0", MODEL.join(("task.template=", ""))))
+    result = gpu.run_case(case, tmp_path / "case", 100)
+    assert result["failed"].startswith("error: task.template must be a key of the config")

@@ -1,0 +1,38 @@
+"""How `make test` shares the tests between two processes, and what holds for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
+
+settings.register_profile("untimed", deadline=None)  # a test that fails on a busy machine tells nothing
+settings.load_profile("untimed")
+
+TOGETHER = ("tests/e2e/", "tests/slurm/")  # whose tests share trainings, or a machine's SLURM; the longest, so first
+
+
+def group(nodeid: str) -> str:
+    """Return what stays in one process: each of these folders, elsewhere each file, whose fixtures its tests share."""
+    file = nodeid.split("::")[0]
+    return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {item: [*TOGETHER, group(item.nodeid)].index(group(item.nodeid)) for item in items}
+    items.sort(key=order.__getitem__)
+
+
+class ByGroup(LoadScopeScheduling):
+    """Gives a process that is through with its group the next one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
+    """Return the scheduler; it keeps the order of the collection."""
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)

@@ -1,0 +1,72 @@
+"""A disk that fills up in the middle of a real training."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from experiments.rundir import find_runs
+from tests.e2e.training import arguments, clean_environment, rows, train
+
+SIZE = "64m"
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """The test goes on in a mount namespace, on a file system of its own."""
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    inside = 'mount -t tmpfs -o size="$1" none "$2" && exec "$3" -m tests.e2e.test_full_disk "$2"'
+    done = subprocess.run(
+        ["unshare", "--mount", *user, "sh", "-c", inside, "sh", SIZE, str(tmp_path), sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def fill(path: Path) -> None:
+    """Write until nothing more goes in."""
+    with open(path, "wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(b"x" * 4096)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+                return
+
+
+def main(disk: Path) -> None:
+    place = disk / "place"
+    place.mkdir()
+    overrides = ["trainer.total_training_steps=8", "tracking=none"]
+    command = subprocess.Popen(
+        arguments(place, overrides),
+        cwd=place,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not any(run.checkpoint_step() >= 2 for run in find_runs(place / "runs")):
+        assert command.poll() is None and time.monotonic() < deadline, command.communicate()[0]
+        time.sleep(0.05)
+    (run,) = find_runs(place / "runs")
+    before = rows(run)
+    fill(disk / "filler")
+    output, _ = command.communicate(timeout=120)
+    assert command.returncode == 1, output
+    assert "disk full" in output and "make room" in output and "Traceback" not in output, output
+    assert all(rows(run)[step].items() >= row.items() for step, row in before.items())
+    (disk / "filler").unlink()
+    again = train(place, *overrides)
+    assert again.code == 0 and run.state() == "finished", again.output
+    assert sorted(rows(run)) == list(range(9))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

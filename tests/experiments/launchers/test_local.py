@@ -1,0 +1,203 @@
+"""experiments/launchers/local.py with real processes: launchers that meet in one folder, and cancelled runs.
+
+The attempts are a stand-in that keeps to the same rules (lock, events, checkpoint pointer) and takes half a second.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments.rundir import RunDir, find_runs
+
+WaitFor = Callable[..., None]
+
+ATTEMPT = """
+import os, signal, sys, time
+from pathlib import Path
+from experiments.rundir import RunDir, write_atomically
+module, folder, steps = sys.argv[2], sys.argv[3], int(sys.argv[5])
+run = RunDir(Path(folder))
+if os.environ["SECONDS_A_RUN"] == "broken":
+    sys.exit("it can't start")
+with run.lock():
+    attempt = run.new_attempt()
+    def interrupted(number, frame):
+        run.record("interrupted", attempt=attempt.number)
+        os._exit(130)
+    signal.signal(signal.SIGTERM, interrupted)
+    run.record("started", attempt=attempt.number, pid=os.getpid(), host=os.uname().nodename, steps=steps)
+    deadline = time.monotonic() + float(os.environ["SECONDS_A_RUN"])
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.checkpoints.mkdir(exist_ok=True)
+    write_atomically(run.checkpoints / "latest_checkpointed_iteration.txt", str(steps))
+    run.record("finished", attempt=attempt.number, step=steps)
+"""
+
+LAUNCHER = """
+import dataclasses, sys
+from pathlib import Path
+from omegaconf import OmegaConf
+from experiments.launchers.local import take_turns
+from experiments.launchers.standby import Standby
+from experiments.plan import PlannedRun
+from experiments.report import Progress
+from experiments.rundir import RunDir
+
+
+class Given(Standby):
+    def python(self, config):
+        return [sys.executable, sys.argv[2]], {}
+
+
+fields = {field.name for field in dataclasses.fields(PlannedRun)}
+runs = []
+for name in sys.argv[3:]:
+    run = RunDir(Path(sys.argv[1]) / name)
+    config = {"seed": 1}
+    run.create("seed: 1\\n", {})
+    run.record("launched", steps=4)
+    given = dict(name=name, run=run, config=config, verl=OmegaConf.create(config), steps=4, state="planned", reached=0)
+    runs.append(PlannedRun(**given))
+print("planned", flush=True)
+sys.stdin.readline()
+with Progress(runs) as progress:
+    sys.exit(any(take_turns(runs, progress, Given([], Path("unused")))))
+"""
+
+NAMES = ("a-00000001", "b-00000002", "c-00000003")
+
+
+class Launchers:
+    """Launchers of the same runs, each waiting for `go` before it starts the first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.runs_dir = folder, folder / "runs"
+        (folder / "attempt.py").write_text(ATTEMPT)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self, seconds_a_run: float | str = 0.5) -> subprocess.Popen[str]:
+        """Start a launcher; return it once its runs are planned."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCHER, str(self.runs_dir), str(self.folder / "attempt.py"), *NAMES],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "SECONDS_A_RUN": str(seconds_a_run)},
+        )
+        self.processes.append(process)
+        assert process.stdout is not None and process.stdout.readline() == "planned\n"
+        return process
+
+    def go(self) -> None:
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+
+    def run(self, name: str) -> RunDir:
+        return RunDir(self.runs_dir / name)
+
+
+@pytest.fixture
+def launchers(tmp_path: Path) -> Iterator[Launchers]:
+    launchers = Launchers(tmp_path)
+    yield launchers
+    for process in launchers.processes:
+        process.kill()
+        process.communicate()
+
+
+def attempts(launchers: Launchers) -> dict[str, list[str]]:
+    """Return for each run its events from the first start on."""
+    words = {run.path.name: [event["event"] for event in run.events()] for run in find_runs(launchers.runs_dir)}
+    return {name: [word for word in all_ if word not in ("planned", "launched")] for name, all_ in words.items()}
+
+
+def test_two_launchers_of_the_same_runs_start_each_once(launchers: Launchers) -> None:
+    both = [launchers.start(), launchers.start()]
+    launchers.go()
+    printed = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert attempts(launchers) == {name: ["started", "finished"] for name in NAMES}
+    assert sum(text.count("running already") + text.count("in the meantime") for text in printed) == 3
+    assert [event["event"] for event in launchers.run(NAMES[0]).events()].count("planned") == 1
+
+
+def test_a_killed_launcher_s_runs_are_taken_over(launchers: Launchers, wait_for: WaitFor) -> None:
+    first = launchers.start(seconds_a_run=300)
+    launchers.go()
+    run = launchers.run(NAMES[0])
+    wait_for(lambda: run.state() == "running", "the first run starts")
+    first.kill()
+    first.wait()
+    os.kill(next(event["pid"] for event in run.events() if event["event"] == "started"), signal.SIGKILL)
+    wait_for(lambda: run.state() == "killed", "the attempt dies")
+    launchers.processes.remove(first)
+    second = launchers.start()
+    launchers.go()
+    assert second.wait(60) == 0
+    found = attempts(launchers)
+    assert found[NAMES[0]] == ["started", "started", "finished"]
+    assert found[NAMES[1]] == found[NAMES[2]] == ["started", "finished"]
+
+
+def test_a_run_that_lives_on_without_its_launcher_is_left_alone(launchers: Launchers, wait_for: WaitFor) -> None:
+    first = launchers.start(seconds_a_run=300)
+    launchers.go()
+    run = launchers.run(NAMES[0])
+    wait_for(lambda: run.state() == "running", "the first run starts")
+    first.kill()
+    first.wait()
+    launchers.processes.remove(first)
+    pid = next(event["pid"] for event in run.events() if event["event"] == "started")
+    try:
+        second = launchers.start()
+        launchers.go()
+        printed = second.communicate(timeout=60)[0]
+        assert second.returncode == 0, printed
+        assert run.state() == "running", "the living attempt was ended"
+        assert attempts(launchers)[NAMES[1]] == ["started", "finished"]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_what_is_cancelled_while_it_waits_is_not_started(launchers: Launchers) -> None:
+    only = launchers.start()
+    launchers.run(NAMES[1]).record("cancelled")
+    launchers.go()
+    printed = only.communicate(timeout=60)[0]
+    assert "cancelled in the meantime" in printed
+    found = attempts(launchers)
+    assert found[NAMES[1]] == ["cancelled"]
+    assert found[NAMES[0]] == found[NAMES[2]] == ["started", "finished"]
+
+
+def test_an_attempt_that_is_ended_from_outside_does_not_end_the_sweep(launchers: Launchers, wait_for: WaitFor) -> None:
+    only = launchers.start(seconds_a_run=2)
+    launchers.go()
+    run = launchers.run(NAMES[0])
+    wait_for(lambda: run.state() == "running", "the first run starts")
+    os.kill(next(event["pid"] for event in run.events() if event["event"] == "started"), signal.SIGTERM)
+    printed = only.communicate(timeout=60)[0]
+    assert only.returncode == 1, printed
+    found = attempts(launchers)
+    assert found[NAMES[0]][-1] == "interrupted"
+    assert found[NAMES[1]] == found[NAMES[2]] == ["started", "finished"]
+
+
+def test_an_attempt_that_dies_before_it_starts_is_a_failure(launchers: Launchers) -> None:
+    only = launchers.start(seconds_a_run="broken")
+    launchers.go()
+    printed = only.communicate(timeout=60)[0]
+    assert only.returncode == 1 and printed.count("it can't start") == 3
+    assert attempts(launchers) == {name: ["failed"] for name in NAMES}
+    assert launchers.run(NAMES[0]).events()[-1]["cause"] == "the attempt ended with 1 before it started"

@@ -1,0 +1,112 @@
+"""What a launch keeps ready: real processes, and nothing left of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from experiments import processes
+from experiments.compose import PROJECT_DIR
+from experiments.launchers.standby import Helper, HelperEnded, Standby, is_wanted, ray_options
+
+CPU = {"hardware": {"fast": True}, "trainer": {"device": "cpu"}, "ray_kwargs": {"ray_init": {"num_cpus": 2}}}
+
+READY = """
+import subprocess, sys, time
+from pathlib import Path
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+Path(sys.argv[1], "ready").write_text("yes")
+time.sleep(600)
+"""
+
+
+def test_a_helper_is_waited_for_and_goes_with_what_it_started() -> None:
+    helper = Helper("fork", "ready", ["-c", READY, "{folder}"], {})
+    assert helper.wait().read_text() == "yes"
+    child = next(process for process in processes.of_run(helper.folder) if process.pid != helper.process.pid)
+    helper.close()
+    assert not helper.folder.exists()
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_helper_that_ends_too_early_is_told_with_the_remedy() -> None:
+    helper = Helper("ray", "ready", ["-c", "raise OSError(28, 'No space left on device')"], {})
+    try:
+        with pytest.raises(HelperEnded) as raised:
+            helper.wait()
+    finally:
+        helper.close()
+    failure = raised.value.failure
+    assert failure.kind == "disk full"
+    assert failure.cause.startswith("the ray process of the launch ended with 1: ")
+    assert "No space left on device" in failure.cause and "set hardware.fast=false" in failure.remedy
+
+
+def test_a_run_without_helpers_gets_plain_python_and_the_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    for config in ({**CPU, "hardware": {"fast": False}}, {**CPU, "trainer": {"device": "cuda"}}):
+        assert not is_wanted(config)
+        with Standby([config], tmp_path) as standby:
+            command, variables = standby.python(config)
+            assert command == [sys.executable, "-P"]
+            assert variables == {"PYTHONPATH": f"{tmp_path}:mine", "R1Z_CODE_ORIGIN": str(PROJECT_DIR)}
+
+
+def test_a_cluster_is_shared_by_runs_with_the_same_options_whatever_their_processes_environment() -> None:
+    same = {**CPU, "ray_kwargs": {"ray_init": {"num_cpus": 2, "runtime_env": {"py_executable": None}}}}
+    assert ray_options(CPU) == ray_options(same) == {"num_cpus": 2}
+
+
+def test_a_fork_server_is_foreseen_for_a_run_that_takes_one_and_ends_if_nobody_does() -> None:
+    Standby.foresee({**CPU, "trainer": {"device": "cuda"}})
+    assert Standby.foreseen is None
+    Standby.foresee(CPU)
+    assert Standby.foreseen is not None
+    process = Standby.foreseen.process
+    Standby.forget()
+    assert process.poll() is not None and Standby.foreseen is None
+
+
+LAUNCHER = """
+import sys, time
+from experiments.compose import PROJECT_DIR
+from experiments.launchers.standby import Standby
+config = {"hardware": {"fast": True}, "trainer": {"device": "cpu"}, "ray_kwargs": {"ray_init": {"num_cpus": 2}}}
+with Standby([config], PROJECT_DIR) as standby:
+    print(standby.server.folder, standby.cluster.folder, flush=True)
+    standby.cluster.wait()
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("ending", "up"), [(signal.SIGINT, True), (signal.SIGKILL, True), (signal.SIGKILL, False)])
+def test_fork_server_and_ray_cluster_end_with_the_launcher(ending: signal.Signals, up: bool) -> None:
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert launcher.stdout is not None
+    folders = [Path(path) for path in launcher.stdout.readline().split()]
+    assert len(folders) == 2
+    if up:
+        assert launcher.stdout.readline() == "up\n"
+        assert any("raylet" in process.name() for process in processes.of_run(folders[1]))
+    else:
+        time.sleep(2.0)  # in the middle of their imports, or of Ray's start
+    os.kill(launcher.pid, ending)
+    launcher.wait()
+    launcher.stdout.close()
+    deadline = time.monotonic() + 60
+    left: list[object] = [*folders]
+    while left and time.monotonic() < deadline:
+        living = [process for folder in folders for process in processes.of_run(folder)]
+        left = [*living, *(folder for folder in folders if folder.exists())]
+        time.sleep(0.2)
+    assert left == []

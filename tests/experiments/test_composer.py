@@ -1,0 +1,130 @@
+"""experiments/composer.py: what it composes from copies is what Hydra composes from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from hydra.types import RunMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from experiments.compose import CONFIG_DIR, plain, register_resolvers
+from experiments.composer import Composer, numbers_written_as_text
+from tests.experiments.conftest import SHIPPED
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    register_resolvers()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        yield Composer.of_running_hydra()
+
+
+def hydra_s_own(composer: Composer, overrides: list[str]) -> dict[str, Any]:
+    """Compose with Hydra alone, interpolations as they are written."""
+    config = plain(composer.loader.load_configuration("config", overrides, RunMode.RUN))
+    del config["hydra"]
+    return config
+
+
+ARMS = {
+    "nothing": [],
+    "a knob": ["rollout.temperature=0.6"],
+    "a knob that others refer to": ["rollout.n=8", "seed=3", "kl.coef=0"],
+    "a value in the middle of a chain": ["actor_rollout_ref.actor.ppo_mini_batch_size=8"],
+    "a list and a text": ["trainer.logger=[file,x]", "data.truncation='a b'"],
+    "an interpolation": ["data.max_response_length=${data.max_prompt_length}", "data.max_prompt_length=12"],
+    "an interpolation's own place": ["actor_rollout_ref.rollout.temperature=0.3"],
+    "a mapping": ["actor_rollout_ref.actor.optim={lr: 1e-5, weight_decay: 0}"],
+    "added, forced, deleted": ["+trainer.new=1", "++seed=4", "++data.other=[1]", "~trainer.val_before_train"],
+    "set twice": ["seed=2", "seed=5"],
+    "a group": ["algorithm=ppo", "kl.coef=0.01"],
+    "groups around a value": ["algorithm=ppo", "rollout.n=1", "experiment=smoke"],
+    "hydra's own": ["hydra.job.chdir=false", "seed=7"],
+    "null": ["actor_rollout_ref.actor.use_kl_loss=null", "data.seed=null"],
+    "what a subtree refers to": ["actor_rollout_ref.model.mtp.enable=true", "global_profiler.tool=torch"],
+}
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_is_what_hydra_composes(composer: Composer, name: str) -> None:
+    overrides = [*SHIPPED, *ARMS[name]]
+    composed = composer.compose(overrides)
+    wanted = hydra_s_own(composer, overrides)
+    assert plain(composed.config) == wanted
+    assert composed.resolved() == plain(OmegaConf.create(wanted), resolve=True)
+
+
+numbers = st.integers(1, 64) | st.floats(0.001, 9, allow_nan=False)
+settable = st.dictionaries(
+    st.sampled_from(
+        [
+            *("seed", "rollout.n", "rollout.temperature", "data.train_batch_size", "tracking.project"),
+            *("actor_rollout_ref.actor.ppo_mini_batch_size", "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz"),
+            *("actor_rollout_ref.actor.use_dynamic_bsz", "global_profiler.tool", "hardware.gpus_per_node"),
+            *("actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu", "actor_rollout_ref.actor.strategy"),
+        ]
+    ),
+    numbers | st.sampled_from(["${trainer.test_freq}", "null", "[]", "true", "text"]),
+    max_size=5,
+)
+
+
+@settings(max_examples=25)
+@given(settable)
+def test_any_values_resolve_as_omegaconf_resolves_them(composer: Composer, values: dict[str, Any]) -> None:
+    composed = composer.compose([*SHIPPED, *(f"{key}={value}" for key, value in values.items())])
+    assert composed.resolved() == plain(composed.config, resolve=True)
+
+
+def test_every_leaf_can_be_changed_alone(composer: Composer) -> None:
+    """All that follows from a leaf follows it: of one in fifty leaves, and of a third of those that are referred to."""
+    groups = composer.compose(SHIPPED).groups
+    read = {name for reads in groups.references.values() for name in reads or ()} & set(groups.leaves)
+    assert len(read) > 50 and len(groups.references) > 100
+    for key in sorted({*sorted(read)[::3], *list(groups.leaves)[::50]}):
+        composed = composer.compose([*SHIPPED, f"{key}=3"])
+        assert composed.resolved() == plain(composed.config, resolve=True), key
+
+
+def test_groups_are_composed_once(composer: Composer) -> None:
+    one, other = composer.compose([*SHIPPED, "seed=1"]), composer.compose([*SHIPPED, "seed=2"])
+    assert one.groups is other.groups
+    assert one.config.seed == 1 and other.config.seed == 2, "and no arm sees another's values"
+
+
+def test_what_is_filled_in_is_resolved_and_is_no_change(composer: Composer) -> None:
+    composed = composer.compose([*SHIPPED, "seed=2"])
+    composed.fill_in({"trainer.experiment_name": "a name", "model.digest": "d"})
+    config = composed.resolved()
+    assert config == plain(composed.config, resolve=True)
+    assert config["actor_rollout_ref"]["rollout"]["trace"]["experiment_name"] == "a name"
+    assert composed.changes == {"seed": 2}
+
+
+def test_changes_are_what_differs_from_the_groups(composer: Composer) -> None:
+    composed = composer.compose(
+        [*SHIPPED, "algorithm=ppo", "hardware=cpu", "seed=1", "rollout.temperature=1", "kl={coef: 0.01}", "+a.b=1"]
+    )
+    assert composed.choices == {"algorithm": "ppo"}
+    assert composed.changes == {"kl.coef": 0.01, "a.b": 1}
+
+
+def test_what_hydra_refuses_is_refused(composer: Composer) -> None:
+    for wrong in ("no.such.key=1", "+seed=1", "~no_such_key"):
+        with pytest.raises(ConfigCompositionException):
+            composer.compose([*SHIPPED, wrong])
+
+
+def test_a_number_written_as_text_is_one_where_verl_has_a_number() -> None:
+    config = {
+        "actor_rollout_ref": {"actor": {"optim": {"lr": "1e-6"}, "strategy": "1"}},
+        "critic": {"optim": {"lr": "fast"}},
+        "trainer": {"total_training_steps": "20", "project_name": "007"},
+    }
+    assert numbers_written_as_text(config) == {"actor_rollout_ref.actor.optim.lr": 1e-6}

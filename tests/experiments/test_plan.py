@@ -1,0 +1,205 @@
+"""experiments/plan.py, cost.py, plan_table.py: what is asked for, held against what is there, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import initialize_config_dir
+
+from experiments.compose import CONFIG_DIR, register_resolvers
+from experiments.composer import Composer
+from experiments.cost import costs, disk_needed
+from experiments.errors import UserError
+from experiments.launchers.base import final_accuracy
+from experiments.plan import PlannedRun, distinct, freeze, plan_runs, plugin_code
+from experiments.plan_table import plan_json, remarks, summary, words
+from experiments.rundir import write_atomically
+from tests.experiments.conftest import SHIPPED
+
+Ask = Callable[..., list[PlannedRun]]
+T06 = "rollout.temperature=0.6"
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    register_resolvers()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        yield Composer.of_running_hydra()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def ask(composer: Composer, data: Path, tmp_path: Path) -> Ask:
+    def plan(*jobs: str) -> list[PlannedRun]:
+        """Plan jobs, the overrides of each separated by blanks."""
+        common = [*SHIPPED, "experiment=smoke", f"runs_dir={tmp_path / 'runs'}", f"data_dir={data}"]
+        return plan_runs([composer.compose([*common, *job.split()]) for job in jobs])
+
+    return plan
+
+
+def pretend(run: PlannedRun, steps: int, *events: str, seconds: float = 2.0) -> None:
+    """Leave what an attempt of so many steps leaves, without the training."""
+    freeze(run)
+    attempt = run.run.new_attempt()
+    run.run.record("started", attempt=attempt.number, steps=steps)
+    rows: list[dict[str, Any]] = [{"step": 0, "data": {"val-core/countdown/acc/mean@1": 0.1}}]
+    rows += [
+        {"step": step, "data": {"training/global_step": step, "perf/time_per_step": seconds}}
+        for step in range(1, steps + 1)
+    ]
+    rows.append(
+        {"step": steps, "data": {"val-core/countdown/acc/mean@1": 0.25, "val-core/countdown_greedy/acc/mean@1": 1}}
+    )
+    attempt.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run.run.checkpoints.mkdir(exist_ok=True)
+    (run.run.checkpoints / f"global_step_{steps}").mkdir(parents=True, exist_ok=True)
+    write_atomically(run.run.checkpoints / "latest_checkpointed_iteration.txt", str(steps))
+    for event in events:
+        run.run.record(event, kind="out of memory")
+
+
+def test_a_run_is_named_by_its_arm_and_seed(ask: Ask) -> None:
+    baseline, cooler = ask("", f"{T06} seed=2")
+    assert baseline.name == f"experiment=smoke,seed=1-{baseline.run.id}"
+    assert cooler.name == f"experiment=smoke,temperature=0.6,seed=2-{cooler.run.id}"
+    config = cooler.config
+    assert config["trainer"]["experiment_name"] == cooler.run.path.name
+    assert config["tracking"]["group"] == "experiment=smoke,temperature=0.6"
+    assert config["tracking"]["tags"] == ["experiment=smoke", "temperature=0.6", "seed=2"]
+
+
+def test_the_same_content_is_the_same_run_however_it_is_asked_for(ask: Ask) -> None:
+    same = ask(
+        T06,
+        f"{T06}0",
+        f"+{T06}0 seed=1".replace("+", "++"),
+        f"{T06} data_dir=/nowhere/else/{'x'} data_dir={ask(T06)[0].config['data_dir']}",
+        f"{T06} hardware.gpus_per_node=1 trainer.save_freq=7 tracking=none trainer.total_training_steps=9",
+        f'{T06} actor_rollout_ref.actor.optim.lr="4e-4"',
+    )
+    assert len({run.run.id for run in same}) == 1 and len(distinct(same)) == 1
+
+
+def test_a_run_keeps_the_folder_that_it_was_first_given(ask: Ask, tmp_path: Path) -> None:
+    (run,) = ask("algorithm=ppo")
+    freeze(run)
+    run.run.path.rename(tmp_path / "runs" / f"an old name-{run.run.id}")
+    (again,) = ask("algorithm=ppo")
+    assert again.run.path.name == again.config["trainer"]["experiment_name"] == f"an old name-{run.run.id}"
+
+
+def test_asking_again(ask: Ask) -> None:
+    """New, then done, extended by more steps, resumed after a failure; one more level is the only new one."""
+    (run,) = ask("")
+    assert (run.action, words(run)) == ("start", "new")
+    pretend(run, 2, "finished")
+    one, other = ask("", T06)
+    assert [words(one), words(other)] == ["done", "new"]
+    (longer, _) = ask("", "trainer.total_training_steps=5")
+    assert (words(longer), longer.steps) == ("extend from step 2", 5), "of two wishes the longer"
+    pretend(other, 1, "failed")
+    assert words(ask(T06)[0]) == "resume at step 1 (failed: out of memory)"
+
+
+def test_data_and_models_are_known_by_content(ask: Ask, tmp_path: Path) -> None:
+    (generated,) = ask("")
+    files = {key: Path(generated.config["data"][f"{key}_files"]) for key in ("train", "val")}
+    copies = {key: tmp_path / f"{key}.parquet" for key in files}
+    for key, file in files.items():
+        copies[key].write_bytes(file.read_bytes())
+    own = f"data.train_files={copies['train']} data.val_files={copies['val']}"
+    original = f"data.train_files={files['train']} data.val_files={files['val']}"
+    first, second, changed = ask(own, original, f"data.train_files={files['val']} data.val_files={files['val']} ")
+    assert first.run.id == second.run.id, "the same bytes elsewhere"
+    assert changed.run.id != first.run.id
+    assert len(plugin_code()) == 12 and first.config["plugin"]["code"] == plugin_code()
+    assert first.config["task"]["code"] and first.config["model"]["digest"]
+
+
+def test_two_models_on_the_hub_are_two_runs(ask: Ask) -> None:
+    one, other = ask("model.path=me/one", "model.path=me/other")
+    assert one.run.id != other.run.id and one.config["model"]["digest"] == "hub:me/one@main"
+
+
+def test_runs_know_the_sweeps_that_they_serve(ask: Ask) -> None:
+    runs = ask("sweeps=[temperature]", f"sweeps=[temperature] {T06}", "sweeps=[kl]", "sweeps=[kl] kl.coef=0")
+    assert [run.config["sweeps"] for run in distinct(runs)] == [["temperature", "kl"], ["temperature"], ["kl"]]
+    lines = summary(distinct(runs), costs(distinct(runs)), len(runs))
+    assert lines[-1].startswith("4 cells, 3 runs: sharing saves 1 run, ")
+
+
+def test_a_sweep_whose_levels_are_one_run_is_refused(ask: Ask) -> None:
+    with pytest.raises(UserError, match=r"sweeps/temperature.yaml must have levels that differ.*are the same run"):
+        ask("sweeps=[temperature] rollout.temperature=1", "sweeps=[temperature] rollout.temperature=1.0")
+
+
+def test_all_problems_of_all_arms_are_told_at_once(ask: Ask) -> None:
+    with pytest.raises(UserError) as refused:
+        ask("rollout.n=1", "kl.coef=-1", "kl.coef=-1 seed=2", "model.path=/no/model", T06)
+    keys = [problem.split(" must")[0] for problem in refused.value.problems]
+    assert keys == ["rollout.n", "kl.coef", "model.path"]
+
+
+# What it costs
+
+
+def test_an_estimate_is_the_preset_s_until_like_runs_were_measured(ask: Ask) -> None:
+    (run,) = ask("")
+    (cost,) = costs([run])
+    stated = run.config["hardware"]["seconds_per_step"]
+    assert (cost.measured, cost.seconds_per_step, cost.steps) == (0, stated, 2)
+    assert "as hardware=cpu states" in summary([run], [cost], 1)[1]
+
+    pretend(run, 2, "finished", seconds=30.0)
+    runs = ask("seed=2", f"{T06} trainer.total_training_steps=7", "rollout.n=8", "algorithm=ppo", "")
+    like, cooler, wider, ppo, done = costs(runs)
+    assert (like.measured, like.seconds_per_step, like.hours) == (1, 30.0, pytest.approx(60 / 3600))
+    assert cooler.hours == pytest.approx(7 * 30 / 3600)
+    assert wider.measured == ppo.measured == 0 and done.hours == done.disk == 0
+    assert ppo.disk == 2 * like.disk > 0
+    text = " ".join(summary(runs, costs(runs), 5))
+    assert "measured in 1 run of the same kind" in text and f"{stated:.3g} s a step, as hardware=cpu states" in text
+
+
+def test_a_model_on_the_hub_says_how_large_it_is(ask: Ask) -> None:
+    config = ask("")[0].config
+    config["model"] |= {"parameters": 3_000_000_000, "path": "me/large"}
+    assert disk_needed(config) == 108_000_000_000, "three checkpoints of 36 GB"
+
+
+def test_the_plan_says_what_a_gpu_s_memory_is_needed_for(ask: Ask) -> None:
+    large = "model=qwen2.5-3b hardware=a100x2 task.train_size=256 data.train_batch_size=128"
+    assert remarks(ask("")) == [], "on a CPU nothing is estimated, and the tiny model's folder has no oddity"
+    (both,) = remarks(ask(large, f"{large} {T06}"))
+    assert both.startswith("memory of a GPU, of 79 GiB") and both.count("fits") == 3
+    grpo, ppo = remarks(ask(large, f"{large} algorithm=ppo"))
+    assert "algorithm=ppo" not in grpo and "algorithm=ppo" in ppo and grpo.split(":")[1:] != ppo.split(":")[1:]
+    (tight,) = remarks(ask(f"{large} actor_rollout_ref.rollout.gpu_memory_utilization=0.52 hardware.memory_gib=60"))
+    assert "rollout 58 tight" in tight
+
+
+def test_the_plan_for_programs_says_the_same(ask: Ask) -> None:
+    runs = ask("", T06)
+    pretend(runs[0], 2, "finished")
+    plan = json.loads(plan_json(ask("", T06), 3))
+    assert [(run["plan"], run["state"], run["step"], run["steps"]) for run in plan["runs"]] == [
+        ("done", "finished", 2, 2),
+        ("new", "planned", 0, 2),
+    ]
+    assert plan["cells"] == 3 and plan["hours"] == pytest.approx(2 * 2.0 / 3600)
+
+
+def test_what_a_sweeper_maximises_is_the_last_sampled_accuracy(ask: Ask) -> None:
+    (run,) = ask("")
+    assert final_accuracy(run.run) is None
+    pretend(run, 2, "finished")
+    assert final_accuracy(run.run) == 0.25

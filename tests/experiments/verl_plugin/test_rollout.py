@@ -1,0 +1,117 @@
+"""experiments/verl_plugin/rollout.py: what the server takes from veRL's config."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from typing import Any
+
+import pytest
+import ray
+import torch
+from omegaconf import OmegaConf
+from verl.plugin.platform.platform_cuda import PlatformCUDA
+from verl.utils.config import omega_conf_to_dataclass
+
+from experiments.verl_plugin import rollout
+from experiments.verl_plugin.rollout import HFRolloutReplica, HFRolloutServer, HFServerAdapter
+
+SAMPLING = {"temperature": 1.0, "logprobs": True}
+
+
+@pytest.fixture
+def make_server(resolved: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(rollout, "get_device_name", lambda: "cpu")
+    config = resolved()["actor_rollout_ref"]
+
+    def make(**changes: Any) -> HFRolloutServer:
+        torch.manual_seed(0)
+        parts = {**config["rollout"], **changes}
+        return HFRolloutServer(OmegaConf.create(parts), OmegaConf.create(config["model"]), replica_rank=0)
+
+    return make
+
+
+async def lengths(server: HFRolloutServer, count: int) -> list[int]:
+    """Return the lengths of responses that were asked for at once."""
+    outputs = await asyncio.gather(*(server.generate([2, 40, 3], SAMPLING, str(i)) for i in range(count)))
+    assert all(len(output.token_ids) == len(output.log_probs) for output in outputs)
+    return [len(output.token_ids) for output in outputs]
+
+
+def test_responses_end_with_eos_unless_told_to_ignore_it(make_server: Any) -> None:
+    ends = asyncio.run(lengths(make_server(response_length=96), 48))
+    assert min(ends) < 96, "one in a hundred tokens of a random model is the end"
+    assert asyncio.run(lengths(make_server(response_length=96, ignore_eos=True), 48)) == [96] * 48
+
+
+@pytest.mark.parametrize("name, dtype", [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_weights_have_the_config_s_precision(make_server: Any, name: str, dtype: torch.dtype) -> None:
+    """In the server, and on their way to it."""
+    server = make_server(dtype=name, response_length=8)
+    assert {parameter.dtype for parameter in server.model.parameters()} == {dtype}
+    sent = {key: torch.full_like(value, 0.125) for key, value in server.model.state_dict().items()}
+    asyncio.run(server.update_weights(sent, global_steps=3))
+    assert server.global_steps == 3
+    assert all(bool((parameter == 0.125).all()) for parameter in server.model.parameters())
+    assert asyncio.run(lengths(server, 2))
+
+
+def test_our_sampler_says_what_it_is_not_made_for(make_server: Any) -> None:
+    server = make_server(dtype="bfloat16", response_length=4)
+    with pytest.raises(ValueError, match=r"hardware\.fast must be false for a qwen2 model in bfloat16"):
+        asyncio.run(server.generate_batch([[2, 40, 3]], 2, [1.0], -1, 1.0))
+
+
+def test_the_adapter_sends_weights_in_the_rollout_s_precision(resolved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: dict[str, Any] = {}
+
+    class Server:
+        class update_weights:  # called as a Ray actor is
+            @staticmethod
+            async def remote(weights: dict[str, torch.Tensor], global_steps: int | None) -> None:
+                sent.update(weights, global_steps=global_steps)
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(rollout.ray, "get_actor", lambda name: Server)
+    config = omega_conf_to_dataclass(
+        OmegaConf.create({**resolved()["actor_rollout_ref"]["rollout"], "dtype": "bfloat16"})
+    )
+    weight = torch.tensor([1.0, 0.1])
+    adapter = HFServerAdapter(config, None, None)
+    asyncio.run(adapter.update_weights(iter([("w", weight)]), global_steps=2))
+    assert sent["global_steps"] == 2
+    assert sent["w"].dtype == torch.bfloat16 and sent["w"].tolist() == weight.bfloat16().tolist()
+
+
+def test_a_replica_s_server_gets_the_device_of_its_worker(resolved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a Ray with two devices that are none: what a server's process is told is what CUDA would find."""
+
+    @ray.remote(num_gpus=1, num_cpus=0)
+    class Worker: ...
+
+    class Server:
+        def __init__(self, *arguments: Any) -> None: ...
+
+        async def ready(self) -> str:
+            return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(rollout, "HFRolloutServer", Server)
+    monkeypatch.setattr(rollout, "get_platform", PlatformCUDA)
+    config = omega_conf_to_dataclass(OmegaConf.create(resolved()["actor_rollout_ref"]["rollout"]))
+    folder = tempfile.mkdtemp(dir="/tmp")
+    ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, _temp_dir=folder)
+    try:
+        first, second = (Worker.remote() for _ in range(2))
+        ray.get(first.__ray_ready__.remote())  # has device 0
+        replica = HFRolloutReplica(1, config, None, gpus_per_node=2)
+        replica.workers = [second]
+        asyncio.run(replica.launch_servers())
+        assert ray.get(replica.servers[0].ready.remote()) == "1"
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)

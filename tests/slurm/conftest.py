@@ -1,0 +1,224 @@
+"""One real SLURM cluster for the tests of this folder, and sweeps to put on it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from experiments.compose import CONFIG_DIR, compose_config, plain
+from experiments.launchers.slurm import launch
+from experiments.plan import PlannedRun
+from experiments.rundir import RunDir
+from experiments.slurm.jobs import Job, job_states
+from experiments.slurm.state import job_of, settle
+from tests.slurm.cluster import Cluster
+
+STANDIN = Path(__file__).parent / "standin"
+LOOK_SECONDS = 5.0  # how soon after SLURM a look must know
+
+PREEMPTION = {"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE"}
+PARTITIONS = """\
+PartitionName=main Nodes=ALL Default=YES MaxTime=2-0 PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=cancel Nodes=ALL MaxTime=2-0 PriorityTier=1 PreemptMode=CANCEL
+PartitionName=urgent Nodes=ALL MaxTime=2-0 PriorityTier=10 PreemptMode=OFF"""
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    with Cluster(settings=PREEMPTION, partitions=PARTITIONS) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """The cluster, empty, and this process a user of it."""
+    use(shared_cluster, monkeypatch)
+    yield shared_cluster
+    shared_cluster.cancel_all()
+
+
+def use(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process a user of the cluster."""
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, cluster.environment[name])
+
+
+@cache
+def smoke() -> dict[str, Any]:
+    local = ["local=null"] if (CONFIG_DIR / "local" / "default.yaml").exists() else []
+    return plain(compose_config(["experiment=smoke", "trainer.total_training_steps=6", *local]), resolve=True)
+
+
+def launcher_defaults() -> dict[str, Any]:
+    values = yaml.safe_load((CONFIG_DIR / "hydra" / "launcher" / "slurm.yaml").read_text())
+    del values["_target_"]
+    return values
+
+
+@dataclass
+class Sweep:
+    """Runs of the stand-in, one a seed, on a cluster."""
+
+    cluster: Cluster
+    folder: Path
+    runs: list[PlannedRun]
+    behaviours: dict[int, str]
+
+    def launch(self, **values: Any) -> int:
+        """Submit them as the launcher does."""
+        file = self.folder / "behaviours.json"
+        file.write_text(json.dumps(self.behaviours))
+        setup = [f"export PYTHONPATH=$PYTHONPATH:{STANDIN} STANDIN={file}"]
+        small = {"cpus_per_task": 1, "mem": "1000M", "time": "1:00:00", "warning_seconds": 20, "setup": setup}
+        return launch(self.runs, {**launcher_defaults(), **small, **values})
+
+    def run(self, seed: int = 1) -> RunDir:
+        return self.runs[seed - 1].run
+
+    def job(self, seed: int = 1) -> str:
+        """Return the id of the run's last job."""
+        job = job_of(self.run(seed).events())
+        assert job, f"seed {seed} was not submitted"
+        return job
+
+    def seen(self, seed: int = 1) -> dict[str, Any]:
+        """Return what the stand-in saw in the run's last attempt."""
+        return json.loads((self.run(seed).attempts()[-1].path / "seen.json").read_text())
+
+    def states(self) -> list[str]:
+        """Look once, and return each run's state."""
+        assert settle([run.run for run in self.runs], seconds=20.0) is None
+        return [run.run.state() for run in self.runs]
+
+    def failure(self, seed: int = 1) -> dict[str, Any]:
+        """Return the run's last event, which must be a failure."""
+        last = self.run(seed).events()[-1]
+        assert last["event"] == "failed", last
+        return last
+
+    def until(self, true: Callable[[], Any], what: str, seconds: float = 40.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            if time.monotonic() > deadline:
+                logs = [file.read_text() for run in self.runs for file in run.run.path.glob("job.log")]
+                slurm = self.cluster.run("squeue", "-t", "all")
+                raise AssertionError(f"{what}: not within {seconds:g} s; {self.states()}\n{slurm}\n" + "\n".join(logs))
+            time.sleep(0.1)
+
+    def until_training(self, seed: int = 1, attempt: int = 1, step: int = 3) -> None:
+        run = self.run(seed)
+        self.until(lambda: len(run.attempts()) == attempt and run.last_step() >= step, f"seed {seed} at step {step}")
+
+    def until_over(self) -> dict[str, Job]:
+        """Wait until SLURM says that every job has ended; return what it says."""
+        jobs = [self.job(run.config["seed"]) for run in self.runs]
+        self.until(lambda: all(job.ended for job in job_states(jobs, 20.0).values()), "all jobs ended")
+        return job_states(jobs, 20.0)
+
+    def must_become(self, *states: str) -> None:
+        """Look until the runs have these states: LOOK_SECONDS are allowed."""
+        self.until(lambda: self.states() == list(states), f"{states}", LOOK_SECONDS)
+
+    def start_now(self, job: str) -> None:
+        start_requeued(self.cluster, job)
+
+
+SLURMD_SECONDS = 4.0  # for slurmd to clear away a job's script: a new life of the job that begins meanwhile fails
+
+
+def start_requeued(cluster: Cluster, job: str, seconds: float = 180.0) -> None:
+    """Let a requeued job start, once its former life is over: SLURM would have it wait two minutes.
+
+    Nodes know a job by its number alone, and those of the test share a machine: the daemon of the former life must be
+    gone. A node that "failed" would have taken it along. A machine that is slow to clear up makes the job's launch
+    fail, and SLURM holds it: it is released, as an administrator would.
+    """
+    deadline = time.monotonic() + seconds
+    while (now := job_states([job], 20.0)[job]).reason != "BeginTime":
+        assert time.monotonic() < deadline, f"the former life is not over: {now}"
+        time.sleep(0.1)
+    number = cluster.run("scontrol", "show", "job", job).split("JobId=")[1].split()[0]
+    while True:
+        _, living = psutil.wait_procs(step_daemons(number), timeout=5)
+        for daemon in living:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                daemon.kill()
+        time.sleep(SLURMD_SECONDS)
+        cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        while (now := job_states([job], 20.0)[job]).state == "PENDING" and "held" not in now.reason:
+            assert time.monotonic() < deadline, f"does not start: {now}"
+            time.sleep(0.1)
+        time.sleep(1.0)  # a launch that fails does so within that time
+        now = job_states([job], 20.0)[job]
+        if "held" not in now.reason:
+            return
+        cluster.run("scontrol", "release", job)
+
+
+def step_daemons(number: str) -> list[psutil.Process]:
+    """Return the slurmstepd that live on any node for the job of this number."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if " ".join(process.cmdline()).startswith(f"slurmstepd: [{number}."):
+                found.append(process)
+    return found
+
+
+Sweeps = Callable[..., Sweep]
+
+
+def sweeps_in(folder: Path) -> Sweeps:
+    """Return what makes a sweep in a folder: for a cluster and the behaviours of seeds 1, 2, ..."""
+
+    def make(cluster: Cluster, *behaviours: str, change: Callable[[dict[str, Any], int], None] | None = None) -> Sweep:
+        runs = []
+        for seed, _ in enumerate(behaviours, 1):
+            config = copy.deepcopy(smoke())
+            config["seed"] = seed
+            config["tracking"] |= {"group": "baseline", "tags": [f"seed={seed}"]}
+            if change:
+                change(config, seed)
+            name = f"seed={seed}-{os.urandom(4).hex()}"
+            run = RunDir(folder / "runs" / name)
+            config["trainer"]["default_local_dir"] = str(run.checkpoints)
+            steps = config["trainer"]["total_training_steps"]
+            runs.append(PlannedRun(name, run, config, OmegaConf.create(config), steps, "planned", 0))
+        return Sweep(cluster, folder, runs, dict(enumerate(behaviours, 1)))
+
+    return make
+
+
+@pytest.fixture
+def make_sweep(tmp_path: Path) -> Sweeps:
+    return sweeps_in(tmp_path)
+
+
+@pytest.fixture
+def sweep(cluster: Cluster, make_sweep: Sweeps) -> Sweeps:
+    """Make a sweep on the shared cluster: one run for each behaviour."""
+    return lambda *behaviours, **values: make_sweep(cluster, *behaviours, **values)
+
+
+@pytest.fixture(scope="session")
+def overdue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
+    """A run beyond its time limit, on a cluster of its own: SLURM takes a minute to notice, other tests go first."""
+    with Cluster(nodes=1, settings={"MinJobAge": 3600}) as own, pytest.MonkeyPatch.context() as patch:
+        use(own, patch)
+        late = sweeps_in(tmp_path_factory.mktemp("overdue"))(own, "deaf")
+        late.launch(time="1", warning_seconds=1)
+        patch.undo()
+        yield late

@@ -1,0 +1,110 @@
+"""Every way in which a job ends on a cluster without sacct: what the run is said to be, and what SLURM says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from experiments.slurm.jobs import job_states
+from tests.slurm.conftest import Sweep
+
+pytestmark = pytest.mark.usefixtures("overdue")  # whose test is in test_warning.py
+MakeSweep = Callable[..., Sweep]
+
+
+def test_what_an_attempt_can_do_to_itself(sweep: MakeSweep) -> None:
+    ends = sweep("train", "raise", "exit:7", "signal:SIGSEGV", "signal:SIGKILL", "memory")
+    assert ends.launch(mem="400M") == 0
+    slurm = ends.until_over()
+    ends.must_become("finished", *["failed"] * 5)
+    said = [slurm[ends.job(seed)] for seed in range(1, 7)]
+    assert said[0].state == "COMPLETED"
+    assert all(job.state in ("FAILED", "OUT_OF_MEMORY", "CANCELLED") for job in said[1:])
+    assert [job.exit_code for job in said[1:4]] == [1, 7, 139]
+    assert "the loss is not what it was" in ends.failure(2)["cause"]
+    assert "ended with 7" in ends.failure(3)["cause"]
+    assert "SIGSEGV" in ends.failure(4)["cause"]
+    assert "SIGKILL" in ends.failure(5)["cause"]
+    assert ends.failure(6)["kind"] == "out of memory" and "hydra.launcher.mem" in ends.failure(6)["remedy"]
+
+
+def test_cancelled_while_it_runs_and_while_it_waits(sweep: MakeSweep) -> None:
+    cancelled = sweep("hang", "train", "train")
+    cancelled.launch(array_parallelism=1)
+    cancelled.until_training(1)
+    assert cancelled.states() == ["running", "queued", "queued"]
+    cancelled.cluster.run("scancel", cancelled.job(2))
+    cancelled.must_become("running", "cancelled", "queued")
+    cancelled.cluster.run("scancel", cancelled.job(1))
+    cancelled.until(lambda: cancelled.states() == ["cancelled", "cancelled", "finished"], "the last one goes on")
+
+
+def went_on(sweep: Sweep, job: str) -> None:
+    """Assert that the one run resumed once, at its last checkpoint, in the same job."""
+    assert [event["step"] for event in sweep.run().events() if event["event"] == "resumed"] == [2]
+    assert sweep.job() == job
+
+
+def test_a_requeue_goes_on_at_the_last_checkpoint(sweep: MakeSweep) -> None:
+    requeued = sweep("once")
+    requeued.launch()
+    requeued.until_training()
+    job = requeued.job()
+    requeued.cluster.run("scontrol", "requeue", job)
+    requeued.until(lambda: requeued.states() == ["queued"], "queued again")
+    requeued.start_now(job)
+    requeued.until_over()
+    requeued.must_become("finished")
+    went_on(requeued, job)
+
+
+def test_preempted_and_requeued(sweep: MakeSweep) -> None:
+    preempted = sweep("once")
+    preempted.launch(sbatch={"exclusive": True}, nodes=2)
+    preempted.until_training()
+    job = preempted.job()
+    preempted.cluster.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+    preempted.until(lambda: preempted.states() == ["queued"], "queued again")
+    preempted.start_now(job)
+    preempted.until_over()
+    preempted.must_become("finished")
+    went_on(preempted, job)
+
+
+def test_preempted_and_cancelled(sweep: MakeSweep) -> None:
+    preempted = sweep("once")
+    preempted.launch(sbatch={"exclusive": True}, nodes=2, partition="cancel")
+    preempted.until_training()
+    preempted.cluster.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+    (job,) = preempted.until_over().values()
+    assert job.state == "PREEMPTED"
+    preempted.must_become("interrupted")
+    preempted.launch(partition="cancel")
+    preempted.until_over()
+    preempted.must_become("finished")
+
+
+def test_a_node_that_fails(sweep: MakeSweep) -> None:
+    failing = sweep("once")
+    failing.launch()
+    failing.until_training()
+    job = failing.job()
+    node = job_states([job])[job].nodes
+    failing.cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    failing.until(lambda: failing.states() == ["queued"], "queued again")
+    failing.start_now(job)
+    failing.until_over()
+    failing.must_become("finished")
+    went_on(failing, job)
+
+
+def test_a_node_that_fails_where_nothing_is_requeued(sweep: MakeSweep) -> None:
+    failing = sweep("hang")
+    failing.launch(sbatch={"nodelist": "n2"}, requeue=False)
+    failing.until_training()
+    failing.cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+    (job,) = failing.until_over().values()
+    assert job.state == "NODE_FAIL"
+    failing.must_become("failed")
+    assert failing.failure()["kind"] == "node failure" and "resumes at step 2" in failing.failure()["remedy"]

@@ -1,0 +1,119 @@
+"""Jobs that SLURM does not start: told with the remedy, and taken back where a launcher died on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments.runs.find import Filters
+from experiments.runs.listing import read_all
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import LOOK_SECONDS, Sweep, Sweeps, use
+
+
+def listed(sweep: Sweep) -> str:
+    """Return the notes below the table of `runs list`."""
+    statuses, notes = read_all(sweep.run().path.parent, Filters([]))
+    return "\n".join([*notes, *(status.where for status in statuses)])
+
+
+@pytest.fixture
+def prolog(tmp_path: Path) -> Path:
+    """A script that every job of the cluster below begins with; it fails while the file broken is beside it."""
+    script = tmp_path / "prolog.sh"
+    script.write_text(f"#!/bin/bash\n[ ! -e {tmp_path}/broken ]\n")
+    script.chmod(0o755)
+    return script
+
+
+@pytest.fixture
+def breakable(prolog: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster that refuses no time limit, and lets jobs above the partition's wait for good."""
+    with Cluster(nodes=1, settings={"Prolog": prolog}) as cluster:
+        use(cluster, monkeypatch)
+        yield cluster
+
+
+def test_a_node_that_can_t_launch_jobs(breakable: Cluster, prolog: Path, make_sweep: Sweeps) -> None:
+    """SLURM holds the job; once the node is mended, `retry` has it start."""
+    stuck = make_sweep(breakable, "train")
+    prolog.with_name("broken").touch()
+    stuck.launch()
+    job = stuck.job()
+    breakable.wait(lambda: "held" in breakable.run("squeue", "-h", "-j", job, "-o", "%r"), "held by SLURM")
+    stuck.until(lambda: f"{job} held" in listed(stuck), "the table says so", LOOK_SECONDS)
+    said = listed(stuck)
+    assert "launch failed requeued held" in said and f"scontrol release {job}" in said
+    events = len(stuck.run().events())
+    assert stuck.states() == ["queued"] and len(stuck.run().events()) == events, "said once"
+    prolog.with_name("broken").unlink()
+    breakable.bring_back("n1")
+    retry = [sys.executable, "-m", "experiments.runs", "--runs-dir", str(stuck.run().path.parent), "retry"]
+    retried = subprocess.run(retry, capture_output=True, text=True)
+    assert retried.returncode == 0 and f"{job}: released" in retried.stdout, retried.stderr
+    stuck.until(lambda: "held" not in listed(stuck), "no longer", LOOK_SECONDS)
+    stuck.start_now(job)
+    stuck.until_over()
+    stuck.must_become("finished")
+
+
+def test_held_and_released_by_hand(sweep: Sweeps, capsys: pytest.CaptureFixture[str]) -> None:
+    by_hand = sweep("train")
+    by_hand.launch(sbatch={"begin": "now+1hour"})
+    job = by_hand.job()
+    by_hand.cluster.run("scontrol", "hold", job)
+    assert by_hand.states() == ["queued"] and f"scontrol release {job}" in listed(by_hand)
+    by_hand.launch()
+    assert f"SLURM does not start job {job}" in capsys.readouterr().out, "asking again says why nothing is submitted"
+    by_hand.cluster.run("scontrol", "release", job)
+    assert by_hand.states() == ["queued"] and "held" not in listed(by_hand)
+
+
+def stopping(folder: Path, where: str) -> Path:
+    """Return a folder for the PATH: sbatch stops when it has submitted, or `scontrol release` before it releases.
+
+    The pid of what stopped is then in folder/pid.
+    """
+    found, programs = os.environ["PATH"], folder / "bin"
+    stop = f"echo $$ > {folder}/pid.new; mv {folder}/pid.new {folder}/pid; exec sleep 100"
+    texts = {
+        "sbatch": f'PATH={found} sbatch "$@"; [[ "$*" == *--hold* ]] && {{ {stop}; }}',
+        "scontrol": f'[[ "$1" == release ]] && {{ {stop}; }}; PATH={found} exec scontrol "$@"',
+    }
+    programs.mkdir()
+    (programs / where).write_text(f"#!/bin/bash\n{texts[where]}\n")
+    (programs / where).chmod(0o755)
+    return programs
+
+
+@pytest.mark.parametrize(("where", "become"), [("sbatch", "planned"), ("scontrol", "cancelled")])
+def test_a_launcher_killed_before_it_released_its_jobs(sweep: Sweeps, tmp_path: Path, where: str, become: str) -> None:
+    killed = sweep("train", "train")
+    programs, note = stopping(tmp_path, where), tmp_path / "pid"
+    launcher = os.fork()
+    if launcher == 0:
+        try:
+            os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
+            killed.launch()
+        finally:
+            os._exit(1)
+    killed.until(note.exists, "in the middle of the submission")
+    queued = killed.cluster.run("squeue", "-h", "-r", "-o", "%i %r")
+    assert queued.count("JobHeldUser") == 2
+    assert "held" not in listed(killed), "a launcher at work is left alone"
+    assert killed.cluster.run("squeue", "-h", "-r", "-o", "%i %r") == queued
+    os.kill(launcher, signal.SIGKILL)
+    os.waitpid(launcher, 0)
+    os.kill(int(note.read_text()), signal.SIGKILL)
+    killed.must_become(become, become)
+    assert killed.cluster.run("squeue", "-h") == ""
+    assert not list(tmp_path.glob("runs/.slurm/pending/*"))
+    killed.launch()
+    killed.until_over()
+    killed.must_become("finished", "finished")

@@ -1,0 +1,128 @@
+"""`python -m experiments.run hydra/launcher=slurm`: the prompt comes back; an interrupt leaves all or nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.rundir import find_runs
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import STANDIN
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def command(folder: Path, data_dir: Path, *overrides: str) -> list[str]:
+    setup = f"export PYTHONPATH=$PYTHONPATH:{STANDIN} STANDIN={folder}/behaviours.json"
+    (folder / "behaviours.json").write_text('{"3": "until warned"}')
+    small = ["hydra.launcher.mem=1000M", "hydra.launcher.cpus_per_task=1", f"hydra.launcher.setup=['{setup}']"]
+    where = [f"runs_dir={folder / 'runs'}", f"data_dir={data_dir}", "experiment=smoke", "hydra/launcher=slurm"]
+    return [sys.executable, "-m", "experiments.run", *where, *small, *overrides]
+
+
+def states(folder: Path) -> list[str]:
+    return [run.state() for run in find_runs(folder / "runs")]
+
+
+def queue(cluster: Cluster) -> list[str]:
+    return cluster.run("squeue", "-h", "-r", "-o", "%i").split()
+
+
+def test_submit_go_away_and_ask_again(cluster: Cluster, tmp_path: Path, data_dir: Path) -> None:
+    later = command(tmp_path, data_dir, "-m", "seed=1,2", "+hydra.launcher.sbatch.begin=now+1hour")
+    first = subprocess.run(later, capture_output=True, text=True, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    (job,) = {job.split("_")[0] for job in queue(cluster)}
+    assert f"submitted job {job}: 2 runs" in first.stdout and "python -m experiments.runs" in first.stdout
+    again = subprocess.run(later, capture_output=True, text=True, cwd=tmp_path)
+    assert again.returncode == 0 and "nothing to submit" in again.stdout
+    listed = subprocess.run(
+        [sys.executable, "-m", "experiments.runs", "--runs-dir", str(tmp_path / "runs"), "list"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert listed.stdout.count("queued") >= 2, listed.stdout + listed.stderr
+    assert len(queue(cluster)) == 2
+
+
+def test_a_bad_partition_is_exit_code_2_and_one_message(cluster: Cluster, tmp_path: Path, data_dir: Path) -> None:
+    refused = subprocess.run(
+        command(tmp_path, data_dir, "hydra.launcher.partition=nope"), capture_output=True, text=True, cwd=tmp_path
+    )
+    assert refused.returncode == 2, refused.stderr
+    assert "invalid partition specified: nope" in refused.stderr and "nothing was started" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert queue(cluster) == [] and states(tmp_path) == ["planned"]
+
+
+def test_wait_follows_to_the_end(cluster: Cluster, tmp_path: Path, data_dir: Path) -> None:
+    done = subprocess.run(
+        command(tmp_path, data_dir, "-m", "seed=1,2", "hydra.launcher.wait=true"),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert states(tmp_path) == ["finished", "finished"]
+    assert "2 finished" in done.stdout or "finished" in done.stdout.rsplit("where the runs are", 1)[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupt_while_submitting_takes_everything_back(
+    cluster: Cluster, tmp_path: Path, data_dir: Path, number: signal.Signals
+) -> None:
+    """sbatch is the real one, made slow, so that the signal comes while it works."""
+    slow = tmp_path / "bin" / "sbatch"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/bash\nsleep 0.5\nexec {cluster.base}/bin/sbatch "$@"\n')
+    slow.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{slow.parent}:{os.environ['PATH']}"}
+    launcher = subprocess.Popen(
+        command(tmp_path, data_dir, "-m", "seed=1,2"),
+        env=environment,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/.slurm/*/array.sh")):
+        assert time.monotonic() < deadline and launcher.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.killpg(launcher.pid, number)
+    launcher.wait(60)
+    assert launcher.returncode == 130
+    assert queue(cluster) == []
+    assert not {"queued", "running"} & set(states(tmp_path))
+
+
+def test_an_interrupt_while_waiting_leaves_the_jobs_alone(cluster: Cluster, tmp_path: Path, data_dir: Path) -> None:
+    launcher = subprocess.Popen(
+        command(tmp_path, data_dir, "seed=3", "trainer.total_training_steps=6", "hydra.launcher.wait=true"),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while states(tmp_path) != ["running"]:
+        assert time.monotonic() < deadline and launcher.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.killpg(launcher.pid, signal.SIGINT)
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 130 and "the jobs go on" in said
+    assert states(tmp_path) == ["running"] and len(queue(cluster)) == 1

@@ -1,0 +1,240 @@
+"""What is submitted, and that nothing is where something is wrong: all of it, or none."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import experiments
+from experiments.errors import UserError
+from experiments.launchers.slurm import catch_up
+from experiments.slurm.state import settle
+from tests.slurm.calls import Calls
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import Sweeps, use
+
+LATER = {"begin": "now+1hour"}  # jobs that stay in the queue
+
+
+def of_eight(shape: dict[str, Any]) -> Any:
+    """Give every second seed n = 8, and runs of that size a shape of their own."""
+
+    def change(config: dict[str, Any], seed: int) -> None:
+        config["rollout"]["n"] = 5 if seed % 2 else 8
+        config["hardware"]["resources"] = [{"cpus_per_task": 2}, {"when": {"rollout.n": 8}, **shape}]
+
+    return change
+
+
+def queue(cluster: Cluster, form: str = "%i") -> list[str]:
+    return sorted(cluster.run("squeue", "-h", "-r", "-o", form).split())
+
+
+def test_one_array_for_each_resource_shape(sweep: Sweeps) -> None:
+    shapes = sweep(*["train"] * 4, change=of_eight({"cpus_per_task": 4, "time": "2:00:00", "gres": "gpu:1"}))
+    shapes.launch(sbatch=LATER, cpus_per_task=None, time=None)
+    jobs = [shapes.job(seed).split("_") for seed in (1, 2, 3, 4)]
+    assert jobs[0][0] == jobs[2][0] != jobs[1][0] == jobs[3][0]
+    assert [job[1] for job in jobs] == ["0", "0", "1", "1"]
+    assert queue(shapes.cluster, "%F:%c:%l:%b") == sorted(
+        [f"{jobs[0][0]}:2:2-00:00:00:N/A"] * 2 + [f"{jobs[1][0]}:4:2:00:00:gres:gpu:1"] * 2
+    )
+
+
+def test_an_array_above_the_cluster_s_limit_is_split(make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cluster(nodes=1, settings={"MaxArraySize": 3}) as small:
+        use(small, monkeypatch)
+        many = make_sweep(small, *["train"] * 7)
+        many.launch(sbatch=LATER)
+        assert len(queue(small)) == 7
+        assert sorted(many.job(seed) for seed in range(1, 8)) == queue(small)
+        assert len({many.job(seed).split("_")[0] for seed in range(1, 8)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"partition": "nope"}, ["invalid partition specified: nope", "sinfo"]),
+        ({"gpus_per_node": 9}, ["Requested node configuration is not available", "sinfo -N -l"]),
+        ({"time": "2-0", "sbatch": {"no-such-flag": 1}}, ["unrecognized option"]),
+        ({"time": "soon"}, ["hydra.launcher.time must be minutes", "'soon'"]),
+        ({"mem": "much"}, ["hydra.launcher.mem must be", "'much'"]),
+        ({"time": "1", "warning_seconds": 120}, ["hydra.launcher.time must hold a step"]),
+        ({"time": "3-0"}, ["hydra.launcher.time must be at most 2-00:00:00 in main, but is 3-0", "sinfo"]),
+        ({"nodes": 0}, ["hydra.launcher.nodes must be a whole number of at least 1, but is 0"]),
+        ({"account": 'a"b'}, ["--account must have neither quotes"]),
+        ({"sbatch": {"array": "0-9"}}, ["must not set array"]),
+    ],
+)
+def test_a_mistake_is_told_and_nothing_is_submitted(sweep: Sweeps, values: dict[str, Any], said: list[str]) -> None:
+    mistaken = sweep("train", "train")
+    with pytest.raises(UserError) as refused:
+        mistaken.launch(**values)
+    assert all(part in str(refused.value) for part in said), str(refused.value)
+    assert queue(mistaken.cluster) == []
+    assert "queued" not in mistaken.states()
+
+
+def test_a_time_limit_that_holds_a_step_but_no_checkpoint(sweep: Sweeps) -> None:
+    """A checkpoint of 3e9 parameters is 36 GB and more."""
+    large = sweep("train", change=lambda config, seed: config["model"].update(parameters=3e9))
+    with pytest.raises(UserError, match=r"must hold a step .* or a checkpoint \((3[6-9]|[4-9]\d) s, estimated\)"):
+        large.launch(time="00:00:30", warning_seconds=1)
+
+
+def test_the_calls_do_not_grow_with_the_runs(sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    for runs in (3, 12):
+        folder = tmp_path / str(runs)
+        folder.mkdir()
+        many = sweep(*["train"] * runs)
+        calls = Calls(many.cluster, folder)
+        with monkeypatch.context() as patch:
+            patch.setenv("PATH", calls.environment["PATH"])
+            many.launch(sbatch=LATER)
+            submitted = calls.counted()
+            assert many.states() == ["queued"] * runs
+        looked = {program: count - submitted.get(program, 0) for program, count in calls.counted().items()}
+        counted.append((submitted, looked))
+    assert counted[0] == counted[1]
+    assert counted[0][0] == {"scontrol": 3, "sbatch": 2}, "the limits, of arrays and of partitions; a test; a release"
+    assert counted[0][1]["squeue"] == 1
+
+
+def test_one_shape_refused_takes_back_the_other(sweep: Sweeps) -> None:
+    half = sweep("train", "train", change=of_eight({"gres": "gpu:9"}))
+    with pytest.raises(UserError, match="node configuration is not available"):
+        half.launch()
+    assert queue(half.cluster) == []
+    assert not any(run.run.attempts() for run in half.runs)
+
+
+def test_the_same_sweep_again_submits_nothing_while_it_is_queued(
+    sweep: Sweeps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = sweep("train", "train")
+    twice.launch(sbatch=LATER)
+    before = queue(twice.cluster)
+    twice.launch(sbatch=LATER)
+    assert queue(twice.cluster) == before
+    assert "nothing to submit" in capsys.readouterr().out
+    twice.cluster.run("scancel", twice.job(1))
+    twice.must_become("cancelled", "queued")
+    twice.launch(sbatch=LATER)
+    assert len(queue(twice.cluster)) == 2, "what was cancelled is submitted again"
+
+
+def test_a_script_submitted_by_hand_does_the_same(sweep: Sweeps) -> None:
+    by_hand = sweep("train")
+    by_hand.launch(sbatch=LATER)
+    by_hand.cluster.run("scancel", by_hand.job())
+    by_hand.must_become("cancelled")
+    job = by_hand.cluster.run("sbatch", "--parsable", "--begin=now", by_hand.run().path / "job.sh").strip()
+    by_hand.until(lambda: by_hand.cluster.states()[job] == "COMPLETED", "the job")
+    by_hand.must_become("finished")
+    assert by_hand.job() == job
+
+
+def test_what_a_job_sees(sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the submitting shell's allocation; the GPUs that SLURM gave; the code as it was."""
+    for name, value in {
+        "SLURM_JOB_ID": "999",
+        "SLURM_MEM_PER_NODE": "1",
+        "SBATCH_PARTITION": "nope",
+        "CUDA_VISIBLE_DEVICES": "7",
+        "RAY_ADDRESS": "10.0.0.1:6379",
+    }.items():
+        monkeypatch.setenv(name, value)
+    seeing = sweep("train", change=lambda config, seed: config["trainer"].update(device="cuda"))
+    seeing.launch(gpus_per_node=2, cpus_per_task=3)
+    seeing.until_over()
+    seeing.must_become("finished")
+    seen = seeing.seen()
+    variables = seen["environment"]
+    assert variables["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert variables["SLURM_CPUS_PER_TASK"] == "3" and variables["SLURM_JOB_ID"] != "999"
+    assert not {"SBATCH_PARTITION", "RAY_ADDRESS"} & set(variables)
+    code = seeing.run().path.parent / ".code"
+    assert Path(seen["code"]).is_relative_to(code) and Path(seen["reward"]).is_relative_to(code)
+    assert Path(seen["reward"]).is_file()
+    frozen = seeing.run().load_config()["reward"]["custom_reward_function"]["path"]
+    assert Path(frozen).is_relative_to(Path(experiments.__file__).parent), "the frozen config names the origin"
+
+
+def test_a_runs_folder_that_the_nodes_do_not_see(sweep: Sweeps) -> None:
+    unseen = sweep("train")
+    unseen.launch(sbatch=LATER)
+    folder = unseen.folder / "runs"
+    job = unseen.job()
+    folder.rename(unseen.folder / "elsewhere")
+    unseen.cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    unseen.until(lambda: unseen.cluster.states().get(job) == "FAILED", "the job")
+    (unseen.folder / "elsewhere").rename(folder)
+    unseen.must_become("failed")
+    assert unseen.failure()["kind"] == "runs folder not visible" and "runs_dir" in unseen.failure()["remedy"]
+
+
+def test_where_there_is_no_slurm(sweep: Sweeps, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nowhere = sweep("train")
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(UserError, match="there is no sbatch, squeue, scontrol, scancel; log in to the cluster's login"):
+        catch_up(nowhere.folder)
+
+
+def test_slurm_forgets_and_slurm_is_away(make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller without its memory has no row for the job; one that is away must not hang a look."""
+    with Cluster(nodes=1) as forgetful:
+        use(forgetful, monkeypatch)
+        lost = make_sweep(forgetful, "train")
+        lost.launch(sbatch=LATER)
+        forgetful.stop_controller()
+        start = time.monotonic()
+        complaint = settle([lost.run()], seconds=2.0)
+        assert complaint and ("did not answer" in complaint or "Unable to contact" in complaint), complaint
+        assert time.monotonic() - start < 20
+        assert lost.run().state() == "queued"
+        forgetful.start_controller("-c")
+        lost.must_become("failed")
+        assert lost.failure()["kind"] == "lost" and "launch it again" in lost.failure()["remedy"]
+
+
+def test_an_account_and_a_qos_that_there_are_not(make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
+    enforced = {"AccountingStorageEnforce": "associations,qos"}
+    with Cluster(nodes=1, accounting=True, settings=enforced) as strict:
+        use(strict, monkeypatch)
+        for what in (("account", "mine"), ("user", "root", "account=mine")):
+            strict.run("sacctmgr", "-i", "add", *what)
+        mistaken = make_sweep(strict, "train")
+        for values, said in (
+            ({"account": "nope"}, "Invalid account.*hydra.launcher.account is nope; sacctmgr show associations"),
+            ({"account": "mine", "qos": "nope"}, "Invalid qos.*hydra.launcher.qos is nope; sacctmgr show qos"),
+        ):
+            with pytest.raises(UserError, match=said):
+                mistaken.launch(**values)
+        mistaken.launch(account="mine", sbatch=LATER)
+        assert mistaken.states() == ["queued"]
+
+
+@pytest.fixture
+def accounted(monkeypatch: pytest.MonkeyPatch) -> Any:
+    with Cluster(nodes=1, accounting=True) as cluster:
+        use(cluster, monkeypatch)
+        yield cluster
+
+
+def test_with_accounting_nothing_is_lost(accounted: Cluster, make_sweep: Sweeps) -> None:
+    """slurmctld has forgotten, sacct has not."""
+    remembered = make_sweep(accounted, "deaf", "train")
+    remembered.launch()
+    remembered.until_training(1)
+    accounted.run("scancel", "--signal=KILL", "--full", remembered.job(1))
+    remembered.until(lambda: not accounted.run("squeue", "-h"), "both over")
+    job = remembered.job(1)
+    remembered.until(lambda: "CANCELLED" in accounted.run("sacct", "-nXP", "-j", job, "-o", "State"), "a row in sacct")
+    accounted.stop_controller()
+    accounted.start_controller("-c")
+    remembered.must_become("cancelled", "finished")

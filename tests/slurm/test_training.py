@@ -1,0 +1,90 @@
+"""Real veRL in SLURM jobs: two attempts on one node at once, one of them warned."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from analysis.sources.wandb_log import read_log
+from experiments.rundir import RunDir, find_runs
+from experiments.slurm.state import job_of, settle
+from tests.e2e.training import clean_environment, left_behind
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import start_requeued, use
+
+STEPS = 6
+
+
+@pytest.fixture
+def one_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    with Cluster(nodes=1, memory_mb=24_000, settings={"KillWait": 30}) as cluster:
+        use(cluster, monkeypatch)
+        yield cluster
+
+
+def until(true: Callable[[], object], what: str, seconds: float = 900.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(0.2)
+
+
+def test_two_trainings_on_one_node_one_of_them_warned(one_node: Cluster, tmp_path: Path) -> None:
+    overrides = [
+        "experiment=smoke",
+        "hydra/launcher=slurm",
+        "seed=1,2",
+        f"trainer.total_training_steps={STEPS}",
+        "trainer.save_freq=100",
+        "trainer.test_freq=100",
+        f"runs_dir={tmp_path / 'runs'}",
+        f"data_dir={tmp_path / 'data'}",
+    ]
+    submitted = subprocess.run(
+        [sys.executable, "-m", "experiments.run", "-m", *overrides],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**clean_environment(), **one_node.environment},
+    )
+    assert submitted.returncode == 0, submitted.stderr
+    warned, other = find_runs(tmp_path / "runs")
+    until(lambda: warned.last_step() >= 2 or warned.state() == "failed", "two steps")
+    assert warned.state() == "running", warned.events()[-1]
+    job = job_of(warned.events())
+    assert job and one_node.states()[job_of(other.events()) or ""] == "RUNNING", "both train at the same time"
+    one_node.run("scancel", "--signal=USR1", "--batch", job)
+    until(lambda: one_node.states()[job] == "PENDING", "saved and requeued")
+    saved = warned.checkpoint_step()
+    assert saved == warned.last_step() >= 2
+    assert wandb_steps(warned)[-1] == saved, "W&B's last step is on disk"
+    start_requeued(one_node, job)
+    until(lambda: not {"PENDING", "RUNNING", "COMPLETING"} & set(one_node.states().values()), "both over")
+    assert set(one_node.states().values()) == {"COMPLETED"}, [run.events()[-1] for run in (warned, other)]
+    assert settle([warned, other]) is None
+    for run in (warned, other):
+        assert run.state() == "finished", run.events()[-1]
+        assert trained_steps(run) == list(range(1, STEPS + 1)), "no step is lost, none is trained twice"
+        assert not left_behind(run)
+    assert [len(run.attempts()) for run in (warned, other)] == [2, 1]
+    ids = {
+        json.loads((attempt.path / "job.json").read_text())["environment"]["WANDB_RUN_ID"]
+        for attempt in warned.attempts()
+    }
+    assert ids == {warned.id}, "one run for W&B"
+
+
+def trained_steps(run: RunDir) -> list[int]:
+    rows = [json.loads(line) for attempt in run.attempts() for line in attempt.metrics.read_text().splitlines()]
+    return [row["step"] for row in rows if "training/global_step" in row["data"]]
+
+
+def wandb_steps(run: RunDir) -> list[int]:
+    (file,) = run.attempts()[0].path.glob("wandb/offline-run-*/*.wandb")
+    return [step for step, _ in read_log(file).rows]
