@@ -26,6 +26,8 @@ from experiments.sweep import Claim, Sweep
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 BINS = 10
+MARGIN = 0.05
+"""That nothing rises at all can't be shown: less than this share of the beginning counts as no rise."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,17 @@ def compare_change(claim: Claim, values: dict[str, list[Curve]], last: int) -> l
     ]
 
 
+def compare_no_rise(claim: Claim, values: dict[str, list[Curve]], last: int) -> list[Comparison]:
+    """Return by how much less than MARGIN each level's runs rise: a test of non-inferiority."""
+    start = (0.0, claim.at[1] - claim.at[0])
+    comparisons = []
+    for value in claim.levels:
+        ends = [(window_mean(c, start, last), window_mean(c, claim.at, last)) for c in values[str(value)]]
+        room = tuple(MARGIN * abs(before) - (after - before) for before, after in ends)
+        comparisons.append(Comparison(f"{MARGIN:.0%} - rise at {value}", room))
+    return comparisons
+
+
 def compare_dip(claim: Claim, values: dict[str, list[Curve]], last: int) -> list[Comparison]:
     """Return how far each level's runs fall before, and rise after, the lowest tenth of the training.
 
@@ -244,5 +257,6 @@ COMPARISONS = {
     "order": compare_order,
     "rises": compare_change,
     "falls": compare_change,
+    "never_rises": compare_no_rise,
     "minimum_inside": compare_dip,
 }

@@ -90,6 +90,8 @@ def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables:
         if RAY_ADDRESS in os.environ:
             # The launcher's cluster has its CPUs already; it knows neither this run nor its folder.
             marked = {**variables, processes.MARKER: os.environ[processes.MARKER]}
+            if config["hardware"]["nodes"] > 1:
+                del marked["TMPDIR"]  # which the other nodes don't have; Ray was given one on each
             runtime_env = {**verl.ray_kwargs.ray_init.runtime_env, "env_vars": marked}
             verl.ray_kwargs.ray_init = {"address": os.environ[RAY_ADDRESS], "runtime_env": runtime_env}
         else:

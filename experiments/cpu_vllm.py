@@ -31,9 +31,9 @@ def cpu_vllm_problems(config: Mapping[str, Any], shape: Shape | None) -> list[st
             "hardware.fast must be false with vLLM, but is true: it is a path of our own rollout server; "
             "set hardware=cpu_vllm"
         )
-    if shape is not None and shape.hidden_size // shape.num_attention_heads not in HEADS:
+    if shape is not None and shape.head not in HEADS:
         found.append(
-            f"an attention head must have one of the sizes {HEADS} for vLLM on a CPU, but has "
-            f"{shape.hidden_size // shape.num_attention_heads}; take another model, or hardware=cpu"
+            f"an attention head must have one of the sizes {HEADS} for vLLM on a CPU, but has {shape.head}; "
+            "take another model, or hardware=cpu"
         )
     return found

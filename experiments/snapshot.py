@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments.digests import folder_digest, imported_files
-from experiments.identity import flatten
 
 FOLDER = ".code"
 ORIGIN = "R1Z_CODE_ORIGIN"  # the project that a process's copy was made of, to which frozen configs point
@@ -76,9 +75,8 @@ def _python_files(configs: Iterable[Mapping[str, Any]]) -> list[Path]:
 
     One that is missing or can't be parsed is left to the attempt to complain about.
     """
-    named = {value for config in configs for _, value in flatten(config) if _is_python(value)}
     found: set[Path] = set()
-    for path in sorted(named):
+    for path in sorted(_python_paths(configs)):
         file = Path(os.path.abspath(path))
         if file.is_file():
             found.add(file)
@@ -87,8 +85,20 @@ def _python_files(configs: Iterable[Mapping[str, Any]]) -> list[Path]:
     return sorted(file for file in found if not file.is_relative_to(PROJECT_DIR / PACKAGE))
 
 
-def _is_python(value: Any) -> bool:
-    return isinstance(value, str) and value.endswith(".py")
+def _python_paths(configs: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return every value that names a Python file; a thousand configs have most of a million values."""
+    named: set[str] = set()
+    left: list[Any] = list(configs)
+    while left:
+        node = left.pop()
+        if isinstance(node, str):
+            if node.endswith(".py"):
+                named.add(node)
+        elif isinstance(node, Mapping):
+            left.extend(node.values())
+        elif isinstance(node, (list, tuple)):
+            left.extend(node)
+    return named
 
 
 def _place(file: Path, project: Path) -> Path:

@@ -15,6 +15,7 @@ Read at both ends: the sweeper takes the levels, the analysis the axes, the orde
         order: [1.0, 0.6]                 # the metric is higher in each level than in the next ...
         # close: [8, 5]                   # ... or: these differ less than order's other neighbours do ...
         # rises: [1.0]  falls: [1.2]      # ... or: in these levels it ends `at` higher (lower) than it began ...
+        # never_rises: [0]                # ... or: in these it ends `at` less than a twentieth above its beginning ...
         # minimum_inside: [1.0]           # ... or: in these levels it falls first and then rises
 
 A file with `include` instead of a factor stands for the named ones.
@@ -32,7 +33,7 @@ from experiments.errors import UserError
 
 SWEEPS_DIR = Path(__file__).resolve().parents[1] / "sweeps"
 KEYS = {"title", "factor", "levels", "seeds", "claims", "include"}
-KINDS = ("order", "close", "rises", "falls", "minimum_inside")
+KINDS = ("order", "close", "rises", "falls", "never_rises", "minimum_inside")
 
 
 @dataclass(frozen=True)

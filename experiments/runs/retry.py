@@ -32,8 +32,8 @@ def retry(runs: Sequence[RunDir]) -> int:
     launched on a cluster.
     """
     problems = []
-    holds = [job for run in runs if (job := held(run))]
-    runs = [run for run in runs if not held(run)]
+    holds = {run: held(run) for run in runs}
+    runs = [run for run, job in holds.items() if job is None]
     for run in runs:
         if run.state() not in FAILED:
             problems.append(f"{run.path.name} must have failed to be tried again, but is {run.state()}; leave it out")
@@ -42,12 +42,11 @@ def retry(runs: Sequence[RunDir]) -> int:
             problems.append(f"{run.path.name} must be tried again where it ran; do: sbatch {script}")
     if problems:
         raise UserError(*problems)
-    for job in holds:
+    for job in filter(None, holds.values()):
         release(job)
-    if not runs and holds:
-        return 0
     if not runs:
-        print("no run has failed: there is nothing to try again")
+        if not holds:
+            print("no run has failed: there is nothing to try again")
         return 0
     from omegaconf import OmegaConf
 

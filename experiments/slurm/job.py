@@ -26,8 +26,10 @@ from experiments.rundir import RunDir
 from experiments.slurm import jobs
 from experiments.slurm.commands import SlurmError, call
 from experiments.slurm.ray_cluster import SECRET, own_secret, ray_cluster
+from experiments.slurm.state import job_of
 
 POLL_SECONDS = 0.2
+FORMER_LIFE_SECONDS = 600.0
 REQUEUE_SECONDS = 60.0  # how long SLURM may take to end a job that it was told to requeue
 
 
@@ -56,8 +58,12 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool) -> i
     signals.listen()
     print(f"{jobs.LOG_HEADER}{jobs.own_id()}", flush=True)
     if run.is_locked():
-        print(f"{run.path.name} is running already; this job has nothing to do", flush=True)
-        return 0
+        if not _restarted(run):
+            print(f"{run.path.name} is running already; this job has nothing to do", flush=True)
+            return 0
+        if not _outlived(run):
+            print(f"{run.path.name} is still being executed by this job's former life; cancel that one", flush=True)
+            return 1
     if run.state() == "finished" and run.reached() >= steps:
         print(f"{run.path.name} has reached step {steps} already; this job has nothing to do", flush=True)
         return 0
@@ -75,6 +81,25 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool) -> i
     if signals.warned and not signals.terminated and run.state() == "interrupted":
         return _go_on(run, steps, start, requeue, signals)
     return code
+
+
+def _restarted(run: RunDir) -> bool:
+    """Return whether this is not the first life of the job that executes the run."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and job_of(run.events()) == jobs.own_id()
+
+
+def _outlived(run: RunDir) -> bool:
+    """End what this job's former life left running; return whether the run is free then.
+
+    A node that was out of touch keeps a job's processes while SLURM has it queued anew. Those of another node are
+    waited for: their slurmd ends them when it is back, and the lock of a dead node's process is released in time.
+    """
+    processes.reap(run.path)
+    deadline = time.monotonic() + FORMER_LIFE_SECONDS
+    while run.is_locked() and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    time.sleep(5 * POLL_SECONDS)  # who sees to it notes its end first
+    return not run.is_locked()
 
 
 def _attempt(run: RunDir, steps: int, warning_seconds: float, signals: Signals, execution: str) -> int:
@@ -103,7 +128,7 @@ def _ray(run: RunDir, environment: dict[str, str]) -> Iterator[dict[str, str]]:
     marked = {**environment, **RAY_QUIET, **own_secret(), processes.MARKER: str(run.path)}
     if config["trainer"]["device"] == "cpu":
         marked |= {"OMP_NUM_THREADS": "1"}
-    scratch = Path("/tmp") / f"{processes.scratch_prefix(run.path)}{environment['SLURM_JOB_ID']}"
+    scratch = processes.SCRATCH / f"{processes.scratch_prefix(run.path)}{environment['SLURM_JOB_ID']}"
     with ray_cluster(nodes, int(cpus), int(config["hardware"]["gpus_per_node"]), scratch, marked) as address:
         yield {RAY_ADDRESS: address, **{name: marked[name] for name in SECRET}}
 

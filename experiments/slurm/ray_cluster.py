@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,19 @@ from experiments.slurm.commands import call
 
 START_SECONDS = 120.0
 END_SECONDS = 10.0
+# On each node: Ray, until it ends or is told to; then what was temporary goes. $0: the folder for it.
+NODE = """\
+mkdir -p "$0"
+export TMPDIR="$0"
+"$@" &
+ray=$!
+trap 'kill $ray' TERM USR1
+wait $ray  # a signal ends this wait
+wait $ray
+code=$?
+rm -rf "$0"
+exit $code
+"""
 SECRET = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")  # variables without which nobody may connect
 
 
@@ -60,16 +74,11 @@ def ray_cluster(nodes: int, cpus: int, gpus: int, scratch: Path, environment: Ma
         f"--ray-client-server-port={client_port}",
         f"--temp-dir={scratch}",
     ]
-    steps = [
-        _step(
-            here,
-            environment,
-            [str(ray), "start", *head, "--include-dashboard=false", *offers],
-        )
-    ]
+    start = ["bash", "-c", NODE, str(scratch), str(ray), "start"]
+    steps = [_step(here, environment, [*start, *head, "--include-dashboard=false", *offers])]
     try:
         _wait(steps, lambda: _listens(address), "Ray's head")
-        steps += [_step(host, environment, [str(ray), "start", f"--address={address}", *offers]) for host in others]
+        steps += [_step(host, environment, [*start, f"--address={address}", *offers]) for host in others]
         # In a process of its own: this one stays light, and connects to no Ray.
         joined = [sys.executable, "-P", "-m", "experiments.slurm.ray_cluster", address, str(nodes)]
         if subprocess.run(joined, env=dict(environment), stdin=subprocess.DEVNULL).returncode:
@@ -77,7 +86,7 @@ def ray_cluster(nodes: int, cpus: int, gpus: int, scratch: Path, environment: Ma
         yield address
     finally:
         for step in steps:
-            step.terminate()
+            step.send_signal(signal.SIGUSR1)  # srun passes it on; by SIGTERM it would kill the step at once
         deadline = time.monotonic() + END_SECONDS
         for step in steps:
             try:

@@ -58,6 +58,9 @@ def saturating(share: float, n: int) -> float:
         ("order", (8, 3, 5), rising, "contradicted"),
         ("rises", (3, 8), rising, "supported"),
         ("falls", (3,), rising, "contradicted"),
+        ("falls", (3,), saturating, "undecided"),
+        ("never_rises", (3, 8), saturating, "supported"),
+        ("never_rises", (8,), rising, "contradicted"),
         ("minimum_inside", (3, 5, 8), dipping, "supported"),
         ("minimum_inside", (5,), rising, "undecided"),
         ("close", (8, 5), saturating, "supported"),
@@ -70,7 +73,7 @@ def test_three_seeds_decide_what_is_plain(kind: str, levels: tuple[int, ...], sh
     assert "3" in answer.reason and "[" in answer.reason, "it tells the interval and the seeds"
 
 
-@pytest.mark.parametrize("kind", ["order", "rises", "falls", "close", "minimum_inside"])
+@pytest.mark.parametrize("kind", ["order", "rises", "falls", "never_rises", "close", "minimum_inside"])
 @pytest.mark.parametrize("shape", [rising, dipping, saturating])
 def test_one_seed_never_decides(kind: str, shape: Shape) -> None:
     answer = verdict(kind, (8, 5), shape, seeds=1, noise=0.0)

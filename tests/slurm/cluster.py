@@ -42,6 +42,8 @@ def free_ports(count: int) -> list[int]:
 class Cluster:
     """`with Cluster() as cluster: cluster.run("sbatch", ...)`; whatever ran in it ends with the block."""
 
+    controller = "127.0.0.1"
+
     def __init__(
         self,
         nodes: int = 2,
@@ -76,6 +78,14 @@ class Cluster:
             folder for folder in os.environ["PATH"].split(os.pathsep) if not Path(folder, "sacct").exists()
         )
 
+    def _place(self, node: str) -> str:
+        """Return where a node is, as slurm.conf says it."""
+        return f"NodeHostname={socket.gethostname().split('.')[0]} NodeAddr=127.0.0.1"
+
+    def _inside(self, node: str) -> list[str]:
+        """Return the command that executes another one on a node."""
+        return []
+
     def _link_programs(self) -> None:
         """Make bin/ stand for the folders that hold sacct, without it."""
         for folder in os.environ["PATH"].split(os.pathsep):
@@ -95,7 +105,7 @@ class Cluster:
         host, user = socket.gethostname().split(".")[0], getpass.getuser()
         settings = {
             "ClusterName": "test",
-            "SlurmctldHost": f"{host}(127.0.0.1)",
+            "SlurmctldHost": f"{host}({self.controller})",
             "SlurmctldPort": self.port,
             "AuthType": "auth/none",
             "CredType": "cred/none",
@@ -124,12 +134,15 @@ class Cluster:
             "JobAcctGatherFrequency": "task=1",
             "JobAcctGatherParams": "OverMemoryKill",
             "PropagateResourceLimits": "NONE",
-            # schedule at once, notice dead things soon, remember ended jobs for five minutes, as most sites do
+            # schedule at once, remember ended jobs for five minutes, as most sites do
             "SchedulerParameters": "sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sched_delay=0",
             "ReturnToService": 2,
             "MinJobAge": 300,
             "KillWait": 5,
-            "SlurmdTimeout": 10,
+            # a busy machine is not a node that fails, or a job that did not start
+            "SlurmdTimeout": 300,
+            "BatchStartTimeout": 120,
+            "MessageTimeout": 60,
             "MaxArraySize": 1001,
             "MaxJobCount": 20_000,
         }
@@ -146,8 +159,7 @@ class Cluster:
             f"ThreadsPerCore=1 RealMemory={self.memory_mb}{gres}"
         )
         lines += [
-            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port}"
-            for node, port in zip(self.nodes, ports, strict=False)
+            f"NodeName={node} {self._place(node)} Port={port}" for node, port in zip(self.nodes, ports, strict=False)
         ]
         self.config.write_text("\n".join([*lines, self.partitions]) + "\n")
         # naming v1 skips slurmd's look at /sys/fs/cgroup, which is not mounted everywhere
@@ -233,7 +245,7 @@ class Cluster:
         assert found, f"{program} must be installed; do: apt-get install slurmctld slurmd slurm-client"
         with open(self.base / "log" / f"{name}.out", "ab") as log:
             self.daemons[name] = subprocess.Popen(
-                [found, *arguments],
+                [*(self._inside(name) if name in self.nodes else []), found, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -242,10 +254,9 @@ class Cluster:
                 cwd=self.base,
             )
 
-    @staticmethod
-    def _listens(port: int) -> bool:
+    def _listens(self, port: int) -> bool:
         with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", port)) == 0
+            return client.connect_ex((self.controller, port)) == 0
 
     def _all_idle(self) -> bool:
         states = self.run("sinfo", "-h", "-N", "-o", "%N %T", check=False).splitlines()
@@ -257,9 +268,12 @@ class Cluster:
         while not true():
             dead = [name for name, daemon in self.daemons.items() if daemon.poll() is not None]
             if dead or time.monotonic() > deadline:
-                logs = (f"--- {log.name}\n{log.read_text()[-3000:]}" for log in (self.base / "log").iterdir())
-                raise AssertionError(f"{what}: not within {seconds:g} s; dead: {dead}\n" + "\n".join(logs))
+                raise AssertionError(f"{what}: not within {seconds:g} s; dead: {dead}\n{self.logs()}")
             time.sleep(0.05)
+
+    def logs(self) -> str:
+        """Return the ends of the daemons' logs."""
+        return "\n".join(f"--- {log.name}\n{log.read_text()[-3000:]}" for log in (self.base / "log").iterdir())
 
     def run(self, *command: Any, check: bool = True) -> str:
         """Return what a command prints when a user of the cluster types it."""
@@ -280,6 +294,16 @@ class Cluster:
         for node in self.nodes:
             self.bring_back(node)
         self.wait(lambda: not self.run("squeue", "-h"), "no job left")
+
+    def lose_touch(self, node: str) -> None:
+        """Have a node fail for SLURM while its jobs' processes live on."""
+        daemon = self.daemons.pop(node)
+        daemon.kill()
+        daemon.wait()
+        for process in self.processes():
+            if process.name() == "slurmstepd":
+                process.kill()
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
 
     def bring_back(self, node: str) -> None:
         """Have a node that was set down take jobs again."""

@@ -114,7 +114,7 @@ class Sweep:
         while not true():
             if time.monotonic() > deadline:
                 logs = [file.read_text() for run in self.runs for file in run.run.path.glob("job.log")]
-                slurm = self.cluster.run("squeue", "-t", "all")
+                slurm = self.cluster.run("squeue", "-t", "all") + self.cluster.logs()
                 raise AssertionError(f"{what}: not within {seconds:g} s; {self.states()}\n{slurm}\n" + "\n".join(logs))
             time.sleep(0.1)
 
@@ -152,7 +152,7 @@ def start_requeued(cluster: Cluster, job: str, seconds: float = 180.0) -> None:
         time.sleep(0.1)
     number = cluster.run("scontrol", "show", "job", job).split("JobId=")[1].split()[0]
     while True:
-        _, living = psutil.wait_procs(step_daemons(number), timeout=5)
+        _, living = psutil.wait_procs(step_daemons(cluster, number), timeout=5)
         for daemon in living:
             with contextlib.suppress(psutil.NoSuchProcess):
                 daemon.kill()
@@ -168,10 +168,10 @@ def start_requeued(cluster: Cluster, job: str, seconds: float = 180.0) -> None:
         cluster.run("scontrol", "release", job)
 
 
-def step_daemons(number: str) -> list[psutil.Process]:
-    """Return the slurmstepd that live on any node for the job of this number."""
+def step_daemons(cluster: Cluster, number: str) -> list[psutil.Process]:
+    """Return the slurmstepd that live on any node of the cluster for the job of this number."""
     found = []
-    for process in psutil.process_iter():
+    for process in cluster.processes():
         with contextlib.suppress(psutil.Error):
             if " ".join(process.cmdline()).startswith(f"slurmstepd: [{number}."):
                 found.append(process)

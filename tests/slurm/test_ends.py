@@ -40,10 +40,9 @@ def test_cancelled_while_it_runs_and_while_it_waits(sweep: MakeSweep) -> None:
     cancelled.until(lambda: cancelled.states() == ["cancelled", "cancelled", "finished"], "the last one goes on")
 
 
-def went_on(sweep: Sweep, job: str) -> None:
-    """Assert that the one run resumed once, at its last checkpoint, in the same job."""
-    assert [event["step"] for event in sweep.run().events() if event["event"] == "resumed"] == [2]
-    assert sweep.job() == job
+def resumed(sweep: Sweep) -> list[tuple[int, str]]:
+    """Return where the one run resumed: the step of each time, and the run's last job."""
+    return [(event["step"], sweep.job()) for event in sweep.run().events() if event["event"] == "resumed"]
 
 
 def test_a_requeue_goes_on_at_the_last_checkpoint(sweep: MakeSweep) -> None:
@@ -56,7 +55,7 @@ def test_a_requeue_goes_on_at_the_last_checkpoint(sweep: MakeSweep) -> None:
     requeued.start_now(job)
     requeued.until_over()
     requeued.must_become("finished")
-    went_on(requeued, job)
+    assert resumed(requeued) == [(2, job)]
 
 
 def test_preempted_and_requeued(sweep: MakeSweep) -> None:
@@ -69,7 +68,7 @@ def test_preempted_and_requeued(sweep: MakeSweep) -> None:
     preempted.start_now(job)
     preempted.until_over()
     preempted.must_become("finished")
-    went_on(preempted, job)
+    assert resumed(preempted) == [(2, job)]
 
 
 def test_preempted_and_cancelled(sweep: MakeSweep) -> None:
@@ -96,7 +95,7 @@ def test_a_node_that_fails(sweep: MakeSweep) -> None:
     failing.start_now(job)
     failing.until_over()
     failing.must_become("finished")
-    went_on(failing, job)
+    assert resumed(failing) == [(2, job)]
 
 
 def test_a_node_that_fails_where_nothing_is_requeued(sweep: MakeSweep) -> None:
@@ -108,3 +107,20 @@ def test_a_node_that_fails_where_nothing_is_requeued(sweep: MakeSweep) -> None:
     assert job.state == "NODE_FAIL"
     failing.must_become("failed")
     assert failing.failure()["kind"] == "node failure" and "resumes at step 2" in failing.failure()["remedy"]
+
+
+def test_a_node_that_was_out_of_touch_and_kept_the_job(sweep: MakeSweep) -> None:
+    """The job's next life finds its former one still training: it ends that one, and goes on."""
+    kept = sweep("once")
+    kept.launch(sbatch={"nodelist": "n1"})
+    kept.until_training()
+    job = kept.job()
+    kept.cluster.lose_touch("n1")
+    kept.until(lambda: kept.cluster.states()[job] == "PENDING", "queued again")
+    assert kept.run().is_locked(), "the former life goes on"
+    kept.cluster.start_node("n1")
+    kept.cluster.bring_back("n1")
+    kept.start_now(job)
+    kept.until_over()
+    kept.must_become("finished")
+    assert resumed(kept) == [(2, job)]

@@ -238,3 +238,4 @@ def test_with_accounting_nothing_is_lost(accounted: Cluster, make_sweep: Sweeps)
     accounted.stop_controller()
     accounted.start_controller("-c")
     remembered.must_become("cancelled", "finished")
+    assert not accounted.run("squeue", "-h", "-t", "all"), "slurmctld knew neither"
