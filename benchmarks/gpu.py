@@ -25,12 +25,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_cases import ITEMS, MODEL, SEED, Case, Machine, cases, substitutes
 from benchmarks.gpu_record import GPUMemory, Result, figures, measured, predicted, table
+from benchmarks.packages import versions
 from benchmarks.watch import watch
 from experiments import processes
 from experiments.errors import UserError
@@ -80,17 +80,11 @@ def find_machine(device: str) -> Machine:
 
 def describe(machine: Machine) -> Result:
     """Return what the figures were measured on and with."""
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
     return {
         **{name: getattr(machine, name) for name in ("device", "name", "gpus", "memory_gib", "driver")},
         "cores": os.cpu_count(),
         "python": sys.version.split()[0],
-        "versions": versions,
+        "versions": versions(PACKAGES),
     }
 
 

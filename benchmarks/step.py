@@ -29,7 +29,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import setting
+from benchmarks.packages import versions
 from benchmarks.watch import Arrival, Outcome, watch
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -194,17 +194,13 @@ def last_line(log: Path) -> str:
 
 def machine(trl: Path) -> Result:
     """Return what the numbers were measured on."""
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            found = sorted(trl.glob(f"{package}-*.dist-info"))
-            versions[package] = found[0].name.removesuffix(".dist-info").split("-")[1] if found else None
+    installed = versions(PACKAGES)
+    for folder in trl.glob("trl-*.dist-info"):
+        installed["trl"] = folder.name.removesuffix(".dist-info").split("-")[1]
     cpu = next(
         (line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), platform.machine()
     )
-    return {"cores": os.cpu_count(), "cpu": cpu, "python": platform.python_version(), "versions": versions}
+    return {"cores": os.cpu_count(), "cpu": cpu, "python": platform.python_version(), "versions": installed}
 
 
 def _cpu_lines() -> list[str]:

@@ -21,8 +21,9 @@ from typing import Any
 
 import psutil
 
-TICK_SECONDS = 0.005
+TICK_SECONDS = 0.01
 MEMORY_SECONDS = 0.5
+MEMORY_SHARE = 0.02  # of the time at most: a look holds up the processes that it looks at
 PATIENCE_SECONDS = 20.0  # how long a command past its limit may take to end by itself
 GRACE_SECONDS = 1.0  # what still lives this long after the command has ended was left behind
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -163,10 +164,13 @@ def _new_rows(rows: tuple[Path, str], tails: dict[Path, int], tree: Tree) -> Ite
 
 
 def _watch_memory(tree: Tree, outcome: Outcome, ended: threading.Event) -> None:
-    while not ended.wait(MEMORY_SECONDS):
+    pause = MEMORY_SECONDS
+    while not ended.wait(pause):
+        began = time.monotonic()
         living = tree.living()
         outcome.peak_bytes = max(outcome.peak_bytes, sum(map(_pss, living)))
         outcome.peak_processes = max(outcome.peak_processes, len(living))
+        pause = max(MEMORY_SECONDS, (time.monotonic() - began) / MEMORY_SHARE)
 
 
 def _pss(process: psutil.Process) -> int:
