@@ -18,9 +18,11 @@ import numpy as np
 import ray
 import transfer_queue
 from tensordict import NonTensorStack, TensorDict
+from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.seqlen_balancing import log_seqlen_unbalance
 
 from experiments.verl_plugin import rollout  # noqa: F401  registers rollout.name=hf in the trainer's process
 from experiments.verl_plugin.temperature import at_step, set_temperature
@@ -81,7 +83,15 @@ class AblationTrainer(PPOTrainerSync):
         self, batch: Any, metrics: Any, logging_prefix: str = "global_seqlen", keep_minibatch: bool = False
     ) -> Any:
         batch.reorder(sorted(range(len(batch.keys)), key=lambda index: _sample_key(batch.keys[index])))
-        return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
+        if self.actor_rollout_wg.world_size > 1:
+            return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
+        # One rank gets everything in this order. veRL would find that out by a twentieth of a small model's step.
+        batch = upsample_batch_to_divisible_size(
+            batch, self._get_required_batch_multiple(1), self.tokenizer.eos_token_id
+        )
+        lengths = [tag["seq_len"] for tag in batch.tags]
+        metrics.update(log_seqlen_unbalance(lengths, [list(range(len(lengths)))], logging_prefix))
+        return batch
 
     def _step_once(self, metrics: dict[str, Any], timing_raw: dict[str, Any], sample_batch_size: int) -> Any:
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
