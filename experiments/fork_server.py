@@ -1,10 +1,11 @@
-"""Starts Python processes that have their imports behind them: `python -m experiments.fork_server SOCKET`.
+"""Starts Python processes that have their imports behind them: `python -m experiments.fork_server SOCKET PARENT`.
 
 A veRL run on a small model starts half a dozen processes one after the other, and each spends seconds on importing
 torch and transformers. This server imports them once; a process is then a fork of it, and shares the memory. Ray is
 pointed at it by the documented runtime_env option `py_executable` (see `fork_client`).
 
-The server must not import ray or veRL: they cache the job's id and the raylet's pid when they are imported.
+The server must not import ray or veRL: they cache the job's id and the raylet's pid when they are imported. It
+ends with the process PARENT, which says its own number: it may be dead before the server can ask for it.
 """
 
 from __future__ import annotations
@@ -210,7 +211,7 @@ def _python_path() -> list[str]:
 
 
 def main() -> None:
-    parent = os.getppid()  # before the imports, which take seconds: who dies meanwhile must be missed
+    path, parent = Path(sys.argv[1]), int(sys.argv[2])
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for module in PRELOADED:
@@ -218,7 +219,7 @@ def main() -> None:
             importlib.import_module(module)
     gc.collect()
     gc.freeze()  # the forks' collectors leave these objects, and so their memory pages, alone
-    ForkServer(Path(sys.argv[1]), parent).serve()
+    ForkServer(path, parent).serve()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A Ray cluster that outlives an attempt: `python -m experiments.ray_head FOLDER OPTIONS`.
+"""A Ray cluster that outlives an attempt: `python -m experiments.ray_head FOLDER PARENT OPTIONS`.
 
 Starting Ray takes as long as two steps of a small model, so the runs of a local sweep share one cluster, one after the
-other. It ends with the launcher that started it, whatever way that ends.
+other. It ends with the launcher that started it, whose process id is PARENT, whatever way that ends.
 
 OPTIONS are ray.init's, as JSON. FOLDER gets Ray's session and, when the cluster is up, the file `address`.
 """
@@ -23,8 +23,7 @@ ADDRESS = "address"
 
 
 def main() -> None:
-    parent = os.getppid()
-    folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    folder, parent, options = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides when the cluster goes
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the runs that share a cluster are on the CPU
     import ray

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.compose import CONFIG_DIR, check_overrides, register_resolvers
 from experiments.errors import UserError
+from experiments.launchers.standby import Standby
 
 # Hydra's own questions (--cfg, --help, ...) are left to Hydra; everything else goes through a launcher.
 HYDRA_QUESTIONS = (
@@ -55,6 +56,7 @@ def main() -> int:
         sys.argv[1:] = ["--multirun", *(argument for argument in arguments if argument not in ("-m", "--multirun"))]
     try:
         if not questions:
+            Standby.guess(arguments)
             check_overrides([argument for argument in arguments if not argument.startswith("-")])
         hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(_run_elsewhere)()
     except UserError as error:
@@ -66,6 +68,8 @@ def main() -> int:
         return _refuse([f"the runs' folder must be writable, but{where}: {error.strerror}; set runs_dir"])
     except KeyboardInterrupt:
         return 130
+    finally:
+        Standby.forget()
     return 0
 
 

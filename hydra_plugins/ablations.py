@@ -17,14 +17,6 @@ from experiments.plan import PlannedRun
 class LocalLauncher(PlannedLauncher):
     """hydra/launcher=local: on this machine, one run after the other."""
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from experiments.launchers.standby import Standby
-
-        try:
-            return super().launch(job_overrides, initial_job_idx)
-        finally:
-            Standby.forget()
-
     def expect(self, config: DictConfig) -> None:
         from experiments.launchers.standby import Standby
 

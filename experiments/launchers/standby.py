@@ -22,6 +22,9 @@ from experiments.failures import Failure, classify
 from experiments.ray_head import ADDRESS
 
 PATIENCE_SECONDS = 5.0
+# What the command line may say that decides whether a launch has helpers, or whether there is one; and the user's file.
+DECIDING = ("-c", "--c", "show", "hydra/launcher", "hydra.launcher", "hardware", "experiment", "trainer.device")
+LOCAL = snapshot.PROJECT_DIR / "conf" / "local" / "default.yaml"
 # A training allocates and frees the same hundreds of megabytes in every micro-batch. glibc would give them back to the
 # kernel and have them zeroed again each time, a tenth of a step.
 KEEP_MEMORY = {
@@ -93,12 +96,13 @@ class Helper:
 
 def fork_server() -> Helper:
     """Return a fork server that is starting."""
-    return Helper("fork", "socket", ["-m", "experiments.fork_server", "{folder}/socket"], KEEP_MEMORY)
+    arguments = ["-m", "experiments.fork_server", "{folder}/socket", str(os.getpid())]
+    return Helper("fork", "socket", arguments, KEEP_MEMORY)
 
 
 def ray_cluster(options: Mapping[str, Any], code: Path) -> Helper:
     """Return a Ray cluster that is starting with these options of ray.init; its workers import the copy in `code`."""
-    arguments = ["-m", "experiments.ray_head", "{folder}", json.dumps(options)]
+    arguments = ["-m", "experiments.ray_head", "{folder}", str(os.getpid()), json.dumps(options)]
     return Helper("ray", ADDRESS, arguments, {**RAY_QUIET, **snapshot.variables(code)})
 
 
@@ -119,9 +123,21 @@ class Standby:
             self._renew(ray_options(fast[0]))
 
     @classmethod
+    def guess(cls, arguments: Sequence[str]) -> None:
+        """Start the fork server if the command line leaves the defaults alone that say whether one is needed.
+
+        They are known seconds later, when a config was composed: `foresee` then corrects a wrong guess.
+        """
+        keys = [argument.lstrip("+~").split("=")[0] for argument in arguments]
+        if sys.platform == "linux" and not any(key.startswith(DECIDING) for key in keys) and not LOCAL.exists():
+            cls.foreseen = fork_server()
+
+    @classmethod
     def foresee(cls, config: Mapping[str, Any]) -> None:
-        """Start the fork server that a run with this config will need, unless the plan refuses it."""
-        if is_wanted(config):
+        """Have the fork server started that a run with this config will need, unless the plan refuses it."""
+        if not is_wanted(config):
+            cls.forget()
+        elif cls.foreseen is None:
             cls.foreseen = fork_server()
 
     @classmethod

@@ -29,8 +29,9 @@ Script = Callable[[str], Path]
 
 # The server's parent: says the server's pid and waits for it.
 PARENT = """
-import subprocess, sys
-server = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "experiments.fork_server", sys.argv[1]])
+import os, subprocess, sys
+command = [sys.executable, "-W", "ignore", "-m", "experiments.fork_server", sys.argv[1], str(os.getpid())]
+server = subprocess.Popen(command)
 print(server.pid, flush=True)
 server.wait()
 """
@@ -347,7 +348,7 @@ def test_processes_do_not_outlive_a_killed_server(script: Script, tmp_path: Path
         "fork_server.PRELOADED = ('numpy',)\nfork_server.main()"
     )
     address = tmp_path / "socket"
-    started = subprocess.Popen([sys.executable, "-c", code, str(address)], cwd=PROJECT_DIR, start_new_session=True)
+    started = subprocess.Popen([sys.executable, "-c", code, str(address), str(os.getpid())], cwd=PROJECT_DIR, start_new_session=True)
     small = Server(address, started, psutil.Process(started.pid))
     wait_for(address.exists, "the server is ready")
     client = small.start(script(WAITING))

@@ -14,6 +14,7 @@ import pytest
 
 from experiments import processes
 from experiments.compose import PROJECT_DIR
+from experiments.launchers import standby
 from experiments.launchers.standby import Helper, HelperEnded, Standby, is_wanted, ray_options
 
 CPU = {"hardware": {"fast": True}, "trainer": {"device": "cpu"}, "ray_kwargs": {"ray_init": {"num_cpus": 2}}}
@@ -74,6 +75,33 @@ def test_a_fork_server_is_foreseen_for_a_run_that_takes_one_and_ends_if_nobody_d
     assert process.poll() is not None and Standby.foreseen is None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "guessed"),
+    [
+        (["-m", "rollout.temperature=0.6,1.0", "seed=1,2"], True),
+        (["show=plan"], False),
+        (["-m", "hydra/launcher=slurm"], False),
+        (["+hardware.gpus_per_node=2"], False),
+        (["experiment=article_grpo"], False),
+        (["--config-dir", "mine"], False),
+    ],
+)
+def test_the_command_line_is_guessed_by_and_a_wrong_guess_is_corrected(
+    arguments: list[str], guessed: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(standby, "LOCAL", tmp_path / "default.yaml")
+    Standby.guess(arguments)
+    assert (Standby.foreseen is not None) == guessed
+    guess = Standby.foreseen
+    Standby.foresee(CPU)
+    assert Standby.foreseen is not None and guess in (None, Standby.foreseen), "one is enough"
+    Standby.foresee({**CPU, "hardware": {"fast": False}})
+    assert Standby.foreseen is None
+    standby.LOCAL.touch()
+    Standby.guess(arguments)
+    assert Standby.foreseen is None, "the user's own file may decide otherwise"
+
+
 LAUNCHER = """
 import sys, time
 from experiments.compose import PROJECT_DIR
@@ -87,19 +115,25 @@ with Standby([config], PROJECT_DIR) as standby:
 """
 
 
-@pytest.mark.parametrize(("ending", "up"), [(signal.SIGINT, True), (signal.SIGKILL, True), (signal.SIGKILL, False)])
-def test_fork_server_and_ray_cluster_end_with_the_launcher(ending: signal.Signals, up: bool) -> None:
+IN_THE_MIDDLE = 2.0  # of their imports, or of Ray's start
+
+
+@pytest.mark.parametrize(
+    ("ending", "after"),
+    [(signal.SIGINT, "up"), (signal.SIGKILL, "up"), (signal.SIGKILL, IN_THE_MIDDLE), (signal.SIGKILL, 0.0)],
+)
+def test_fork_server_and_ray_cluster_end_with_the_launcher(ending: signal.Signals, after: float | str) -> None:
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert launcher.stdout is not None
     folders = [Path(path) for path in launcher.stdout.readline().split()]
     assert len(folders) == 2
-    if up:
+    if after == "up":
         assert launcher.stdout.readline() == "up\n"
         assert any("raylet" in process.name() for process in processes.of_run(folders[1]))
     else:
-        time.sleep(2.0)  # in the middle of their imports, or of Ray's start
+        time.sleep(float(after))
     os.kill(launcher.pid, ending)
     launcher.wait()
     launcher.stdout.close()
