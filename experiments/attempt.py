@@ -146,12 +146,16 @@ def train(verl: Any) -> None:
         def run(self, config: Any) -> None:
             from experiments.verl_plugin import stopping  # noqa: F401  registers trainer_mode=stoppable in this process
 
-            super().run(config)
+            try:
+                super().run(config)
+            finally:  # this process's actors end with it
+                processes.drop_shared_memory(Path(os.environ[processes.MARKER]))
 
     validate_config(verl, need_reference_policy(verl), need_critic(verl))
     try:
         run_ppo(verl, task_runner_class=ray.remote(TaskRunner))
     finally:
+        processes.drop_shared_memory(Path(os.environ[processes.MARKER]))
         ray.shutdown()
 
 
@@ -164,6 +168,7 @@ def execute(run: RunDir, steps: int | None = None) -> int:
         ray_dir = str(processes.scratch_folder(processes.scratch_prefix(run.path)))
         variables = environment(config, run, attempt, ray_dir)
         os.environ.update(variables)
+        os.environ.setdefault(processes.MARKER, str(run.path))  # started by hand, nobody has set it
         if RAY_ADDRESS in os.environ:
             os.environ["RAY_AUTH_MODE"] = "token"  # as Ray has it for a cluster that a driver starts itself
         if config["trainer"]["device"] == "cpu":

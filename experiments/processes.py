@@ -6,6 +6,7 @@ marker in its environment; that finds them all.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -21,6 +22,7 @@ from experiments.errors import UserError
 
 MARKER = "R1Z_RUN"
 SCRATCH = Path("/tmp")  # whatever TMPDIR says: the path of a socket holds 107 bytes
+SEGMENTS = "/dev/shm/psm_"  # multiprocessing.shared_memory's; Linux
 EXECUTION = "R1Z_EXECUTION"  # tells one execution of a run from the next, where the two can overlap
 
 
@@ -36,6 +38,19 @@ def of_run(run: Path, execution: str | None = None) -> Iterator[psutil.Process]:
                 yield process
         except (psutil.Error, OSError):
             continue
+
+
+def drop_shared_memory(run: Path) -> None:
+    """Take away the names of the shared memory that a run's processes have mapped (vLLM's queues); it goes with them.
+
+    Who made it would do that in the end, but Ray ends its actors before they, or Python's tracker, could.
+    """
+    for process in of_run(run):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
+                path = line.split(maxsplit=5)[-1]
+                if path.startswith(SEGMENTS):
+                    Path(path).unlink(missing_ok=True)
 
 
 def scratch_prefix(run: Path) -> str:
@@ -57,9 +72,12 @@ def scratch_folder(prefix: str, place: Path = SCRATCH) -> Path:
 def reap(run: Path, patience: float = 3.0, execution: str | None = None) -> int:
     """End every process of the run, politely for `patience` seconds, then by SIGKILL; return how many there were.
 
-    What a killed attempt left in /tmp goes as well. Of one execution only its processes go: the next may have begun.
+    What a killed attempt left in /tmp and /dev/shm goes as well. Of one execution only its processes go: the next may
+    have begun.
     """
     first = list(of_run(run, execution))
+    if execution is None:
+        drop_shared_memory(run)
     ask, left = signal.SIGTERM, first
     deadline = time.monotonic() + patience
     while left:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from experiments.errors import UserError
-from experiments.processes import EXECUTION, MARKER, of_run, reap, scratch_folder, scratch_prefix
+from experiments.processes import EXECUTION, MARKER, drop_shared_memory, of_run, reap, scratch_folder, scratch_prefix
 
 WaitFor = Callable[..., None]
 
@@ -158,3 +158,35 @@ def test_a_process_does_not_end_itself(tmp_path: Path) -> None:
     environment = {**os.environ, MARKER: str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
+
+
+SHARER = """
+import sys, time
+from multiprocessing import resource_tracker, shared_memory
+memory = shared_memory.SharedMemory(create=True, size=4096)
+resource_tracker.unregister(memory._name, "shared_memory")  # as where the tracker was ended first
+print(memory.name, flush=True)
+time.sleep(300)
+"""
+
+
+def test_shared_memory_goes_with_the_run_that_has_it(tmp_path: Path) -> None:
+    segments = {}
+    children = []
+    for name in ("mine", "other"):
+        environment = {**os.environ, MARKER: str(tmp_path / name)}
+        child = subprocess.Popen([sys.executable, "-c", SHARER], env=environment, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        segments[name] = Path("/dev/shm") / child.stdout.readline().strip()
+        children.append(child)
+    try:
+        assert segments["mine"].exists() and segments["other"].exists()
+        drop_shared_memory(tmp_path / "nobody")
+        assert segments["mine"].exists()
+        assert reap(tmp_path / "mine") >= 1
+        assert not segments["mine"].exists() and segments["other"].exists()
+    finally:
+        reap(tmp_path / "other")
+        for child in children:
+            child.wait()
+    assert not segments["other"].exists()

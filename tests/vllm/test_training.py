@@ -16,7 +16,7 @@ from tests.e2e.training import Command, left_behind, rows
 from tests.experiments.verl_plugin.random_models import make_draw
 from tests.vllm import recorder
 from tests.vllm.model import load
-from tests.vllm.training import train
+from tests.vllm.training import segments, train
 
 STEPS, PROMPTS, SAMPLES, VALIDATION, LENGTH = 3, 16, 5, 8, 32  # experiment=smoke, and one step more
 RECORDER = f"{recorder.__name__}:{recorder.TemperatureRecorder.__name__}"
@@ -25,10 +25,11 @@ TEMPERATURES = [1.2, 0.9, 0.6]
 
 @dataclass
 class Trained:
-    """A training that has ended, and the temperatures of all requests that reached vLLM."""
+    """A training that has ended, the temperatures of all requests that reached vLLM, and what it left in /dev/shm."""
 
     command: Command
     temperatures: list[float]
+    segments: set[Path]
 
     @property
     def run(self) -> RunDir:
@@ -38,7 +39,7 @@ class Trained:
 @pytest.fixture(scope="module", params=[1, 2], ids=["one-rank", "two-ranks"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model: Path) -> Trained:
     """Three steps from a falling temperature, validated before the first and after the last."""
-    folder = tmp_path_factory.mktemp("vllm")
+    folder, before = tmp_path_factory.mktemp("vllm"), segments()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(recorder.FILE, str(folder / "temperatures"))
         command = train(
@@ -55,7 +56,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             f"+actor_rollout_ref.rollout.engine_kwargs.vllm.logits_processors=['{RECORDER}']",
         )
     assert command.code == 0, command.output
-    return Trained(command, [round(float(line), 6) for line in (folder / "temperatures").read_text().split()])
+    temperatures = [round(float(line), 6) for line in (folder / "temperatures").read_text().split()]
+    return Trained(command, temperatures, segments() - before)
 
 
 def test_sampler_and_trainer_agree_on_every_step(trained: Trained) -> None:
@@ -94,3 +96,4 @@ def test_greedy_validation_is_the_models_own(trained: Trained, model: Path) -> N
 
 def test_nothing_is_left_behind(trained: Trained) -> None:
     assert left_behind(trained.run) == []
+    assert trained.segments == set()
