@@ -21,7 +21,7 @@ from typing import Any
 
 from experiments import fork_client, processes, warning
 from experiments.failures import classify
-from experiments.rundir import Attempt, RunDir, write_atomically
+from experiments.rundir import NOTED_ROW, Attempt, RunDir, append_line, read_jsonl, write_atomically
 from experiments.slurm.jobs import own_id
 from experiments.snapshot import relocated
 
@@ -135,6 +135,21 @@ def repair_checkpoints(run: RunDir) -> None:
             shutil.rmtree(folder)
 
 
+def restore_row(run: RunDir) -> None:
+    """Append the row that a kill between a checkpoint and its step's row kept from metrics.jsonl; see stopping.py."""
+    for attempt in reversed(run.attempts()):
+        try:
+            noted = (attempt.path / NOTED_ROW).read_text()
+        except FileNotFoundError:
+            continue
+        step = json.loads(noted)["step"]
+        rows = read_jsonl(attempt.metrics)[0]
+        trained = {row["step"] for row in rows if "training/global_step" in row.get("data", {})}
+        if step not in trained and step <= run.checkpoint_step():
+            append_line(attempt.metrics, noted)
+        return
+
+
 def train(verl: Any) -> None:
     """Run veRL's own entry on a Ray cluster of this process, and take the cluster down again."""
     import ray
@@ -174,6 +189,7 @@ def execute(run: RunDir, steps: int | None = None) -> int:
         if config["trainer"]["device"] == "cpu":
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray would count its devices against our logical ones
         repair_checkpoints(run)
+        restore_row(run)
         where = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps}
         if own_id():
             where["job"] = own_id()

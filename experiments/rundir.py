@@ -8,7 +8,7 @@
         lock                   held (flock) by whoever executes the run; its owner's death releases it
         launcher.lock          held likewise by the launcher that sees to it
         checkpoints/           veRL's global_step_<n>/ and latest_checkpointed_iteration.txt
-        attempts/<k>/          one execution: log, metrics.jsonl, rollouts/, validation/, wandb/, job.json
+        attempts/<k>/          one execution: log, metrics.jsonl, noted.json, rollouts/, validation/, wandb/, job.json
 
 Light: imports neither torch, ray, veRL nor wandb.
 """
@@ -31,6 +31,7 @@ from typing import Any
 from experiments.errors import UserError
 
 FORMAT = 1
+NOTED_ROW = "noted.json"  # in an attempt's folder: the last step's row that metrics.jsonl may not have got
 TERMINAL = ("finished", "failed", "interrupted", "cancelled")
 STATES = ("planned", "queued", "running", "finished", "failed", "interrupted", "killed", "cancelled")
 
@@ -53,6 +54,21 @@ def write_atomically(path: Path, text: str, durable: bool = True) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append a line to a file; it is on the disk when this returns. A torn last line is closed first."""
+    line = f"{text}\n".encode()
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        while line:  # on a full disk the first write may take a part, the next one raises
+            line = line[os.write(descriptor, line) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -197,17 +213,7 @@ class RunDir:
 
     def record(self, event: str, **fields: Any) -> None:
         """Append one event; it is on the disk when this returns. A torn last line is closed first."""
-        line = (json.dumps({"time": time.time(), "event": event, **fields}) + "\n").encode()
-        descriptor = os.open(self.events_file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = b"\n" + line
-            while line:  # on a full disk the first write may take a part, the next one raises
-                line = line[os.write(descriptor, line) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        append_line(self.events_file, json.dumps({"time": time.time(), "event": event, **fields}))
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events in the order they were written; torn lines are left out."""

@@ -14,9 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orjson
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 
 from experiments import warning
+from experiments.rundir import NOTED_ROW, write_atomically
 from experiments.verl_plugin.trainer import AblationTrainer
 
 POLL_SECONDS = 1.0
@@ -30,6 +32,8 @@ class StoppableTrainer(AblationTrainer):
     _saved_step = 0
     _save_seconds = 0.0
     _stopping = False
+    _began = 0.0
+    _trained: tuple[Any, dict[str, Any]]
 
     @property
     def _attempt(self) -> Path:
@@ -39,10 +43,33 @@ class StoppableTrainer(AblationTrainer):
         super().on_train_begin()
         threading.Thread(target=self._close_tracking_in_time, daemon=True).start()
 
+    def on_step_begin(self) -> None:
+        self._began = time.perf_counter()
+        super().on_step_begin()
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> Any:
+        batch = super().step(metrics, timing_raw)
+        self._trained = batch, metrics
+        return batch
+
     def _save_checkpoint(self) -> None:
+        self._note_row()
         start = time.monotonic()
         super()._save_checkpoint()
         self._saved_step, self._save_seconds = self.global_steps, time.monotonic() - start
+
+    def _note_row(self) -> None:
+        """Keep the step's metrics where the next attempt finds them.
+
+        veRL saves, then validates for minutes, then writes the row: after a kill in between nobody would train the
+        step again, and its row would be lost.
+        """
+        batch, metrics = self._trained
+        row, seconds = dict(metrics), {**self.timing_raw, "step": time.perf_counter() - self._began}
+        epoch = (self.global_steps - 1) // self.steps_per_epoch
+        self._compute_metrics(batch, row, seconds, self.global_steps, epoch)
+        line = orjson.dumps({"step": self.global_steps, "data": row}, option=orjson.OPT_SERIALIZE_NUMPY)
+        write_atomically(self._attempt / NOTED_ROW, line.decode())
 
     def on_step_end(self) -> None:
         deadline = warning.deadline(self._attempt)

@@ -348,7 +348,9 @@ def test_processes_do_not_outlive_a_killed_server(script: Script, tmp_path: Path
         "fork_server.PRELOADED = ('numpy',)\nfork_server.main()"
     )
     address = tmp_path / "socket"
-    started = subprocess.Popen([sys.executable, "-c", code, str(address), str(os.getpid())], cwd=PROJECT_DIR, start_new_session=True)
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, str(address), str(os.getpid())], cwd=PROJECT_DIR, start_new_session=True
+    )
     small = Server(address, started, psutil.Process(started.pid))
     wait_for(address.exists, "the server is ready")
     client = small.start(script(WAITING))
