@@ -25,7 +25,7 @@ END_SECONDS = 10.0
 NODE = """\
 mkdir -p "$0"
 export TMPDIR="$0"
-"$@" &
+(trap '' USR1; exec "$@") &  # SLURM signals every process of a step: Ray is to end in its own order
 ray=$!
 trap 'kill $ray' TERM USR1
 wait $ray  # a signal ends this wait
