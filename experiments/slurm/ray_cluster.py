@@ -20,7 +20,7 @@ from pathlib import Path
 from experiments.slurm.commands import call
 
 START_SECONDS = 120.0
-END_SECONDS = 10.0
+END_SECONDS = 20.0
 # On each node: Ray, until it ends or is told to; then what was temporary goes. $0: the folder for it.
 NODE = """\
 mkdir -p "$0"
@@ -31,6 +31,10 @@ trap 'kill $ray' TERM USR1
 wait $ray  # a signal ends this wait
 wait $ray
 code=$?
+for _ in {1..25}; do  # what Ray has ended may be about to make a temporary folder yet
+  env -u TMPDIR grep -lsz "^TMPDIR=$0$" /proc/[0-9]*/environ > /dev/null || break
+  sleep 0.2
+done
 rm -rf "$0"
 exit $code
 """
