@@ -54,8 +54,15 @@ def train(folder: Path, *overrides: str, **environment: str) -> Command:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without what a W&B user may have set, but with a key that must show up nowhere."""
-    plain = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    """Return the environment without what a W&B user may have set, but with a key that must show up nowhere.
+
+    Without torch's cache folder too: it names it in the environment of a process, such as this one, that asked for it.
+    """
+    plain = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("WANDB") and key != "TORCHINDUCTOR_CACHE_DIR"
+    }
     return {**plain, "WANDB_API_KEY": SECRET}
 
 
