@@ -58,7 +58,7 @@ habit of searching on are there for reinforcement learning to find: we put them 
 
     python -m experiments.tiny_model.pretrain --seed {seed} --out experiments/tiny_model/weights
 
-takes about 6 minutes on a free core, twice that on a busy one. The weights shipped here came from exactly that; on
+takes 3 to 6 minutes of one core, by its speed. The weights shipped here came from exactly that; on
 another machine, or another torch than {torch}, rounding gives slightly different ones. Eight mixtures and recipes
 were tried, two of them cut short, and this one was chosen by the table below and by how well GRPO improved the
 result, both on the held-out problems. So the table is no unbiased estimate.
