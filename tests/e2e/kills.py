@@ -1,8 +1,9 @@
 """SIGKILL at random moments of real trainings: `python -m tests.e2e.kills KILLS [SEED]`.
 
 A run is started, killed at a random moment (the attempt, the launcher, or both), started again, and so on until it is
-through; then the next run, until KILLS processes or pairs of them were killed. After each kill no row that was on the
-disk may be gone; each run must end with the rows of a run that nobody killed.
+through; then the next run, until KILLS processes or pairs of them were killed. Every other run saves only every third
+step, so that a resumed attempt makes steps again whose rows are there. After each kill no row that was on the disk may
+be gone; each run must end with the rows of a run that nobody killed, each step trained once.
 """
 
 from __future__ import annotations
@@ -19,13 +20,35 @@ from pathlib import Path
 
 import psutil
 
-from experiments.rundir import RunDir, find_runs
-from tests.e2e.training import arguments, clean_environment, left_behind, numbers, rows, train
+from experiments.rundir import RunDir, find_runs, read_jsonl
+from tests.e2e.training import arguments, clean_environment, left_behind, train
 
 STEPS = 6
 OVERRIDES = (f"trainer.total_training_steps={STEPS}", "tracking=none")
+SAVE_FREQ = (3, 1)
 TARGETS = ("attempt", "launcher", "both")
 TOLERANCE = 1e-5
+TRAINED = "training/global_step"  # only the row of a trained step has it
+Rows = list[tuple[int, dict[str, float]]]
+
+
+def joined(run: RunDir) -> Rows:
+    """Return every row that counts, in the order in which they were written.
+
+    A resumed attempt makes the steps after its checkpoint anew: rows that were written of them before count no more.
+    Written here from these words; the analysis has its own (analysis/history.py).
+    """
+    kept: Rows = []
+    for attempt in run.attempts():
+        own = [(int(row["step"]), row["data"]) for row in read_jsonl(attempt.metrics)[0]]
+        first = min((step for step, row in own if TRAINED in row), default=STEPS + 1)
+        kept = [(step, row) for step, row in kept if step < first] + own
+    return kept
+
+
+def determined(row: dict[str, float]) -> dict[str, float]:
+    """Return the metrics of a row that are no times and no memory."""
+    return {key: float(value) for key, value in row.items() if "timing" not in key and "perf/" not in key}
 
 
 class Killer:
@@ -36,13 +59,16 @@ class Killer:
         self.launchers: list[int] = []  # the process ids of those that were killed
         self.expected = self._straight()
         self.kills: list[tuple[str, float, int]] = []  # (target, seconds after the command, step on the disk)
+        self.redone = 0  # rows of steps that a resumed attempt made anew
 
     def _straight(self) -> dict[int, dict[str, float]]:
         began = time.monotonic()
         done = train(self.folder / "straight", *OVERRIDES)
         assert done.code == 0, done.output
         self.longest = 1.1 * (time.monotonic() - began)  # seconds from the command to a kill: up to past the run's end
-        return {step: numbers(row) for step, row in rows(done.run).items()}
+        history = joined(done.run)
+        assert [step for step, _ in history] == list(range(STEPS + 1))
+        return {step: determined(row) for step, row in history}
 
     def run(self, kills: int) -> None:
         """Kill until `kills` are done; AssertionError if anything was lost, doubled or changed."""
@@ -51,10 +77,13 @@ class Killer:
             number += 1
             place = self.folder / f"run{number}"
             place.mkdir()
+            self.overrides = [*OVERRIDES, f"trainer.save_freq={SAVE_FREQ[(number - 1) % len(SAVE_FREQ)]}"]
+            self.seen: dict[Path, bytes] = {}  # what was on the disk when something was killed
             while len(self.kills) < kills and not self._attempt_and_kill(place):
                 pass
-            done = train(place, *OVERRIDES)  # the next command resumes, or says that it is done
+            done = train(place, *self.overrides)  # the next command resumes, or says that it is done
             assert done.code == 0, done.output
+            self._nothing_is_gone()
             self._compare(done.run)
             left = left_behind(done.run, self.launchers)
             assert not left, left
@@ -63,7 +92,7 @@ class Killer:
     def _attempt_and_kill(self, place: Path) -> bool:
         """Start the command and kill it at some moment; return whether it came to its end before."""
         launcher = subprocess.Popen(
-            arguments(place, OVERRIDES),
+            arguments(place, self.overrides),
             cwd=place,
             env=clean_environment(),
             stdout=subprocess.DEVNULL,
@@ -78,11 +107,12 @@ class Killer:
         else:
             assert code == 0
             return True
-        before = {run.path: rows(run) for run in find_runs(place / "runs")}
         victims = list(self._victims(place, launcher, target))
         if not victims:  # no attempt has started yet
             target = "launcher"
             victims = list(self._victims(place, launcher, target))
+        written = [attempt.metrics for run in find_runs(place / "runs") for attempt in run.attempts()]
+        self.seen |= {file: file.read_bytes() for file in written if file.exists()}
         for victim in victims:
             victim.send_signal(signal.SIGKILL)
         if target == "attempt":
@@ -90,12 +120,14 @@ class Killer:
         else:
             launcher.kill()
             launcher.wait()
-        self.kills.append((target, moment, max((max(history, default=0) for history in before.values()), default=0)))
-        for run in find_runs(place / "runs"):
-            history = rows(run)
-            for step, row in before.get(run.path, {}).items():
-                assert history[step].items() >= row.items(), f"step {step} was on the disk before the kill"
+        steps = [step for run in find_runs(place / "runs") for step, _ in joined(run)]
+        self.kills.append((target, moment, max(steps, default=0)))
+        self._nothing_is_gone()
         return False
+
+    def _nothing_is_gone(self) -> None:
+        for file, before in self.seen.items():
+            assert file.read_bytes().startswith(before), f"{file} has lost what was in it before a kill"
 
     @staticmethod
     def _victims(place: Path, launcher: subprocess.Popen, target: str) -> Iterator[psutil.Process]:
@@ -108,13 +140,23 @@ class Killer:
             yield psutil.Process(launcher.pid)
 
     def _compare(self, run: RunDir) -> None:
-        history = rows(run)
-        assert sorted(history) == sorted(self.expected), "every step once, and validation before training"
+        """Every step trained once, and every number of it, and of a validation however often it was made, as expected.
+
+        An attempt validates the checkpoint that it begins with: the straight run did so in some of those steps only.
+        """
+        history = joined(run)
+        written = [row for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
+        self.redone += sum(TRAINED in row["data"] for row in written) - STEPS
+        assert [step for step, row in history if TRAINED in row] == list(range(1, STEPS + 1)), "every step once"
         for step, expected in self.expected.items():
-            got = numbers(history[step])
-            for key, value in expected.items():
-                limit = TOLERANCE * max(1.0, abs(value))
-                assert abs(got[key] - value) <= limit, f"step {step} {key}: {got[key]} instead of {value}"
+            got: dict[str, float] = {}
+            for row in (row for own, row in history if own == step):
+                got |= row
+                for key, value in determined(row).items():
+                    limit = TOLERANCE * max(1.0, abs(expected.get(key, value)))
+                    message = f"step {step} {key}: {value} instead of {expected.get(key)}"
+                    assert abs(value - expected.get(key, value)) <= limit, message
+            assert expected.keys() <= got.keys(), f"step {step} lacks {sorted(expected.keys() - got.keys())}"
 
 
 def main() -> None:
@@ -127,6 +169,7 @@ def main() -> None:
     finally:
         for target, moment, step in killer.kills:
             print(f"{target:9} killed {moment:5.1f} s after the command, rows to step {step} on the disk")
+        print(f"{killer.redone} rows of steps that were made again after a kill")
         print(f"{len(killer.kills)} kills in {(time.monotonic() - start) / 60:.1f} minutes")
     shutil.rmtree(folder)
 
