@@ -1,6 +1,6 @@
-"""One execution of a run: `python -m experiments.attempt RUN_FOLDER [--steps N]`.
+"""One execution of a run: `python -m experiments.attempt RUN_FOLDER [--steps N] [--config NAME]`.
 
-Reads the frozen config, holds the run's lock, sets the environment that veRL reads, starts a Ray of its own, calls
+Reads a frozen config, holds the run's lock, sets the environment that veRL reads, starts a Ray of its own, calls
 veRL's entry and writes down how it ended. Whatever happens, no process, port, shared memory or temporary folder of the
 attempt is left behind by a caller that then calls `processes.reap`.
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 from experiments import fork_client, processes, warning
 from experiments.failures import classify
+from experiments.frozen import FIRST
 from experiments.rundir import NOTED_ROW, Attempt, RunDir, append_line, read_jsonl, write_atomically
 from experiments.slurm.jobs import own_id
 from experiments.snapshot import relocated
@@ -71,7 +72,7 @@ def threads(config: dict[str, Any]) -> int:
 
 
 def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables: dict[str, str]) -> Any:
-    """Return the DictConfig for veRL's entry: the frozen config with this attempt's own paths, steps and Ray.
+    """Return the DictConfig for veRL's entry: a frozen config with this attempt's own paths, steps and Ray.
 
     `variables` are those of the attempt's environment; the processes on a cluster that was there before need them too.
     """
@@ -174,9 +175,12 @@ def train(verl: Any) -> None:
         ray.shutdown()
 
 
-def execute(run: RunDir, steps: int | None = None) -> int:
-    """Execute one attempt of a run in this process; return its exit code (0 done, 1 failed, 130 interrupted)."""
-    config = relocated(run.load_config())
+def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
+    """Execute one attempt of a run in this process; return its exit code (0 done, 1 failed, 130 interrupted).
+
+    `frozen`: the file in the run's folder with the config of the launch that asked for the attempt.
+    """
+    config = relocated(run.load_config(frozen))
     steps = steps or int(config["trainer"]["total_training_steps"])
     with run.lock():
         attempt = run.new_attempt()
@@ -190,7 +194,7 @@ def execute(run: RunDir, steps: int | None = None) -> int:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray would count its devices against our logical ones
         repair_checkpoints(run)
         restore_row(run)
-        where = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps}
+        where = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps, "config": frozen}
         if own_id():
             where["job"] = own_id()
         job = {**where, "environment": variables}
@@ -241,8 +245,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Execute one attempt of a run that has been planned.")
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--steps", type=int, help="train to this step (default: the frozen config's)")
+    parser.add_argument("--config", default=FIRST, help="which frozen config in the folder (default: the first)")
     arguments = parser.parse_args()
-    return execute(RunDir(arguments.run.absolute()), arguments.steps)
+    return execute(RunDir(arguments.run.absolute()), arguments.steps, arguments.config)
 
 
 if __name__ == "__main__":

@@ -35,15 +35,18 @@ NOT_SCIENTIFIC = (
     # names, paths, what is written where and how often
     r"trainer\.(project_name|experiment_name|logger|default_local_dir|default_hdfs_dir|log_val_generations)",
     r"trainer\.(rollout_data_dir|validation_data_dir|checkpoint_callback_class|save_freq|max_(actor|critic)_ckpt_to_keep)",
-    r"trainer\.(resume_mode|resume_from_path|del_local_ckpt_after_load|esi_redundant_time)",
-    r"(.*\.)?(global_profiler|profiler|trace|prometheus|skip)\..*",
-    # how long: more steps extend the same run
+    r"trainer\.(del_local_ckpt_after_load|esi_redundant_time)",
+    r"(.*\.)?(global_profiler|profiler|trace|prometheus)\..*",
+    # how long: more steps extend the same run, unless the learning rate depends on them (see `scientific`)
     r"trainer\.(total_training_steps|total_epochs)",
     # replaced by the content they point at: model.digest, task.digest, task.code, plugin.code
     r"model\.(path|parameters|shape(\..*)?|countdown(\..*)?)|(actor_rollout_ref|critic)\.model\.(path|tokenizer_path|hf_config_path)",
     r"task\.(path|source)|data\.(train_files|val_files)|reward\.custom_reward_function\.path",
     r"reward\.custom_reward_function\.reward_kwargs\.log_every",
 )
+STEPS = "trainer.total_training_steps"
+OPTIMIZERS = ("actor_rollout_ref.actor.optim", "critic.optim")
+LEARNING_RATE = ("lr_scheduler_type", "warmup_style", "lr_warmup_steps", "lr_warmup_steps_ratio")
 _NOT_SCIENTIFIC = re.compile("|".join(f"(?:{pattern})" for pattern in NOT_SCIENTIFIC))
 
 
@@ -65,7 +68,16 @@ def is_scientific(key: str) -> bool:
 
 def scientific(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the leaves of a resolved config that can change the result, in canonical form, by dotted key, sorted."""
-    return {key: canonical(value) for key, value in sorted(flatten(config)) if is_scientific(key)}
+    leaves = dict(sorted(flatten(config)))
+    steps = STEPS if any(_is_of_the_length(leaves, optimizer) for optimizer in OPTIMIZERS) else None
+    return {key: canonical(value) for key, value in leaves.items() if is_scientific(key) or key == steps}
+
+
+def _is_of_the_length(leaves: Mapping[str, Any], optimizer: str) -> bool:
+    """Return whether an optimiser's learning rate depends on how many steps there will be: more make another run."""
+    kind, former_name, warm_up, share = (leaves.get(f"{optimizer}.{key}") for key in LEARNING_RATE)
+    falls = any(name not in (None, "constant") for name in (kind, former_name))
+    return falls or bool(share and not (isinstance(warm_up, int) and warm_up > 0))
 
 
 def run_id(config: Mapping[str, Any]) -> str:

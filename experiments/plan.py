@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiments import digests, identity, names, preflight
-from experiments.compose import PROJECT_DIR
+from experiments.compose import PROJECT_DIR, override
 from experiments.composer import Composed, numbers_written_as_text
 from experiments.config_yaml import as_yaml
 from experiments.data_files import paths
 from experiments.errors import UserError
-from experiments.rundir import RunDir, find_runs
+from experiments.frozen import FIRST, freeze_launch
+from experiments.rundir import RunDir, entries
 from experiments.tasks import dataset
 
 WANDB_TAG = 64  # the most characters that W&B takes for a tag
@@ -41,6 +42,8 @@ class PlannedRun:
     steps: int
     state: str
     reached: int
+    frozen: str = FIRST
+    """The file in the run's folder that holds this config, once it is frozen."""
 
     @property
     def action(self) -> str:
@@ -49,18 +52,19 @@ class PlannedRun:
             return "wait"
         if self.state == "planned" and not self.run.events_file.exists():
             return "start"
-        if self.reached >= self.steps and self.state == "finished":
+        if self.run.finished_step() >= self.steps:  # whatever became of an extension
             return "skip"
         if not self.run.checkpoint_step():
             return "start"
         return "extend" if self.state == "finished" else "resume"
 
 
-def plan_runs(jobs: Sequence[Composed]) -> list[PlannedRun]:
+def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun]:
     """Return the run of each job, in order; jobs that ask for the same run get the same object (see `distinct`).
 
     Raises UserError naming every problem of all jobs. Data sets are generated here (and found again by their content);
-    no run's folder is made.
+    no run's folder is made. `listed`: the jobs are the arms of a sweep as somebody wrote them down; two of them that
+    are the same run are a mistake then, unless different files of sweeps/ share it.
     """
     problems: dict[str, None] = {}
     asked: dict[str, Composed] = {}
@@ -73,8 +77,8 @@ def plan_runs(jobs: Sequence[Composed]) -> list[PlannedRun]:
             continue
         run_id = identity.run_id(config)
         ids.append(run_id)
-        for sweep in config["sweeps"] or ():
-            if sweep in sweeps.get(run_id, ()):
+        for sweep in config["sweeps"] or ([None] if listed else ()):
+            if run_id in asked and (sweep is None or sweep in sweeps[run_id]):
                 problems[_same_run(sweep, asked[run_id], job)] = None
         if (
             run_id not in asked
@@ -87,11 +91,13 @@ def plan_runs(jobs: Sequence[Composed]) -> list[PlannedRun]:
         raise UserError(*problems)
     folders = [Path(job.config.runs_dir).absolute() for job in asked.values()]
     # A run is found by its id: what it was called depends on how it was first asked for.
-    there = {folder: {run.id: run.path for run in find_runs(folder)} for folder in set(folders)}
+    there = {folder: {RunDir(path).id: path for path in entries(folder)} for folder in set(folders)}
     runs = {
         run_id: _plan(job, sweeps[run_id], there[folder].get(run_id), folder, run_id)
         for (run_id, job), folder in zip(asked.items(), folders, strict=True)
     }
+    if found := [problem for run in runs.values() for problem in _checkpoint_problems(run)]:
+        raise UserError(*found)
     return [runs[run_id] for run_id in ids]
 
 
@@ -104,6 +110,7 @@ def _check(job: Composed) -> tuple[dict[str, Any], list[str]]:
     """Fill in what the config points at; return the resolved config and what is wrong with it."""
     config = job.resolved()
     found = preflight.knob_problems(config) or preflight.model_problems(config) or preflight.code_problems(config)
+    found = found or _model_path_problems(config)
     if found:
         return config, found
     try:
@@ -115,11 +122,26 @@ def _check(job: Composed) -> tuple[dict[str, Any], list[str]]:
     return config, preflight.problems_of(config)
 
 
-def _same_run(sweep: str, one: Composed, other: Composed) -> str:
-    first, second = (names.arm_name(names.arm_parts(job.choices, job.changes)) for job in (one, other))
-    return (
-        f"sweeps/{sweep}.yaml must have levels that differ, but {first} and {second} are the same run; drop one of them"
-    )
+def _model_path_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return a problem for each part of a run that reads another model than the one that is known by its content."""
+    path = config["model"]["path"]
+    return [
+        f"{role}.model.{key} must be model.path, {path}, but is {config[role]['model'][key]}; set model.path instead"
+        for role in ("actor_rollout_ref", "critic")
+        for key in ("path", "hf_config_path", "tokenizer_path")
+        if config[role]["model"].get(key) not in (None, path)
+    ]
+
+
+def _same_run(sweep: str | None, one: Composed, other: Composed) -> str:
+    """Return the problem of two arms of a sweep, or of a command's commas, that are the same run."""
+    said = [{**job.choices, **job.touched} for job in (one, other)]
+    keys = [key for key in {**said[0], **said[1]} if repr(said[0].get(key)) != repr(said[1].get(key))]
+    ways = [[override(key, mine[key]) for key in keys if key in mine and key != "sweeps"] for mine in said]
+    by = f", by {' '.join(ways[0]) or 'default'} and by {' '.join(ways[1]) or 'default'}" if any(ways) else ""
+    arm = names.run_name(names.arm_name(names.arm_parts(other.choices, other.changes)), other.config.seed)
+    of = f"sweeps/{sweep}.yaml" if sweep else "a sweep"
+    return f"the arms of {of} must be different runs, but {arm} is asked for twice{by}; drop one of the two"
 
 
 def _content(config: dict[str, Any]) -> dict[str, Any]:
@@ -170,6 +192,7 @@ def _plan(job: Composed, sweeps: Sequence[str], existing: Path | None, runs_dir:
     parts = names.arm_parts(job.choices, job.changes)
     arm, seed = names.arm_name(parts), job.config.seed
     run = RunDir(existing or runs_dir / f"{names.run_name(arm, seed)}-{run_id}")
+    run.check(lambda config: identity.run_id(config) == run_id)
     job.fill_in(
         {
             "trainer.experiment_name": run.path.name,
@@ -182,6 +205,18 @@ def _plan(job: Composed, sweeps: Sequence[str], existing: Path | None, runs_dir:
     )
     steps = int(job.config.trainer.total_training_steps)
     return PlannedRun(run.path.name, run, job.resolved(), job.config, steps, run.state(), run.reached())
+
+
+def _checkpoint_problems(run: PlannedRun) -> list[str]:
+    """Return a problem if a run that is to go on from a checkpoint has other devices than those that wrote it."""
+    trainer, ranks = run.config["trainer"], run.run.checkpoint_ranks()
+    asked = int(trainer["nnodes"]) * int(trainer["n_gpus_per_node"])
+    if run.action not in ("resume", "extend") or ranks in (None, asked):
+        return []
+    return [
+        f"{run.name} must go on with {ranks} GPUs (on a CPU: ranks), since veRL's checkpoint of step "
+        f"{run.run.checkpoint_step()} is cut for so many, but is asked for with {asked}; set hardware.gpus_per_node"
+    ]
 
 
 @cache
@@ -208,6 +243,18 @@ def code_version() -> dict[str, Any]:
     return {"commit": commit.strip() if commit else None, "diff": git("diff", "HEAD"), "versions": versions}
 
 
-def freeze(run: PlannedRun) -> None:
-    """Make the run's folder with its config and the code's version, if it is not there yet."""
-    run.run.create(as_yaml(run.config), code_version(), run.config)
+def freeze(run: PlannedRun) -> PlannedRun:
+    """Return the run with its config frozen in its folder, which is made if it is not there yet."""
+    text = as_yaml(run.config)
+    run.run.create(text, code_version(), run.config)
+    return replace(run, frozen=freeze_launch(run.run.path, text, run.config))
+
+
+def launched(launcher: str, run: PlannedRun, code: Path) -> dict[str, Any]:
+    """Return what the event of a launch says: how far, with which of the frozen configs, and which code."""
+    return {"launcher": launcher, "steps": run.steps, "config": run.frozen, "code": code.name}
+
+
+def attempt_arguments(run: PlannedRun) -> list[str]:
+    """Return the arguments of an attempt's command for a frozen run."""
+    return [str(run.run.path), "--steps", str(run.steps), "--config", run.frozen]

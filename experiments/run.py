@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -57,15 +58,17 @@ def main() -> int:
     try:
         if not questions:
             Standby.guess(arguments)
-            check_overrides([argument for argument in arguments if not argument.startswith("-")])
+            check_overrides(get_args_parser().parse_intermixed_args(arguments).overrides)
         hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(_run_elsewhere)()
     except UserError as error:
         return _refuse(error.problems)
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse([str(error)])
-    except OSError as error:
+    except OSError as error:  # before the first run, or in the middle of a sweep
         where = f" {error.filename}" if error.filename else ""
-        return _refuse([f"the runs' folder must be writable, but{where}: {error.strerror}; set runs_dir"])
+        print(f"error: the runs' folder must be writable, but{where}: {error.strerror}; set runs_dir", file=sys.stderr)
+        print("python -m experiments.runs list shows what was started, if anything.", file=sys.stderr)
+        return UserError.exit_code
     except KeyboardInterrupt:
         return 130
     finally:

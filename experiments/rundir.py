@@ -1,8 +1,8 @@
 """A run's folder: what is in it, who writes it, and what state it is in.
 
     runs/<name>-<id>/
-        config.yaml            the frozen, fully resolved config (written once)
-        config.json            the same, for a command that reads a thousand of them (YAML takes 40 times as long)
+        config.yaml            the frozen, fully resolved config (written once); config.json: the same
+        config-<digest>.yaml   that of a later launch which says otherwise, in what cannot change the result (frozen.py)
         code.json              the folder's format, the commit, the uncommitted diff, versions (written once)
         events.jsonl           append-only, fsynced: planned, launched, started, resumed, checkpoint, finished, ...
         lock                   held (flock) by whoever executes the run; its owner's death releases it
@@ -17,83 +17,24 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
-import os
 import re
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments import frozen
 from experiments.errors import UserError
+from experiments.files import append_line as append_line
+from experiments.files import read_jsonl as read_jsonl
+from experiments.files import write_atomically as write_atomically
 
 FORMAT = 1
 NOTED_ROW = "noted.json"  # in an attempt's folder: the last step's row that metrics.jsonl may not have got
 TERMINAL = ("finished", "failed", "interrupted", "cancelled")
 STATES = ("planned", "queued", "running", "finished", "failed", "interrupted", "killed", "cancelled")
-
-
-def write_atomically(path: Path, text: str, durable: bool = True) -> None:
-    """Write `text` to `path` so that a kill at any moment leaves the old file or the new one, never a torn one.
-
-    `durable`: so that a power cut does, too.
-    """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def append_line(path: Path, text: str) -> None:
-    """Append a line to a file; it is on the disk when this returns. A torn last line is closed first."""
-    line = f"{text}\n".encode()
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line
-        while line:  # on a full disk the first write may take a part, the next one raises
-            line = line[os.write(descriptor, line) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return (the whole rows of a JSON-lines file, how many lines were torn or damaged); ([], 0) if it is missing.
-
-    A process killed in the middle of a write leaves a torn last line: it is counted, not raised.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return [], 0
-    rows, damaged = [], 0
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            damaged += 1
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            damaged += 1
-    return rows, damaged
 
 
 class AlreadyRunning(UserError):
@@ -161,55 +102,47 @@ class RunDir:
             if not (self.path / "code.json").exists():
                 write_atomically(self.path / "code.json", json.dumps({"format": FORMAT, **code}, indent=1) + "\n")
             if not self.config_file.exists():
-                write_atomically(self.config_file, config)
-                self._write_json(config, self.load_config() if parsed is None else parsed)
+                frozen.freeze(self.path, config, parsed)
                 self.record("planned")
 
-    def _write_json(self, config: str, parsed: Mapping[str, Any]) -> None:
-        """Write config.json: the config, and the digest of the config.yaml that says the same."""
-        copy = {"of": hashlib.sha256(config.encode()).hexdigest(), "config": parsed}
-        with contextlib.suppress(TypeError):  # YAML has types that JSON has not: then there is no copy
-            text = json.dumps(copy)
-            if json.loads(text) == copy:  # torn by a power cut, it is no JSON: config.yaml is read
-                write_atomically(self.path / "config.json", text + "\n", durable=False)
-
-    def load_config(self) -> dict[str, Any]:
-        """Return the frozen config as plain dicts and lists; UserError if the folder is not a run of ours.
-
-        Read from config.json as long as that is a copy of config.yaml.
-        """
-        try:
-            text = self.config_file.read_bytes()
-        except OSError as error:
-            raise self._unreadable(error) from None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            copy = json.loads((self.path / "config.json").read_bytes())
-            if copy["of"] == hashlib.sha256(text).hexdigest():
-                return copy["config"]
-        import yaml
-
-        try:
-            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            config = yaml.load(text.decode(), Loader=loader)
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise self._unreadable(error) from None
-        if not isinstance(config, dict):
-            raise UserError(f"{self.config_file} must hold a mapping, but holds {type(config).__name__}; move it away")
-        return config
-
-    def _unreadable(self, error: Exception) -> UserError:
-        return UserError(f"{self.path} must be a run's folder, but its config.yaml can't be read: {error}")
+    def load_config(self, name: str = frozen.FIRST) -> dict[str, Any]:
+        """Return a frozen config as plain dicts and lists; UserError if the folder is not a run of ours."""
+        return frozen.load(self.path, name)
 
     def check_format(self) -> None:
         """Raise UserError if a newer version of this project made the folder."""
         try:
-            head = (self.path / "code.json").read_bytes()[:80]  # the format comes first, a diff of any length later
+            with open(self.path / "code.json", "rb") as file:
+                head = file.read(80)  # the format comes first, a diff of any length later
+                found = re.match(rb'\s*\{\s*"format":\s*(\d+)', head)
+                made = int(found[1]) if found else json.loads(head + file.read()).get("format")
         except OSError:
             return
-        found = re.match(rb'\s*\{\s*"format":\s*(\d+)', head)
-        if found and int(found[1]) > FORMAT:
-            problem = f"the format of {self.path} must be at most {FORMAT}, but is {int(found[1])}"
+        except (ValueError, AttributeError, RecursionError):  # torn, or foreign: the config says more
+            return
+        if isinstance(made, int) and made > FORMAT:
+            problem = f"the format of {self.path} must be at most {FORMAT}, but is {made}"
             raise UserError(f"{problem}: a newer version made it; update this one, or choose another runs folder")
+
+    def check(self, holds: Callable[[dict[str, Any]], bool]) -> None:
+        """Raise UserError if there is something here that is no run of ours, can't be read, or is another run.
+
+        `holds`: whether a config is the run's own.
+        """
+        try:
+            if not self.path.exists():
+                return
+            if not self.path.is_dir():
+                raise UserError(f"{self.path} must be a run's folder, but is a file; move it away")
+            self.check_format()
+            self.attempts()
+            self.events()
+            foreign = self.config_file.exists() and not holds(self.load_config())
+        except OSError as error:
+            problem = f"{self.path} must be a run's folder, but can't be read: {error.strerror}"
+            raise UserError(f"{problem}; mend its permissions or move it away") from None
+        if foreign:
+            raise UserError(f"{self.path} must hold the config of {self.id}, but holds another one; move it away")
 
     def record(self, event: str, **fields: Any) -> None:
         """Append one event; it is on the disk when this returns. A torn last line is closed first."""
@@ -217,7 +150,13 @@ class RunDir:
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events in the order they were written; torn lines are left out."""
-        return read_jsonl(self.events_file)[0]
+        return self.read_events()[0]
+
+    def read_events(self) -> tuple[list[dict[str, Any]], int]:
+        """Return (the events in the order they were written, how many lines were torn, damaged or no event)."""
+        rows, damaged = read_jsonl(self.events_file)
+        events = [row for row in rows if isinstance(row.get("event"), str)]
+        return events, damaged + len(rows) - len(events)
 
     def attempts(self) -> list[Attempt]:
         """Return the attempts made so far, oldest first."""
@@ -225,6 +164,8 @@ class RunDir:
             numbers = sorted(int(entry.name) for entry in (self.path / "attempts").iterdir() if entry.name.isdecimal())
         except FileNotFoundError:
             return []
+        except NotADirectoryError:
+            raise UserError(f"{self.path} must be a run's folder, but its attempts is a file; move it away") from None
         return [Attempt(number, self.path / "attempts" / str(number)) for number in numbers]
 
     def new_attempt(self) -> Attempt:
@@ -254,8 +195,23 @@ class RunDir:
 
     def reached(self) -> int:
         """Return the step to which the run's results stand: where it finished, else its newest checkpoint."""
+        return max(self.checkpoint_step(), self.finished_step())
+
+    def finished_step(self) -> int:
+        """Return the step to which an attempt came as it was asked to, 0 if none did; later ones may go further."""
         finished = [event.get("step") for event in self.events() if event.get("event") == "finished"]
-        return max([self.checkpoint_step(), *(step for step in finished if isinstance(step, int))])
+        return max((step for step in finished if isinstance(step, int)), default=0)
+
+    def checkpoint_ranks(self) -> int | None:
+        """Return by how many processes the newest checkpoint was saved, and must be read; None if that can't be told.
+
+        veRL names its shards by that number.
+        """
+        shards = (self.checkpoints / f"global_step_{self.checkpoint_step()}" / "actor").glob(
+            "model_world_size_*_rank_0.pt"
+        )
+        found = [re.search(r"world_size_(\d+)_", shard.name) for shard in shards]
+        return next((int(match[1]) for match in found if match), None)
 
     def state(self, events: Sequence[Mapping[str, Any]] | None = None) -> str:
         """Return one of STATES; killed is one that died without a word. UserError for a newer version's folder.
@@ -318,8 +274,20 @@ class RunDir:
 
 def find_runs(runs_dir: Path) -> list[RunDir]:
     """Return the runs under `runs_dir`, by name; an empty list if there is no such folder."""
+    return [RunDir(entry) for entry in entries(runs_dir) if _has_config(entry)]
+
+
+def entries(runs_dir: Path) -> list[Path]:
+    """Return all that is in a runs folder, by name; an empty list if there is no such folder."""
     try:
-        entries = sorted(runs_dir.iterdir())
+        return sorted(runs_dir.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [RunDir(entry) for entry in entries if (entry / "config.yaml").is_file()]
+
+
+def _has_config(folder: Path) -> bool:
+    """Return whether a folder is a run's; one that we may not look into is none (`runs list` names it)."""
+    try:
+        return (folder / frozen.FIRST).is_file()
+    except OSError:
+        return False

@@ -1,6 +1,7 @@
 """The code that a launch executes: a copy made when it starts, so that an edit reaches no run that waits its turn.
 
     runs_dir/.code/<digest>/     on the PYTHONPATH of every process of a run
+        code.json                the commit, the diff and the versions of the first launch of this code
         experiments/             this package
         <path in the project>    a Python file that a config points at (a reward of one's own), and what it imports
         outside/<path>           the same, of files that lie elsewhere
@@ -11,6 +12,7 @@ Launches of the same code share a copy. Copies stay: they are small, and say to 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -26,8 +28,11 @@ PACKAGE = "experiments"
 PROJECT_DIR = Path(__file__).resolve().parents[1]  # as in compose.py, which needs Hydra
 
 
-def snapshot(runs_dir: Path, configs: Iterable[Mapping[str, Any]]) -> Path:
-    """Return the folder with a copy of the package and of the Python files that the resolved configs point at."""
+def snapshot(runs_dir: Path, configs: Iterable[Mapping[str, Any]], version: Mapping[str, Any] | None = None) -> Path:
+    """Return the folder with a copy of the package and of the Python files that the resolved configs point at.
+
+    `version`: what a new copy's code.json is to say of it.
+    """
     parent = runs_dir / FOLDER
     parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=parent, prefix=".new-"))
@@ -39,6 +44,7 @@ def snapshot(runs_dir: Path, configs: Iterable[Mapping[str, Any]]) -> Path:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
         target = parent / folder_digest(made)  # of the copy: the files may have changed while they were copied
+        (made / "code.json").write_text(json.dumps(version or {}, indent=1) + "\n", encoding="utf-8")
         try:
             made.rename(target)
         except OSError:  # it is there, perhaps since a moment ago

@@ -117,7 +117,14 @@ def _included(name: str, folder: Path, problems: list[str]) -> list[str]:
     if name in _known(folder):
         content = _content(name, folder, [])
         if "include" in content:
-            return [str(included) for included in content["include"] or ()]
+            included = content["include"]
+            if isinstance(included, list) and included and all(isinstance(one, str) for one in included):
+                return included
+            problems.append(
+                f"sweeps/{name}.yaml must include a list of files of sweeps/, but includes {included!r}; "
+                f"try [{', '.join(one for one in _known(folder) if one != name)}]"
+            )
+            return []
     return [name]
 
 

@@ -34,6 +34,7 @@ class SlurmLauncher(PlannedLauncher):
     def __init__(self, **values: Any) -> None:
         super().__init__()
         self.values = values
+        self.waits = bool(values.get("wait"))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from experiments.launchers.slurm import catch_up
@@ -49,6 +50,8 @@ class SlurmLauncher(PlannedLauncher):
 
 class PlanLauncher(PlannedLauncher):
     """hydra/launcher=plan: the plan, which `launch` prints before it starts anything, and nothing else."""
+
+    waits = False
 
     def start(self, runs: Sequence[PlannedRun]) -> int:
         return 0

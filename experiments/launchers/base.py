@@ -15,14 +15,24 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.compose import verl_arguments
 from experiments.composer import Composer
+from experiments.errors import UserError
 from experiments.plan import PlannedRun, distinct, plan_runs
 from experiments.plan_table import plan_json, print_plan
 from experiments.rundir import RunDir, read_jsonl
 from experiments.runs.status import accuracy
 
+# Their jobs are what somebody wrote down; those of any other follow from what the jobs before came to.
+LISTING_SWEEPERS = (
+    "hydra_plugins.ablations.AblationSweeper",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+)
+
 
 class PlannedLauncher(Launcher):
     """Composes each job, plans them all, and leaves the starting to `start`."""
+
+    waits = True
+    """Whether the runs have ended when `start` returns."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.composer = config, Composer(hydra_context.config_loader, config)
@@ -32,12 +42,22 @@ class PlannedLauncher(Launcher):
 
         The jobs' return values are what a sweeper that optimises is to maximise: the final validation accuracy.
         """
+        if not job_overrides:
+            raise UserError(
+                "a sweep must have an arm, but one of the lists or ranges of this one is empty; give each a value"
+            )
+        listed = self.config.hydra.sweeper._target_ in LISTING_SWEEPERS
         with _uncollected():
             jobs = [self.composer.compose(overrides) for overrides in job_overrides]
             shown = jobs[0].config.show
             if shown is None:
                 self.expect(jobs[0].config)
-            asked = plan_runs(jobs)
+            if not listed and (shown or not self.waits):
+                raise UserError(
+                    "a sweeper that optimises must see each trial's accuracy before the next one, but this command "
+                    "waits for none; use hydra/launcher=local, or slurm with hydra.launcher.wait=true, and no show="
+                )
+            asked = plan_runs(jobs, listed)
         runs = distinct(asked)
         code = 0
         if shown == "config":
@@ -53,7 +73,10 @@ class PlannedLauncher(Launcher):
             code = 0 if shown == "plan" else self.start(runs)
         if code:
             raise SystemExit(code)
-        return [_returned(list(overrides), run.run) for overrides, run in zip(job_overrides, asked, strict=True)]
+        returned = [_returned(list(overrides), run.run) for overrides, run in zip(job_overrides, asked, strict=True)]
+        if not listed and any(job.return_value is None for job in returned):
+            raise UserError("each trial must record a validation accuracy, but one did not; set trainer.test_freq=1")
+        return returned
 
     def expect(self, config: DictConfig) -> None:
         """Prepare, while the plan is made, for runs like the one with this config; the plan may refuse them yet."""

@@ -9,13 +9,14 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from experiments import processes
 from experiments.attempt import INTERRUPTED
 from experiments.cost import disk_needed
 from experiments.failures import Failure, of_a_silent_end
 from experiments.launchers.standby import HelperEnded, Standby
-from experiments.plan import PlannedRun, freeze
+from experiments.plan import PlannedRun, attempt_arguments, code_version, freeze, launched
 from experiments.preflight import check_disk
 from experiments.report import Progress, print_summary
 from experiments.rundir import AlreadyRunning, RunDir
@@ -25,8 +26,10 @@ POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 20.0  # how long an interrupted attempt may take to go down by itself
 
 
-def run_all(runs: Sequence[PlannedRun]) -> int:
+def run_all(runs: Sequence[PlannedRun], code: Path | None = None) -> int:
     """Execute what has something left to do, one run after the other; return the command's exit code.
+
+    `code`: the copy of the code to execute (see snapshot); None: one is made of the code as it is now.
 
     Ctrl-C interrupts the run in progress, leaves it resumable and skips the rest (exit code 130). What another
     launcher has taken, and what was cancelled while it waited for its turn, is passed over.
@@ -36,10 +39,10 @@ def run_all(runs: Sequence[PlannedRun]) -> int:
     if todo:
         check_disk(todo[0].run.path, sum(disk_needed(run.config) for run in todo))
         configs = [run.config for run in todo]
-        code = snapshot(todo[0].run.path.parent, configs)
+        code = code or snapshot(todo[0].run.path.parent, configs, code_version())
+        todo = [freeze(run) for run in todo]
         for run in todo:
-            freeze(run)
-            run.run.record("launched", launcher="local", steps=run.steps, code=code.name)
+            run.run.record("launched", **launched("local", run, code))
         with Progress(todo) as progress, Standby(configs, code) as standby:
             codes = take_turns(todo, progress, standby)
     print_summary(runs)
@@ -102,7 +105,7 @@ def execute(run: PlannedRun, progress: Progress, standby: Standby) -> int:
     events = len(run.run.events())
     child = Child(
         subprocess.Popen(
-            [*python, "-m", "experiments.attempt", str(run.run.path), "--steps", str(run.steps)],
+            [*python, "-m", "experiments.attempt", *attempt_arguments(run)],
             env=environment,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C comes to the launcher, which passes it on once

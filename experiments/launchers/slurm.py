@@ -74,7 +74,7 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
             console.print("nothing to submit")
         else:
             check_disk(runs_dir, sum(disk_needed(run.config) for run in todo))
-            each(freeze, todo)
+            todo = each(freeze, todo)
             print_submitted(submit([(run, wanted[run.name]) for run in todo], settings, runs_dir))
     return follow(runs) if launcher["wait"] else 0
 

@@ -1,14 +1,21 @@
-"""`retry`: launch failed runs once more, as they were frozen."""
+"""`retry`: launch failed runs once more, as they were frozen: the config and the code of their last launch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.errors import UserError
+from experiments.frozen import FIRST
 from experiments.rundir import RunDir
 from experiments.runs.cancel import job_of
 from experiments.runs.status import target_step
 from experiments.slurm.holds import HELD, last_hold
+from experiments.snapshot import FOLDER, PACKAGE
+
+if TYPE_CHECKING:
+    from experiments.plan import PlannedRun
 
 FAILED = ("failed", "killed")
 
@@ -48,29 +55,64 @@ def retry(runs: Sequence[RunDir]) -> int:
         if not holds:
             print("no run has failed: there is nothing to try again")
         return 0
+    from experiments.attempt import INTERRUPTED
+    from experiments.launchers.local import run_all
+    from experiments.plan_table import print_plan
+
+    planned: dict[Path, list[PlannedRun]] = {}
+    for run in runs:
+        try:
+            planned.setdefault(code_of(run), []).append(as_launched(run))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    every = [run for group in planned.values() for run in group]
+    print_plan(every, len(every))
+    codes = []
+    for code, group in planned.items():
+        codes.append(run_all(group, code))
+        if codes[-1] == INTERRUPTED:
+            break
+    return max(codes)
+
+
+def code_of(run: RunDir) -> Path:
+    """Return the copy of the code that the run was last launched with; UserError if it is gone."""
+    names = [event["code"] for event in run.events() if isinstance(event.get("code"), str)]
+    code = run.path.parent / FOLDER / (names[-1] if names else "")
+    if names and (code / PACKAGE).is_dir():
+        return code
+    raise UserError(
+        f"{run.path.name} must be tried again with the code that it was launched with, but {code} has no copy of it; "
+        "launch it anew: python -m experiments.run with the settings that runs show tells"
+    )
+
+
+def as_launched(run: RunDir) -> PlannedRun:
+    """Return a run as it was last launched; UserError if its config is not one of ours."""
     from omegaconf import OmegaConf
 
-    from experiments.launchers.local import run_all
+    from experiments.launchers.standby import is_wanted, ray_options
     from experiments.plan import PlannedRun
+    from experiments.plan_table import plan_json
 
-    planned = []
-    for run in runs:
-        config = run.load_config()
-        steps = target_step(run, run.events())
-        if steps is None:
-            raise UserError(f"{run.config_file} must say trainer.total_training_steps, but does not; launch it anew")
-        planned.append(
-            PlannedRun(
-                name=run.path.name,
-                run=run,
-                config=config,
-                verl=OmegaConf.create(config),
-                steps=steps,
-                state=run.state(),
-                reached=run.reached(),
-            )
-        )
-    return run_all(planned)
+    events = run.events()
+    frozen = next((event["config"] for event in reversed(events) if isinstance(event.get("config"), str)), FIRST)
+    config = run.load_config(frozen)
+    steps = target_step(run, events)
+    if steps is None:
+        raise UserError(f"{run.config_file} must say trainer.total_training_steps, but does not; launch it anew")
+    planned = PlannedRun(
+        run.path.name, run, config, OmegaConf.create(config), steps, run.state(), run.reached(), frozen
+    )
+    try:  # all that a launch reads
+        plan_json([planned], 1)
+        ray_options(config), is_wanted(config)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        problem = f"{run.path / frozen} must be the config of a run, but is foreign or damaged ({error!r})"
+        raise UserError(f"{problem}; move {run.path.name} away") from None
+    return planned
 
 
 def release(job: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.frozen import FIRST
 from experiments.identity import flatten, is_scientific
 from experiments.rundir import RunDir
 from experiments.runs.status import at, printable, status_of
@@ -30,6 +31,10 @@ def show(run: RunDir) -> int:
     _section("what differs from the baseline", differences(baseline(), config))
     _section("events", map(_event, run.events()))
     _section("attempts", map(str, (attempt.path for attempt in run.attempts())))
+    for frozen in dict.fromkeys(event.get("config") for event in run.events() if event.get("event") == "started"):
+        if isinstance(frozen, str) and frozen != FIRST:
+            changed = differences(config, run.load_config(frozen), scientific=False)
+            _section(f"what attempts with {frozen} changed; the result it cannot change", changed)
     _section("last samples", samples(run))
     return 0
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.rundir import RunDir, read_jsonl
+from experiments.rundir import RunDir
 from experiments.slurm import unfinished
 from experiments.slurm.holds import last_hold
 
@@ -69,7 +69,7 @@ def status_of(run: RunDir) -> tuple[Status, list[str]]:
 
     Raises UserError or OSError if the folder can't be read, or was made by a newer version.
     """
-    events, torn = read_jsonl(run.events_file)
+    events, torn = run.read_events()
     state = run.state(events)
     notes = [_damage(run, "events.jsonl", torn)] if torn else []
     hold = last_hold(events) if state == "queued" else None

@@ -14,14 +14,16 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from experiments import processes, warning
 from experiments.attempt import FORK_SOCKET, INTERRUPTED, RAY_ADDRESS, RAY_QUIET
 from experiments.failures import classify
+from experiments.frozen import FIRST
 from experiments.rundir import RunDir
 from experiments.slurm import jobs
 from experiments.slurm.commands import SlurmError, call
@@ -52,8 +54,8 @@ class Signals:
         self.terminated = True
 
 
-def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool) -> int:
-    """Execute one attempt of the run in this allocation; return the job's exit code."""
+def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen: str = FIRST) -> int:
+    """Execute one attempt of the run, by one of its frozen configs, in this allocation; return the job's exit code."""
     signals = Signals()
     signals.listen()
     print(f"{jobs.LOG_HEADER}{jobs.own_id()}", flush=True)
@@ -69,7 +71,7 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool) -> i
         return 0
     made, start = len(run.attempts()), run.checkpoint_step()
     execution = uuid.uuid4().hex
-    code = _attempt(run, steps, warning_seconds, signals, execution)
+    code = _attempt(run, steps, frozen, warning_seconds, signals, execution)
     if len(run.attempts()) == made:
         if not signals.terminated and not run.is_locked():
             failure = classify(run.path / "job.log")
@@ -102,14 +104,15 @@ def _outlived(run: RunDir) -> bool:
     return not run.is_locked()
 
 
-def _attempt(run: RunDir, steps: int, warning_seconds: float, signals: Signals, execution: str) -> int:
+def _attempt(run: RunDir, steps: int, frozen: str, warning_seconds: float, signals: Signals, execution: str) -> int:
     """Run the attempt to its end, passing signals on; return its exit code, 128 + n for signal n."""
     left_out = (FORK_SOCKET, RAY_ADDRESS, "RAY_ADDRESS")  # of a launcher that ran where this was submitted
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
     environment[processes.EXECUTION] = execution
-    with _ray(run, environment) as variables:
+    arguments = [str(run.path), "--steps", str(steps), "--config", frozen]
+    with _ray(run, run.load_config(frozen), environment) as variables:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "experiments.attempt", str(run.path), "--steps", str(steps)],
+            [sys.executable, "-P", "-m", "experiments.attempt", *arguments],
             env={**environment, **variables, processes.MARKER: str(run.path)},
             stdin=subprocess.DEVNULL,
         )
@@ -117,9 +120,8 @@ def _attempt(run: RunDir, steps: int, warning_seconds: float, signals: Signals, 
 
 
 @contextlib.contextmanager
-def _ray(run: RunDir, environment: dict[str, str]) -> Iterator[dict[str, str]]:
+def _ray(run: RunDir, config: Mapping[str, Any], environment: dict[str, str]) -> Iterator[dict[str, str]]:
     """Start Ray on the allocation's nodes if the run needs several; yield the variables that tell the attempt."""
-    config = run.load_config()
     nodes = int(config["hardware"]["nodes"])
     if nodes == 1:
         yield {}  # the attempt starts its own
@@ -158,7 +160,7 @@ def _note(run: RunDir, code: int, signals: Signals) -> None:
     if signals.terminated or signals.warned:
         run.record("interrupted", step=run.checkpoint_step(), cause="ended by SLURM")
         return
-    if code > 128:
+    if code - 128 in signal.valid_signals():
         cause = f"the attempt was ended by {signal.Signals(code - 128).name}"
     else:
         cause = f"the attempt ended with {code} and said nothing"
@@ -207,10 +209,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Execute one attempt of a run in a SLURM job.")
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--steps", type=int, required=True, help="train to this step")
+    parser.add_argument("--config", default=FIRST, help="which frozen config in the folder (default: the first)")
     parser.add_argument("--warning-seconds", type=float, default=120.0, help="how long before the end SIGUSR1 comes")
     parser.add_argument("--no-requeue", dest="requeue", action="store_false", help="go on in a job of its own")
     arguments = parser.parse_args()
-    return execute(RunDir(arguments.run.absolute()), arguments.steps, arguments.warning_seconds, arguments.requeue)
+    run, frozen = RunDir(arguments.run.absolute()), arguments.config
+    return execute(run, arguments.steps, arguments.warning_seconds, arguments.requeue, frozen)
 
 
 if __name__ == "__main__":

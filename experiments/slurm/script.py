@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.frozen import FIRST
 from experiments.slurm.resources import Resources
 from experiments.slurm.unfinished import JOB_NAME
 from experiments.snapshot import ORIGIN, PROJECT_DIR
@@ -44,11 +45,11 @@ class Settings:
         return flags
 
 
-def job_script(run: Path, steps: int, wanted: Resources, settings: Settings, code: Path) -> str:
-    """Return a run's job.sh."""
+def job_script(run: Path, steps: int, wanted: Resources, settings: Settings, code: Path, config: str = FIRST) -> str:
+    """Return a run's job.sh; `config`: the file in the run's folder with the frozen config of this submission."""
     flags = {"job-name": f"{JOB_NAME}{run.name.rsplit('-', 1)[-1]}", "output": _file_name(run / "job.log")}
     python = settings.python or sys.executable
-    command = [python, "-P", "-m", "experiments.slurm.job", str(run), "--steps", str(steps)]
+    command = [python, "-P", "-m", "experiments.slurm.job", str(run), "--steps", str(steps), "--config", config]
     command += ["--warning-seconds", str(settings.warning_seconds), *([] if settings.requeue else ["--no-requeue"])]
     lines = [
         "#!/bin/bash",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from experiments.errors import UserError
-from experiments.plan import PlannedRun
+from experiments.plan import PlannedRun, code_version, launched
 from experiments.rundir import write_atomically
 from experiments.slurm import jobs
 from experiments.slurm.commands import SlurmError, SlurmRefused, call
@@ -32,6 +32,7 @@ WRITERS = 16
 
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,16 @@ class Array:
 
 def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, runs_dir: Path) -> list[Array]:
     """Submit frozen runs; return the arrays. UserError with sbatch's own words if it refuses any of them."""
-    code = snapshot(runs_dir, [run.config for run, _ in wanted])
+    code = snapshot(runs_dir, [run.config for run, _ in wanted], code_version())
 
     def write_script(item: tuple[PlannedRun, Resources]) -> None:
         run, needs = item
-        write_atomically(run.run.path / "job.sh", job_script(run.run.path, run.steps, needs, settings, code))
+        script = job_script(run.run.path, run.steps, needs, settings, code, run.frozen)
+        write_atomically(run.run.path / "job.sh", script)
+
+    def record(submitted: tuple[str, PlannedRun]) -> None:
+        job, run = submitted
+        run.run.record("submitted", job=job, **launched("slurm", run, code))
 
     each(write_script, wanted)
     shapes: dict[Resources, list[PlannedRun]] = {}
@@ -64,7 +70,7 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
                 for start in range(0, len(runs), most):
                     arrays.append(_hold(runs[start : start + most], needs, settings, runs_dir, len(arrays)))
                     _check(interrupts)
-            each(_record, [(f"{array.job}_{task}", run) for array in arrays for task, run in enumerate(array.runs)])
+            each(record, [(f"{array.job}_{task}", run) for array in arrays for task, run in enumerate(array.runs)])
             _check(interrupts)
             call("scontrol", "release", ",".join(array.job for array in arrays))
             for array in arrays:
@@ -81,19 +87,13 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
     return arrays
 
 
-def each(do: Callable[[Item], None], items: Iterable[Item]) -> None:
-    """Do the same with every item, WRITERS at a time; raise the first error, once all have ended.
+def each(do: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Return what comes of doing the same with every item, WRITERS at a time; the first error, once all have ended.
 
     What is written for a run waits for the disk; a file system takes many such waits together.
     """
     with ThreadPoolExecutor(WRITERS) as pool:
-        for done in [pool.submit(do, item) for item in items]:
-            done.result()
-
-
-def _record(submitted: tuple[str, PlannedRun]) -> None:
-    job, run = submitted
-    run.run.record("submitted", launcher="slurm", job=job, steps=run.steps)
+        return [done.result() for done in [pool.submit(do, item) for item in items]]
 
 
 def refusal(message: str, settings: Settings) -> str:

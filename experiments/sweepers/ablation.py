@@ -32,7 +32,9 @@ def jobs(arguments: Sequence[str]) -> list[list[str]]:
     sweeps = load_sweeps(names(asked[-1]))
     given = {item.key_or_group for item in rest}
     _check_given(sweeps, given)
-    check_overrides([override(sweep.factor, level.value) for sweep in sweeps for level in sweep.levels])
+    around = _product(rest)
+    for sweep in sweeps if around else ():  # a factor may be a key of a group that the command chooses
+        check_overrides([*around[0], *(override(sweep.factor, level.value) for level in sweep.levels)])
     return [
         [
             *job,
@@ -42,7 +44,7 @@ def jobs(arguments: Sequence[str]) -> list[list[str]]:
         ]
         for sweep in sweeps
         for level in sweep.levels
-        for job in _product(rest)
+        for job in around
         for seed in (sweep.seeds if "seed" not in given else [None])
     ]
 

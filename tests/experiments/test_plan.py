@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from experiments.composer import Composer
 from experiments.cost import costs, disk_needed
 from experiments.errors import UserError
 from experiments.launchers.base import final_accuracy
-from experiments.plan import PlannedRun, distinct, freeze, plan_runs, plugin_code
+from experiments.plan import PlannedRun, attempt_arguments, distinct, freeze, plan_runs, plugin_code
 from experiments.plan_table import plan_json, remarks, summary, words
 from experiments.rundir import write_atomically
 from tests.experiments.conftest import SHIPPED
@@ -64,7 +65,7 @@ def pretend(run: PlannedRun, steps: int, *events: str, seconds: float = 2.0) -> 
     (run.run.checkpoints / f"global_step_{steps}").mkdir(parents=True, exist_ok=True)
     write_atomically(run.run.checkpoints / "latest_checkpointed_iteration.txt", str(steps))
     for event in events:
-        run.run.record(event, kind="out of memory")
+        run.run.record(event, step=steps, kind="out of memory")
 
 
 def test_a_run_is_named_by_its_arm_and_seed(ask: Ask) -> None:
@@ -138,8 +139,31 @@ def test_runs_know_the_sweeps_that_they_serve(ask: Ask) -> None:
 
 
 def test_a_sweep_whose_levels_are_one_run_is_refused(ask: Ask) -> None:
-    with pytest.raises(UserError, match=r"sweeps/temperature.yaml must have levels that differ.*are the same run"):
-        ask("sweeps=[temperature] rollout.temperature=1", "sweeps=[temperature] rollout.temperature=1.0")
+    twice = "the arms of sweeps/temperature.yaml must be different runs, but experiment=smoke,seed=1 is asked for twice"
+    for one, other, by in (
+        (
+            "rollout.temperature=1",
+            "rollout.temperature=1.0",
+            ", by rollout.temperature=1 and by rollout.temperature=1.0",
+        ),
+        ("seed=1", "seed=1", ""),
+        ("kl.coef=0.001", "kl.coef=1e-3", ""),
+        ("", "trainer.save_freq=9", ", by default and by trainer.save_freq=9"),
+    ):
+        with pytest.raises(UserError) as refused:
+            ask(f"sweeps=[temperature] {one}", f"sweeps=[temperature] {other}")
+        assert refused.value.problems == (f"{twice}{by}; drop one of the two",)
+
+
+def test_arms_that_were_written_down_and_are_one_run_are_refused(composer: Composer, data: Path) -> None:
+    """An optimiser, which may try the same thing twice, lists nothing."""
+    jobs = [
+        composer.compose([*SHIPPED, "experiment=smoke", f"data_dir={data}", "seed=2", f"kl.coef={coef}"])
+        for coef in ("0.5", "0.50")
+    ]
+    with pytest.raises(UserError, match=r"the arms of a sweep.*smoke,kl=0.5,seed=2 is asked for twice; drop one"):
+        plan_runs(jobs, listed=True)
+    assert len(distinct(plan_runs(jobs))) == 1
 
 
 def test_all_problems_of_all_arms_are_told_at_once(ask: Ask) -> None:
@@ -147,6 +171,94 @@ def test_all_problems_of_all_arms_are_told_at_once(ask: Ask) -> None:
         ask("rollout.n=1", "kl.coef=-1", "kl.coef=-1 seed=2", "model.path=/no/model", T06)
     keys = [problem.split(" must")[0] for problem in refused.value.problems]
     assert keys == ["rollout.n", "kl.coef", "model.path"]
+
+
+def test_a_model_beside_model_path_is_refused(ask: Ask) -> None:
+    """Only the content of model.path is in the identity."""
+    with pytest.raises(UserError) as refused:
+        ask("actor_rollout_ref.model.path=/other", "algorithm=ppo critic.model.tokenizer_path=/other", "model.path=/no")
+    assert [problem.split(", but")[0].split(", /")[0] for problem in refused.value.problems] == [
+        "actor_rollout_ref.model.path must be model.path",
+        "critic.model.tokenizer_path must be model.path",
+        "model.path must be a folder or a name on the hub",
+    ]
+    assert ask("actor_rollout_ref.model.tokenizer_path=${model.path}")[0].run.id == ask("")[0].run.id
+
+
+def test_an_extension_that_came_to_nothing_leaves_the_run_done(ask: Ask) -> None:
+    for end in ("cancelled", "failed", "interrupted", "started"):
+        (run,) = ask(f"seed={len(end)}")
+        pretend(run, 2, "finished")
+        run.run.record("started", steps=5)
+        run.run.record(end)
+        again, longer = ask(f"seed={len(end)}")[0], ask(f"seed={len(end)} trainer.total_training_steps=5")[0]
+        assert (again.action, longer.action) == ("skip", "resume"), end
+
+
+def test_more_steps_of_a_learning_rate_that_depends_on_them_are_another_run(ask: Ask) -> None:
+    optim = "actor_rollout_ref.actor.optim"
+    for schedule in (f"{optim}.lr_scheduler_type=cosine", f"{optim}.lr_warmup_steps_ratio=0.1"):
+        short, long = ask(schedule, f"{schedule} trainer.total_training_steps=5")
+        assert short.run.id != long.run.id
+    fixed = f"{optim}.lr_warmup_steps_ratio=0.1 {optim}.lr_warmup_steps=3"
+    short, long = ask(fixed, f"{fixed} trainer.total_training_steps=5")
+    assert short.run.id == long.run.id
+
+
+# A later launch
+
+
+def test_what_a_later_launch_changes_is_frozen_beside_the_first(ask: Ask) -> None:
+    first = freeze(ask("")[0])
+    assert first.frozen == freeze(ask("sweeps=[kl] trainer.total_training_steps=9")[0]).frozen == "config.yaml"
+    smaller = "actor_rollout_ref.rollout.gpu_memory_utilization=0.3 trainer.save_freq=7"
+    second = freeze(ask(smaller)[0])
+    assert second.run.path == first.run.path and second.frozen != first.frozen
+    assert freeze(ask(smaller)[0]).frozen == second.frozen
+    assert second.run.load_config(second.frozen)["trainer"]["save_freq"] == 7
+    assert first.run.load_config() == first.config, "what waits with the first config keeps it"
+    assert attempt_arguments(second)[1:] == ["--steps", "2", "--config", second.frozen]
+    assert [event["event"] for event in first.run.events()] == ["planned"]
+
+
+def test_a_checkpoint_is_not_read_by_another_number_of_processes(ask: Ask) -> None:
+    (run,) = ask("hardware.gpus_per_node=2")
+    freeze(run)
+    assert ask("hardware.gpus_per_node=1")[0].action == "start", "without a checkpoint nothing is lost"
+    pretend(run, 1, "failed")
+    shards = run.run.checkpoints / "global_step_1" / "actor"
+    shards.mkdir()
+    for rank in (0, 1):
+        (shards / f"model_world_size_2_rank_{rank}.pt").touch()
+    assert ask("hardware.gpus_per_node=2")[0].action == "resume"
+    with pytest.raises(UserError, match=r"must go on with 2 GPUs.*step 1 .* asked for with 1; set hardware.gpus_per"):
+        ask("hardware.gpus_per_node=1")
+
+
+# A folder that is in the way
+
+
+@pytest.mark.parametrize(
+    "damage, says",
+    [
+        (lambda path: (path / "config.yaml").write_text("day: 2025-13-45\n"), "config.yaml can't be read: month must"),
+        (
+            lambda path: (path / "config.yaml").write_text("seed: 1\n"),
+            "must hold the config of .{8}, but holds another",
+        ),
+        (lambda path: (path / "attempts").write_text(""), "its attempts is a file"),
+        (lambda path: (path / "code.json").write_text('{"a": 1, "format": 99}'), "must be at most 1, but is 99"),
+        (lambda path: (shutil.rmtree(path), path.write_text("")), "must be a run's folder, but is a file"),
+    ],
+)
+def test_a_folder_that_can_t_be_the_run_is_refused_and_others_go_on(ask: Ask, damage: Any, says: str) -> None:
+    (run,) = ask("")
+    freeze(run)
+    damage(run.run.path)
+    with pytest.raises(UserError, match=says) as refused:
+        ask("")
+    assert len(refused.value.problems) == 1 and str(run.run.path) in refused.value.problems[0]
+    assert ask(T06)[0].action == "start"
 
 
 # What it costs

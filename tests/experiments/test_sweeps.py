@@ -82,6 +82,9 @@ CLAIM = {"name": "c", "text": "t.", "metric": "m", "order": [3, 5]}
 BROKEN = {
     "an empty sweep": ({**GOOD, "levels": []}, "must have levels, but has none"),
     "no factor": ({"levels": [{"value": 1}]}, "must look like the others there, but KeyError('factor')"),
+    "an empty include": ({"include": []}, "must include a list of files of sweeps/, but includes []; try ["),
+    "an include of nothing": ({"include": None}, "must include a list of files of sweeps/, but includes None"),
+    "a text to include": ({"include": "ends"}, "must include a list of files of sweeps/, but includes 'ends'"),
     "no YAML": ("a: [", "must be YAML, but can't be read"),
     "a list": ("- 1", "but has no mapping"),
     "a misspelt key": ({**GOOD, "level": []}, "but has level; drop it"),
