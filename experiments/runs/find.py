@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.identity import flatten
-from experiments.rundir import STATES, RunDir, find_runs
+from experiments.rundir import STATES, RunDir, entries, find_runs
 
 START_ONE = "start one with: python -m experiments.run"
 MISSING = object()
@@ -118,8 +118,10 @@ def means(text: str, value: Any) -> bool:
 def readable_runs(runs_dir: Path) -> list[RunDir]:
     """Return all runs, by name, without those whose folder can't be read or that a newer version made."""
     runs = []
-    for run in find_runs(runs_dir):
+    for run in map(RunDir, entries(runs_dir)):
         try:
+            if not run.config_file.is_file():
+                continue
             run.state()
         except (UserError, OSError) as error:
             print(f"{run.path.name}: passed over: {error}")

@@ -58,7 +58,7 @@ class Killer:
         self.folder, self.random = folder, random.Random(seed)
         self.launchers: list[int] = []  # the process ids of those that were killed
         self.expected = self._straight()
-        self.kills: list[tuple[str, float, int]] = []  # (target, seconds after the command, step on the disk)
+        self.kills = 0
         self.redone = 0  # rows of steps that a resumed attempt made anew
 
     def _straight(self) -> dict[int, dict[str, float]]:
@@ -73,13 +73,13 @@ class Killer:
     def run(self, kills: int) -> None:
         """Kill until `kills` are done; AssertionError if anything was lost, doubled or changed."""
         number = 0
-        while len(self.kills) < kills:
+        while self.kills < kills:
             number += 1
             place = self.folder / f"run{number}"
             place.mkdir()
             self.overrides = [*OVERRIDES, f"trainer.save_freq={SAVE_FREQ[(number - 1) % len(SAVE_FREQ)]}"]
             self.seen: dict[Path, bytes] = {}  # what was on the disk when something was killed
-            while len(self.kills) < kills and not self._attempt_and_kill(place):
+            while self.kills < kills and not self._attempt_and_kill(place):
                 pass
             done = train(place, *self.overrides)  # the next command resumes, or says that it is done
             assert done.code == 0, done.output
@@ -121,7 +121,8 @@ class Killer:
             launcher.kill()
             launcher.wait()
         steps = [step for run in find_runs(place / "runs") for step, _ in joined(run)]
-        self.kills.append((target, moment, max(steps, default=0)))
+        self.kills += 1
+        print(f"{self.kills}: {target} killed {moment:.1f} s after the command, rows to step {max(steps, default=0)}")
         self._nothing_is_gone()
         return False
 
@@ -167,10 +168,8 @@ def main() -> None:
     try:
         killer.run(kills)
     finally:
-        for target, moment, step in killer.kills:
-            print(f"{target:9} killed {moment:5.1f} s after the command, rows to step {step} on the disk")
         print(f"{killer.redone} rows of steps that were made again after a kill")
-        print(f"{len(killer.kills)} kills in {(time.monotonic() - start) / 60:.1f} minutes")
+        print(f"{killer.kills} kills in {(time.monotonic() - start) / 60:.1f} minutes")
     shutil.rmtree(folder)
 
 

@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 from experiments.compose import PROJECT_DIR
+from experiments.config_yaml import as_yaml
+from experiments.frozen import freeze_launch
 from experiments.rundir import FORMAT, RunDir
+from experiments.snapshot import snapshot
 
 WaitFor = Callable[..., None]
 STARTED = ("started", {"attempt": 1, "host": socket.gethostname(), "steps": 40})
@@ -243,24 +246,52 @@ def test_only_what_failed_is_tried_again(folder: Any) -> None:
     assert f"queue-3 must be tried again where it ran; do: sbatch {slurm.path}/job.sh" in errors
 
 
-def test_what_failed_is_launched_from_its_frozen_folder_to_the_step_it_was_last_asked_for(folder: Any) -> None:
-    """The frozen config lacks what an attempt needs: that the real attempt says so shows which config it had."""
+# In the place of an attempt, in the copy of the code that a run was launched with.
+COPIED = """
+import sys
+from pathlib import Path
+from experiments.rundir import RunDir
+RunDir(Path(sys.argv[1])).record("finished", step=60, arguments=sys.argv[2:])
+"""
+
+
+def test_what_failed_is_launched_as_it_was_launched_last(folder: Any, resolved: Callable[..., Any]) -> None:
+    """The config, the code and the step of the last launch, whatever this project's are by now."""
     done, failed = folder.make("done-1", STARTED, "finished"), RunDir(folder.path / "failed-2")
-    config = (
-        "model: {path: nowhere, parameters: 0, name: none}\nalgorithm: {adv_estimator: grpo}\n"
-        "hardware: {fast: false}\ntrainer: {total_training_steps: 40, device: cpu}\n"
-    )
-    failed.create(config, {})
-    for event, fields in (("launched", {"launcher": "local", "steps": 60}), ("started", {"steps": 60}), ("failed", {})):
-        failed.record(event, **fields)
+    config = resolved("hardware.fast=false")
+    failed.create(as_yaml(config), {}, config)
+    smaller = resolved("hardware.fast=false", "trainer.save_freq=3")
+    second = freeze_launch(failed.path, as_yaml(smaller), smaller)
+    code = snapshot(folder.path, [])
+    (code / "experiments" / "attempt.py").write_text(COPIED)
+    last = {"launcher": "local", "steps": 60, "code": code.name, "config": second}
+    failed.record("launched", **{**last, "steps": 20, "code": "older", "config": "config.yaml"})
+    failed.record("launched", **last)
+    failed.record("started", steps=60)
+    failed.record("failed")
     command = [*COMMAND, "--runs-dir", str(folder.path), "retry"]
     tried = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_DIR, timeout=120)
-    assert tried.returncode == 1, tried.stderr
-    assert "KeyError: 'tracking'" in tried.stderr
+    assert tried.returncode == 0, tried.stderr
+    assert tried.stdout.startswith("1 run: 1 arm, 1 seed"), "the plan is shown"
     launched, ended = failed.events()[-2:]
-    assert (launched["event"], launched["launcher"], launched["steps"]) == ("launched", "local", 60)
-    assert (ended["event"], ended["cause"]) == ("failed", "the attempt ended with 1 before it started")
+    assert {key: launched[key] for key in last} == last and launched["event"] == "launched"
+    assert ended["arguments"] == ["--steps", "60", "--config", second]
     assert [event["event"] for event in done.events()] == ["planned", "started", "finished"]
+    assert list((folder.path / ".code").iterdir()) == [code], "no other copy was made"
+    failed.record("started", config=second)
+    failed.record("failed")
+    _, printed, _ = folder.command("show", "failed")
+    assert f"what attempts with {second} changed; the result it cannot change\n  trainer.save_freq: 10 -> 3" in printed
+
+
+def test_what_can_t_be_launched_as_it_was_is_not_tried_again(folder: Any) -> None:
+    code = snapshot(folder.path, []).name
+    folder.make("foreign-1", ("launched", {"code": code}), STARTED, "failed")
+    folder.make("old-2", STARTED, "failed")
+    result, _, errors = folder.command("retry")
+    assert result == 2 and len(errors.splitlines()) == 2
+    assert "foreign-1/config.yaml must be the config of a run, but is foreign or damaged (KeyError(" in errors
+    assert "old-2 must be tried again with the code that it was launched with" in errors
 
 
 def test_nothing_failed(folder: Any) -> None:

@@ -191,6 +191,8 @@ def test_what_can_t_be_read_is_told_at_the_end_and_the_rest_listed(folder: Any) 
     odd.events_file.mkdir()
     broken = folder.make("broken-4")
     broken.config_file.write_text("a: [")
+    (folder.make("no-day-5").path / "config.yaml").write_text("day: 2025-13-45\n")
+    (folder.make("no-folder-6").path / "attempts").touch()
     (folder.path / "foreign").mkdir()
     (folder.path / "file.txt").touch()
     (folder.path / ".hidden").mkdir()
@@ -200,13 +202,47 @@ def test_what_can_t_be_read_is_told_at_the_end_and_the_rest_listed(folder: Any) 
     lines = printed.splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["run", "good-1"]
     told = {line.split(":")[0]: line for line in lines[2:]}
-    assert set(told) == {"newer-2", "odd-3", "broken-4", "foreign"}
+    assert set(told) == {"newer-2", "odd-3", "broken-4", "no-day-5", "no-folder-6", "foreign"}
+    for name, says in (("no-day", "config.yaml can't be read: month must be in"), ("no-folder", "attempts is a file")):
+        code, _, errors = folder.command("show", name)
+        assert code == 2 and says in errors
     assert "a newer version made it; update" in told["newer-2"]
+
+
+# Without what lets root read everything.
+AS_ANYBODY = ["setpriv", "--inh-caps=-dac_override,-dac_read_search", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+@pytest.mark.parametrize("command", ["list", "show", "clean", "retry"])
+def test_a_folder_that_is_closed_to_us_is_told_and_the_rest_goes_on(folder: Any, command: str) -> None:
+    folder.make("good-1", STARTED, "finished")
+    closed = folder.make("somebody-s-2", STARTED, "finished")
+    closed.path.chmod(0)
+    try:
+        arguments = [sys.executable, "-m", "experiments.runs", "--runs-dir", str(folder.path), command]
+        arguments += ["good"] if command == "show" else []
+        prefix = AS_ANYBODY if os.geteuid() == 0 else []
+        done = subprocess.run([*prefix, *arguments], capture_output=True, text=True, cwd=PROJECT_DIR)
+    finally:
+        closed.path.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    assert {"list": "good-1", "show": "good-1: finished", "clean": "nothing to free", "retry": "nothing to try"}[
+        command
+    ] in done.stdout
+    if command != "show":
+        assert "somebody-s-2: " in done.stdout and "Permission denied" in done.stdout
 
 
 def test_hostile_contents_are_no_crash_and_steer_no_terminal(folder: Any) -> None:
     run = folder.make("a-1")
-    lines = [b"[[[[", b'{"event": 5}', b'{"event": "started", "host": "\\u001b[2J", "steps": "x"}', b"null", b"\xff"]
+    lines = [
+        b"[[[[",
+        b'{"event": 5}',
+        b'{"event": ["finished"], "time": []}',
+        b'{"event": "started", "host": "\\u001b[2J", "steps": "x"}',
+        b"null",
+        b"\xff",
+    ]
     run.events_file.write_bytes(b"\n".join(lines))
     run.new_attempt().metrics.write_bytes(
         b'{"step": "x", "data": {"training/global_step": null, "val-core/a/acc/mean@1": "\\u001b[2J"}}\n[]\n"x"\n'
@@ -214,6 +250,8 @@ def test_hostile_contents_are_no_crash_and_steer_no_terminal(folder: Any) -> Non
     )
     code, printed, _ = folder.command("list")
     assert code == 0 and "\x1b" not in printed and "?[2J" in printed
+    code, printed, _ = folder.command("show", "a-1")
+    assert code == 0 and "\x1b" not in printed and "events.jsonl: 5 torn or damaged lines were passed over" in printed
 
 
 # Parts
