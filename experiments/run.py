@@ -52,13 +52,15 @@ def main() -> int:
     arguments = sys.argv[1:]
     questions = any(argument.split("=")[0] in HYDRA_QUESTIONS for argument in arguments)
     if not questions:
-        # One run is a sweep of one: a single way from overrides to a launch. The flag stands first, since Hydra's
-        # parser takes overrides on one side of a flag only.
-        sys.argv[1:] = ["--multirun", *(argument for argument in arguments if argument not in ("-m", "--multirun"))]
+        # One run is a sweep of one: a single way from overrides to a launch. The overrides stand together, since
+        # Hydra's parser takes them on one side of a flag only.
+        overrides = get_args_parser().parse_intermixed_args(arguments).overrides
+        flags = [argument for argument in arguments if argument not in (*overrides, "-m", "--multirun")]
+        sys.argv[1:] = ["--multirun", *overrides, *flags]
     try:
         if not questions:
             Standby.guess(arguments)
-            check_overrides(get_args_parser().parse_intermixed_args(arguments).overrides)
+            check_overrides(overrides)
         hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(_run_elsewhere)()
     except UserError as error:
         return _refuse(error.problems)

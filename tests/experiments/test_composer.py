@@ -11,10 +11,11 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from experiments.compose import CONFIG_DIR, plain, register_resolvers
 from experiments.composer import Composer, numbers_written_as_text
+from experiments.sweepers.ablation import jobs
 from tests.experiments.conftest import SHIPPED
 
 
@@ -58,6 +59,30 @@ def test_an_arm_is_what_hydra_composes(composer: Composer, name: str) -> None:
     wanted = hydra_s_own(composer, overrides)
     assert plain(composed.config) == wanted
     assert composed.resolved() == plain(OmegaConf.create(wanted), resolve=True)
+
+
+def sweeps_arms() -> list[list[str]]:
+    """Return the overrides of every arm of the files of sweeps/, and of a command with commas, each arm once."""
+    written = [["sweeps=all", "seed=1"], ["sweeps=annealing", "seed=2"], ["algorithm=grpo,ppo", "kl.coef=0,1e-2"]]
+    arms = [job[:-1] if "sweeps" in words[0] else job for words in written for job in jobs(words)]
+    return [list(arm) for arm in dict.fromkeys(map(tuple, arms))]
+
+
+def test_every_arm_of_a_sweep_is_what_hydra_composes_for_a_job(composer: Composer) -> None:
+    """As Hydra's own launchers compose it: from the config of the command that sweeps."""
+    loader = composer.loader
+    command = ["experiment=smoke", "hydra/launcher=plan", *SHIPPED]
+    master = loader.load_configuration("config", command, RunMode.MULTIRUN)
+    swept = Composer(loader, master)
+    arms = sweeps_arms()
+    assert len(arms) == 8 + 3 + 4 + 3  # the shared baseline is written in four ways, by the key that each file varies
+    for arm in arms:
+        composed = swept.compose(["experiment=smoke", *SHIPPED, *arm])
+        wanted = loader.load_sweep_config(master, ["experiment=smoke", *SHIPPED, *arm])
+        with open_dict(wanted):
+            del wanted["hydra"]
+        assert plain(composed.config) == plain(wanted), arm
+        assert composed.resolved() == plain(wanted, resolve=True), arm
 
 
 numbers = st.integers(1, 64) | st.floats(0.001, 9, allow_nan=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,19 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from experiments.compose import PROJECT_DIR
 from tests.e2e.training import clean_environment
 
 WEIGHTS = Path(__file__).parents[2] / "experiments" / "tiny_model" / "weights"
 
 
-def command(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *overrides: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "experiments.run", "experiment=smoke", *overrides],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
-        env=clean_environment(),
+        env={**clean_environment(), **variables},
     )
 
 
@@ -68,6 +70,15 @@ MISTAKES = {
         ["reward.custom_reward_function.path must be a Python file", "/no/reward.py"],
     ),
     "one bad arm of a sweep": (["rollout.n=1,5"], ["rollout.n must be at least 2"]),
+    "an empty sweep": (["-m", "seed=range(5,5)"], ["a sweep must have an arm"]),
+    "arms that are the same run": (
+        ["-m", "rollout.temperature=0.6,1,1.0"],
+        ["must be different runs, but experiment=smoke,seed=1 is asked for twice, by rollout.temperature=1 and by"],
+    ),
+    "a study that waits for no trial": (
+        [*("-m", "hydra/sweeper=optuna", "hydra/launcher=plan", "rollout.temperature=interval(0.5,1.5)")],
+        ["must see each trial's accuracy", "use hydra/launcher=local"],
+    ),
 }
 
 
@@ -90,8 +101,6 @@ def test_a_disk_without_room_is_told_before_anything_starts(tmp_path: Path) -> N
 
 def test_a_sweep_is_planned_and_nothing_is_started(tmp_path: Path) -> None:
     """The article's four ablations: eleven cells, eight runs."""
-    import json
-
     done = command(tmp_path, "-m", "sweeps=all", "seed=1", "hydra/launcher=plan", "show=json")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
@@ -104,10 +113,28 @@ def test_a_sweep_is_planned_and_nothing_is_started(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("runs/*-*"))
 
 
-def test_the_plan_counts_the_same_arm_once(tmp_path: Path) -> None:
-    done = command(tmp_path, "-m", "rollout.temperature=0.6,1,1.0", "show=plan")
+@pytest.mark.parametrize("sweeper", ["ablation", "basic"])
+def test_hydra_s_own_sweeper_works_through_our_launchers(tmp_path: Path, sweeper: str) -> None:
+    """Where a folder of configs is named in two words, too."""
+    words = ["rollout.temperature=0.6,1", f"hydra/sweeper={sweeper}", "--config-dir", str(tmp_path), "-m"]
+    done = command(tmp_path, *words, "hydra/launcher=plan")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("2 runs")
+    assert done.stdout.startswith("2 runs: 2 arms, 1 seed")
+
+
+def test_a_factor_may_be_a_key_of_a_group_that_the_command_chooses(tmp_path: Path) -> None:
+    """In a project of its own, which has a sweep over what only a schedule has."""
+    project = tmp_path / "project"
+    for part in ("experiments", "conf", "hydra_plugins", "sweeps"):
+        shutil.copytree(PROJECT_DIR / part, project / part, ignore=shutil.ignore_patterns("__pycache__", "local"))
+    levels = [{"value": 0.5}, {"value": 0.7}]
+    (project / "sweeps" / "ends.yaml").write_text(json.dumps({"factor": "temperature.end", "levels": levels}))
+    variables = {"PYTHONPATH": str(project)}
+    wanted = ["-m", "sweeps=ends", "hydra/launcher=plan"]
+    done = command(tmp_path, *wanted, "temperature=linear,cosine", **variables)
+    assert done.returncode == 0 and done.stdout.startswith("4 runs: 4 arms, 1 seed"), done.stdout + done.stderr
+    done = command(tmp_path, *wanted, **variables)
+    assert done.returncode == 2 and "temperature.end must be a key of the config" in done.stderr
 
 
 def test_show_config_is_the_resolved_config(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from experiments.errors import UserError
-from experiments.sweep import SWEEPS_DIR, Sweep, load_sweeps
+from experiments.sweep import SWEEPS_DIR, load_sweeps
 from experiments.sweepers.ablation import jobs
 
 SHIPPED = sorted(file.stem for file in SWEEPS_DIR.glob("*.yaml"))
@@ -113,13 +113,3 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         "sweeps must name files of sweeps/, but there is no zzz.yaml; take some of bad, both, good",
     ]
     assert "names none" in problems(folder=tmp_path)[0]
-
-
-def test_a_factor_that_is_no_key_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sweep(names: object) -> list[Sweep]:
-        (kl,) = load_sweeps(["kl"])
-        return [Sweep(kl.name, kl.title, "kl.koef", kl.levels, kl.seeds, kl.claims)]
-
-    monkeypatch.setattr("experiments.sweepers.ablation.load_sweeps", sweep)
-    with pytest.raises(UserError, match=r"kl\.koef must be a key of the config.*did you mean kl\.coef"):
-        jobs(["sweeps=kl"])
