@@ -127,6 +127,26 @@ def test_the_same_sweep_again_submits_nothing_while_it_is_queued(
     assert len(queue(twice.cluster)) == 2, "what was cancelled is submitted again"
 
 
+def test_a_failed_run_is_submitted_again_as_it_is_asked_for_then(sweep: Sweeps) -> None:
+    """With a setting that can't change the result, such as the failure's remedy names."""
+    first = sweep("raise")
+    first.launch()
+    first.until_over()
+    first.must_become("failed")
+    assert first.seen()["save_freq"] == 1
+    first.runs[0].config["trainer"]["save_freq"] = 3
+    first.behaviours[1] = "train"
+    first.launch()
+    first.until_over()
+    first.must_become("finished")
+    assert first.seen()["save_freq"] == 3 and first.run().load_config()["trainer"]["save_freq"] == 1
+    submitted = [event for event in first.run().events() if event["event"] == "submitted"]
+    assert [event["config"] == "config.yaml" for event in submitted] == [True, False]
+    code = first.run().path.parent / ".code" / submitted[1]["code"]
+    assert Path(first.seen()["code"]).is_relative_to(code) and (code / "code.json").is_file()
+    assert len(first.run().attempts()) == 2
+
+
 def test_a_script_submitted_by_hand_does_the_same(sweep: Sweeps) -> None:
     by_hand = sweep("train")
     by_hand.launch(sbatch=LATER)

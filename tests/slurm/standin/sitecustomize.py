@@ -29,7 +29,13 @@ def train(job):
 
     seen = {name: value for name, value in os.environ.items() if name.startswith(("SLURM_", "SBATCH_", "CUDA", "RAY_"))}
     reward = config["reward"]["custom_reward_function"]["path"]
-    write_atomically(here.path / "seen.json", {"environment": seen, "code": attempt.__file__, "reward": reward})
+    seen = {
+        "environment": seen,
+        "code": attempt.__file__,
+        "reward": reward,
+        "save_freq": config["trainer"]["save_freq"],
+    }
+    write_atomically(here.path / "seen.json", seen)
     while behaviour == "stuck" and not warned():
         time.sleep(STEP_SECONDS)
     for step in range(run.checkpoint_step() + 1, steps + 1):
