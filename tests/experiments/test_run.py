@@ -97,6 +97,7 @@ def test_a_disk_without_room_is_told_before_anything_starts(tmp_path: Path) -> N
     done = command(tmp_path, "runs_dir=/proc/runs")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "/proc/runs" in done.stderr and "Traceback" not in done.stderr
+    assert "list shows what was started" in done.stderr, "in the middle of a sweep it would be untrue to say: nothing"
 
 
 def test_a_sweep_is_planned_and_nothing_is_started(tmp_path: Path) -> None:

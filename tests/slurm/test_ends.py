@@ -14,16 +14,16 @@ MakeSweep = Callable[..., Sweep]
 
 
 def test_what_an_attempt_can_do_to_itself(sweep: MakeSweep) -> None:
-    ends = sweep("train", "raise", "exit:7", "signal:SIGSEGV", "signal:SIGKILL", "memory")
+    ends = sweep("train", "raise", "exit:255", "signal:SIGSEGV", "signal:SIGKILL", "memory")
     assert ends.launch(mem="400M") == 0
     slurm = ends.until_over()
     ends.must_become("finished", *["failed"] * 5)
     said = [slurm[ends.job(seed)] for seed in range(1, 7)]
     assert said[0].state == "COMPLETED"
     assert all(job.state in ("FAILED", "OUT_OF_MEMORY", "CANCELLED") for job in said[1:])
-    assert [job.exit_code for job in said[1:4]] == [1, 7, 139]
+    assert [job.exit_code for job in said[1:4]] == [1, 255, 139]
     assert "the loss is not what it was" in ends.failure(2)["cause"]
-    assert "ended with 7" in ends.failure(3)["cause"]
+    assert "ended with 255" in ends.failure(3)["cause"]
     assert "SIGSEGV" in ends.failure(4)["cause"]
     assert "SIGKILL" in ends.failure(5)["cause"]
     assert ends.failure(6)["kind"] == "out of memory" and "hydra.launcher.mem" in ends.failure(6)["remedy"]
