@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.compose import CONFIG_DIR, check_overrides, register_resolvers
 from experiments.errors import UserError
+from experiments.launchers.base import PlannedLauncher
 from experiments.launchers.standby import Standby
 
 # Hydra's own questions (--cfg, --help, ...) are left to Hydra; everything else goes through a launcher.
@@ -80,7 +81,8 @@ def main() -> int:
 
 def _refuse(problems: Sequence[str]) -> int:
     print("\n".join(f"error: {problem}" for problem in problems), file=sys.stderr)
-    print("nothing was started.", file=sys.stderr)
+    if not PlannedLauncher.launched:
+        print("nothing was started.", file=sys.stderr)
     return UserError.exit_code
 
 

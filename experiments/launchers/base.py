@@ -33,6 +33,8 @@ class PlannedLauncher(Launcher):
 
     waits = True
     """Whether the runs have ended when `start` returns."""
+    launched = False
+    """Whether this command has launched jobs already: a sweeper that optimises does so again and again."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.composer = config, Composer(hydra_context.config_loader, config)
@@ -71,6 +73,7 @@ class PlannedLauncher(Launcher):
         else:
             print_plan(runs, len(asked))
             code = 0 if shown == "plan" else self.start(runs)
+            PlannedLauncher.launched = True
         if code:
             raise SystemExit(code)
         returned = [_returned(list(overrides), run.run) for overrides, run in zip(job_overrides, asked, strict=True)]

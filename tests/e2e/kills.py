@@ -8,6 +8,7 @@ be gone; each run must end with the rows of a run that nobody killed, each step 
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import signal
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 
 import psutil
 
@@ -27,6 +29,7 @@ STEPS = 6
 OVERRIDES = (f"trainer.total_training_steps={STEPS}", "tracking=none")
 SAVE_FREQ = (3, 1)
 TARGETS = ("attempt", "launcher", "both")
+STARTS = 0.25  # the share of the kills that come at any moment after the command, which is mostly before the first step
 TOLERANCE = 1e-5
 TRAINED = "training/global_step"  # only the row of a trained step has it
 Rows = list[tuple[int, dict[str, float]]]
@@ -44,6 +47,13 @@ def joined(run: RunDir) -> Rows:
         first = min((step for step, row in own if TRAINED in row), default=STEPS + 1)
         kept = [(step, row) for step, row in kept if step < first] + own
     return kept
+
+
+def _lives(process: subprocess.Popen, seconds: float) -> bool:
+    """Return whether a process is still there after so long."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.poll() is None
 
 
 def determined(row: dict[str, float]) -> dict[str, float]:
@@ -68,6 +78,7 @@ class Killer:
         self.longest = 1.1 * (time.monotonic() - began)  # seconds from the command to a kill: up to past the run's end
         history = joined(done.run)
         assert [step for step, _ in history] == list(range(STEPS + 1))
+        self.step = mean(row["perf/time_per_step"] for _, row in history if TRAINED in row)
         return {step: determined(row) for step, row in history}
 
     def run(self, kills: int) -> None:
@@ -99,14 +110,11 @@ class Killer:
             stderr=subprocess.DEVNULL,
         )
         self.launchers.append(launcher.pid)
-        moment, target = self.random.uniform(1.0, self.longest), self.random.choice(TARGETS)
-        try:
-            code = launcher.wait(moment)
-        except subprocess.TimeoutExpired:
-            pass
-        else:
-            assert code == 0
+        began, target = time.monotonic(), self.random.choice(TARGETS)
+        if not self._wait(place, launcher):
+            assert launcher.wait() == 0
             return True
+        moment = time.monotonic() - began
         victims = list(self._victims(place, launcher, target))
         if not victims:  # no attempt has started yet
             target = "launcher"
@@ -125,6 +133,24 @@ class Killer:
         print(f"{self.kills}: {target} killed {moment:.1f} s after the command, rows to step {max(steps, default=0)}")
         self._nothing_is_gone()
         return False
+
+    def _wait(self, place: Path, launcher: subprocess.Popen) -> bool:
+        """Wait for some moment of a start or, mostly, of a training; return whether the launcher is still there.
+
+        A moment of a training is so long after a row: in a step, in a save, in a validation.
+        """
+        if self.random.random() < STARTS:
+            return _lives(launcher, self.random.uniform(1.0, self.longest))
+        wanted = self._written(place) + self.random.randint(1, 4)
+        while self._written(place) < wanted:
+            if not _lives(launcher, 0.02):
+                return False
+        return _lives(launcher, self.random.uniform(0.0, 1.5 * self.step))
+
+    @staticmethod
+    def _written(place: Path) -> int:
+        """Return how many rows all attempts have written."""
+        return sum(file.read_bytes().count(b"\n") for file in place.glob("runs/*/attempts/*/metrics.jsonl"))
 
     def _nothing_is_gone(self) -> None:
         for file, before in self.seen.items():
