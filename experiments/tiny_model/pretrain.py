@@ -1,6 +1,7 @@
 """Make the tiny base model from nothing: `python -m experiments.tiny_model.pretrain --seed 0 --out DIR`.
 
-Takes 3 to 6 minutes of one core, by its speed. The same seed gives the same weights on the same machine with the same torch.
+Takes 3 to 6 minutes of one core, by its speed. The same seed gives the same weights on the same machine with the same
+torch.
 """
 
 import argparse
