@@ -105,9 +105,16 @@ class RunDir:
                 frozen.freeze(self.path, config, parsed)
                 self.record("planned")
 
-    def load_config(self, name: str = frozen.FIRST) -> dict[str, Any]:
-        """Return a frozen config as plain dicts and lists; UserError if the folder is not a run of ours."""
-        return frozen.load(self.path, name)
+    def load_config(self, name: str | None = None) -> dict[str, Any]:
+        """Return a frozen config as plain dicts and lists; UserError if the folder is not a run of ours.
+
+        `name`: of its file; by default the one that the last attempt had, the first one before there was any.
+        """
+        return frozen.load(self.path, name or self._last_config())
+
+    def _last_config(self) -> str:
+        names = [event.get("config") for event in self.events() if event["event"] == "started"]
+        return names[-1] if names and isinstance(names[-1], str) else frozen.FIRST
 
     def check_format(self) -> None:
         """Raise UserError if a newer version of this project made the folder."""
@@ -207,11 +214,10 @@ class RunDir:
 
         veRL names its shards by that number.
         """
-        shards = (self.checkpoints / f"global_step_{self.checkpoint_step()}" / "actor").glob(
-            "model_world_size_*_rank_0.pt"
-        )
-        found = [re.search(r"world_size_(\d+)_", shard.name) for shard in shards]
-        return next((int(match[1]) for match in found if match), None)
+        actor = self.checkpoints / f"global_step_{self.checkpoint_step()}" / "actor"
+        names = " ".join(file.name for file in actor.glob("model_world_size_*_rank_0.pt"))
+        found = re.search(r"world_size_(\d+)_", names)
+        return int(found[1]) if found else None
 
     def state(self, events: Sequence[Mapping[str, Any]] | None = None) -> str:
         """Return one of STATES; killed is one that died without a word. UserError for a newer version's folder.

@@ -33,7 +33,7 @@ def show(run: RunDir) -> int:
     _section("attempts", map(str, (attempt.path for attempt in run.attempts())))
     for frozen in dict.fromkeys(event.get("config") for event in run.events() if event.get("event") == "started"):
         if isinstance(frozen, str) and frozen != FIRST:
-            changed = differences(config, run.load_config(frozen), scientific=False)
+            changed = differences(run.load_config(FIRST), run.load_config(frozen), scientific=False)
             _section(f"what attempts with {frozen} changed; the result it cannot change", changed)
     _section("last samples", samples(run))
     return 0

@@ -219,6 +219,8 @@ def test_what_a_later_launch_changes_is_frozen_beside_the_first(ask: Ask) -> Non
     assert first.run.load_config() == first.config, "what waits with the first config keeps it"
     assert attempt_arguments(second)[1:] == ["--steps", "2", "--config", second.frozen]
     assert [event["event"] for event in first.run.events()] == ["planned"]
+    first.run.record("started", config=second.frozen)
+    assert first.run.load_config()["trainer"]["save_freq"] == 7, "by default what the last attempt had"
 
 
 def test_a_checkpoint_is_not_read_by_another_number_of_processes(ask: Ask) -> None:

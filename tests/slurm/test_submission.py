@@ -139,7 +139,8 @@ def test_a_failed_run_is_submitted_again_as_it_is_asked_for_then(sweep: Sweeps) 
     first.launch()
     first.until_over()
     first.must_become("finished")
-    assert first.seen()["save_freq"] == 3 and first.run().load_config()["trainer"]["save_freq"] == 1
+    assert first.seen()["save_freq"] == 3 and first.run().load_config("config.yaml")["trainer"]["save_freq"] == 1
+    assert first.run().load_config()["trainer"]["save_freq"] == 3, "what the last attempt had"
     submitted = [event for event in first.run().events() if event["event"] == "submitted"]
     assert [event["config"] == "config.yaml" for event in submitted] == [True, False]
     code = first.run().path.parent / ".code" / submitted[1]["code"]
