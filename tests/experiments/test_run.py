@@ -97,6 +97,12 @@ def test_a_disk_without_room_is_told_before_anything_starts(tmp_path: Path) -> N
     done = command(tmp_path, "runs_dir=/proc/runs")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "/proc/runs" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_that_can_t_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = command(tmp_path, f"runs_dir={tmp_path / 'file' / 'runs'}")
+    assert done.returncode == 2 and f"{tmp_path / 'file'}" in done.stderr and "Traceback" not in done.stderr
     assert "list shows what was started" in done.stderr, "in the middle of a sweep it would be untrue to say: nothing"
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from experiments.compose import PROJECT_DIR
 from experiments.digests import code_digest
+from experiments.frozen import freeze_launch
 from experiments.rundir import RunDir
 from experiments.snapshot import PACKAGE, relocated, snapshot, variables
 
@@ -135,7 +136,8 @@ from pathlib import Path
 from experiments.rundir import RunDir, write_atomically
 from experiments.snapshot import relocated
 run = RunDir(Path(sys.argv[3]))
-config = relocated(run.load_config())
+assert sys.argv[6] == "--config"
+config = relocated(run.load_config(sys.argv[7]))
 spec = importlib.util.spec_from_file_location("custom", config["reward"]["custom_reward_function"]["path"])
 reward = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(reward)
@@ -180,7 +182,7 @@ sys.exit(local.run_all(runs))
 def test_what_waits_in_a_local_sweep_is_out_of_an_edit_s_reach(
     tmp_path: Path, own_reward: Path, wait_for: WaitFor
 ) -> None:
-    """The reward, the package and conf/ change while the first of two runs trains; the second trains as planned."""
+    """The reward, the package, conf/ and what is asked for change while the first of two runs trains; the second trains as planned."""
     project, runs_dir = tmp_path / "project", tmp_path / "runs"
     for part in (PACKAGE, "conf"):
         shutil.copytree(PROJECT_DIR / part, project / part, ignore=shutil.ignore_patterns("__pycache__", "local"))
@@ -200,6 +202,8 @@ def test_what_waits_in_a_local_sweep_is_out_of_an_edit_s_reach(
             file.write("EDITED = True\n")
         (project / PACKAGE / "rundir.py").write_text("raise SystemExit('in the middle of an edit')\n")
         (project / "conf" / "config.yaml").write_text("lr: 9\n")
+        again = {**second.load_config(), "lr": 7}  # somebody asks for it with another setting
+        second.record("launched", config=freeze_launch(second.path, json.dumps(again), again))
         (runs_dir / "go").touch()
         printed = launcher.communicate(timeout=60)[0]
     finally:
@@ -208,5 +212,5 @@ def test_what_waits_in_a_local_sweep_is_out_of_an_edit_s_reach(
     for run in (first, second):
         (said,) = [event for event in run.events() if event["event"] == "started"]
         assert (said["score"], said["edited"], said["lr"]) == (["one", "blue"], False, 0.5), printed
-    (launched,) = [event for event in second.events() if event["event"] == "launched"]
+    launched, _ = [event for event in second.events() if event["event"] == "launched"]
     assert (runs_dir / ".code" / launched["code"] / PACKAGE).is_dir()
