@@ -182,7 +182,7 @@ sys.exit(local.run_all(runs))
 def test_what_waits_in_a_local_sweep_is_out_of_an_edit_s_reach(
     tmp_path: Path, own_reward: Path, wait_for: WaitFor
 ) -> None:
-    """The reward, the package, conf/ and what is asked for change while the first of two runs trains; the second trains as planned."""
+    """The reward, the package, conf/ and what is asked for change while the first of two runs trains."""
     project, runs_dir = tmp_path / "project", tmp_path / "runs"
     for part in (PACKAGE, "conf"):
         shutil.copytree(PROJECT_DIR / part, project / part, ignore=shutil.ignore_patterns("__pycache__", "local"))
