@@ -42,6 +42,17 @@ class Ablation:
     def runs(self) -> list[RunRecord]:
         return [run for arm in self.arms for run in arm.runs]
 
+    def why_left_out(self) -> list[tuple[RunRecord, str]]:
+        """Return (run, what of it is left out and why), of what is drawn in part first."""
+        parts = []
+        for arm in self.arms:
+            for run in arm.runs:
+                if not run.complete:
+                    short = "; too short for the arm's mean" if run not in arm.averaged else ""
+                    what = "drawn, ends at a cross" if run.history.rows else "nothing to draw"
+                    parts.append((run, f"{run.progress()}: {what}; in no number and no claim{short}"))
+        return [*parts, *self.left_out]
+
     def settings(self) -> str:
         """Return the knobs that all its runs share, e.g. "GRPO, n=5, kl=0.001, model=tiny"."""
         parts = []
@@ -167,17 +178,20 @@ def too_far(factors: Sequence[Factor], levels: Levels, baseline: Levels) -> str:
 
 
 def one_per_seed(runs: Sequence[RunRecord], reasons: dict[str, str]) -> list[RunRecord]:
-    """Return the runs sorted by seed, each seed once: the run that got furthest. The others' `reasons` are noted."""
+    """Return the runs sorted by seed, each seed once: the run that got furthest. The others' `reasons` are noted.
+
+    A run without a seed (veRL's default) drew one of its own: it repeats no other.
+    """
     best: dict[str, RunRecord] = {}
     for run in sorted(
         runs, key=lambda run: (-run.history.last_step(), run.state not in ("finished", "running"), run.name)
     ):
-        kept = best.setdefault(str(run.seed), run)
+        kept = best.setdefault(f"run {run.name}" if run.seed is None else str(run.seed), run)
         if kept is not run:
             reasons[run.name] = f"same settings and seed as {kept.name}, which got as far or further"
     return sorted(
         best.values(),
-        key=lambda run: (not isinstance(run.seed, int), run.seed if isinstance(run.seed, int) else str(run.seed)),
+        key=lambda run: (not isinstance(run.seed, int), run.seed if isinstance(run.seed, int) else str(run.seed or "")),
     )
 
 

@@ -71,6 +71,7 @@ KNOBS = (
 # Two models may bear one name; where their folders lie says nothing, and a digest of the content says it better.
 MODEL_PATH = "model.path"
 ALGORITHMS = {"grpo": "GRPO", "gae": "PPO"}
+SHORT = 0.5  # a run that got less than half as far as another of its arm would end the arm's mean there
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,20 @@ class Arm:
     is_baseline: bool = False
     """Whether the ablations share it."""
 
+    @property
+    def averaged(self) -> tuple[RunRecord, ...]:
+        """The runs that the arm's mean is of: not those so short that it would end with them."""
+        furthest = max((run.history.last_step() for run in self.runs), default=0)
+        return tuple(run for run in self.runs if run.history.last_step() >= SHORT * furthest)
+
+    @property
+    def complete(self) -> tuple[RunRecord, ...]:
+        """The runs that reached their last step: numbers and claims are of these alone."""
+        return tuple(run for run in self.runs if run.complete)
+
     def run_label(self, run: RunRecord) -> str:
         """Return how to name one of the runs in a sentence, e.g. "temperature=1.2 seed 0"."""
-        return run.name if self.label == run.name else f"{self.label} seed {run.seed}"
+        return run.name if self.label == run.name or run.seed is None else f"{self.label} seed {run.seed}"
 
 
 def frozen(value: Any) -> Hashable:

@@ -9,6 +9,8 @@ from analysis.intervals import BOOTSTRAP_FROM
 from analysis.series import View
 
 MINIATURE_MODEL = "tiny"
+# (up to so many seeds, how often in 100 a percentile bootstrap's 95% interval holds a normal's mean); simulated.
+COVERAGE = ((5, 84), (6, 86), (8, 89), (12, 91), (20, 93))
 
 
 def caption(ablation: Ablation, view: View | None = None, metrics: Sequence[str] = ()) -> list[str]:
@@ -24,6 +26,7 @@ def unfinished(ablation: Ablation) -> list[str]:
     """
     return [
         f"{'✕ ' if run.history.rows else ''}{arm.run_label(run)}: {run.progress()}"
+        f"{'' if run in arm.averaged else ', too short for the mean'}"
         for arm in ablation.arms
         for run in arm.runs
         if not run.complete
@@ -33,11 +36,16 @@ def unfinished(ablation: Ablation) -> list[str]:
 def shown(ablation: Ablation, view: View) -> list[str]:
     """Return what bands, smoothing and axis mean, where they are used."""
     sentences = []
-    sizes = sorted({len(arm.runs) for arm in ablation.arms if len(arm.runs) > 1})
+    sizes = sorted({len(arm.averaged) for arm in ablation.arms if len(arm.averaged) > 1})
     if sizes:
         few = "Student's t" if sizes[0] < BOOTSTRAP_FROM else ""
-        many = "bootstrap over seeds" if sizes[-1] >= BOOTSTRAP_FROM else ""
+        many = "percentile bootstrap over seeds" if sizes[-1] >= BOOTSTRAP_FROM else ""
         sentences.append(f"Bands: 95% interval of the mean over seeds ({' and '.join(filter(None, (few, many)))}).")
+        coverage = next((share for seeds, share in COVERAGE if sizes[-1] <= seeds), None)
+        if many and coverage:
+            sentences.append(
+                f"With {sizes[-1]} seeds that bootstrap's band holds the true mean about {coverage}% of the time."
+            )
     if view.smoothing:
         sentences.append(
             f"Training curves smoothed ({view.smoothing}), as recorded behind; validation is not smoothed."
@@ -52,8 +60,7 @@ def shown(ablation: Ablation, view: View) -> list[str]:
 def warnings(ablation: Ablation, metrics: Sequence[str] = ()) -> list[str]:
     """Return the reasons for which the curves must not simply be compared."""
     sentences = []
-    keys = {factor.key for factor in ablation.factors}
-    if "rollout.temperature" in keys:
+    if any(factor.key == "rollout.temperature" or factor.key.startswith("temperature.") for factor in ablation.factors):
         sentences.append(
             "Training panels are sampled at each arm's own temperature; only validation compares like with like."
         )
@@ -65,6 +72,9 @@ def warnings(ablation: Ablation, metrics: Sequence[str] = ()) -> list[str]:
         first = ", ".join(ablation.companions[:4])
         more = f" and {len(ablation.companions) - 4} more" if len(ablation.companions) > 4 else ""
         sentences.append(f"The runs also differ in {first}{more}.")
+    seedless = sum(run.seed is None for run in ablation.runs)
+    if seedless:
+        sentences.append(f"{seedless} runs have no seed in their config: each counts as a repeat of its own.")
     if len(ablation.arms) > 1 and all(len(arm.runs) == 1 for arm in ablation.arms):
         sentences.append("One seed per arm: differences of this size can be chance.")
     return sentences

@@ -16,7 +16,9 @@ EARLIER_VALIDATION = re.compile(r"val/(?P<score>test_score)/(?P<source>.+)")
 # A reward of 1 for a right answer, 0.1 for a wrong one in the right format, 0 else.
 FORMAT_CREDIT = 0.1
 FORMAT_CREDIT_SOURCES = ("countdown",)
+TWINS = (("val-aux/", "reward"), ("val-aux/", "score"), ("val-core/", "reward"))
 LOWEST_SCORE = "critic/score/min"
+VALIDATION_CURVES = ("sampled", "greedy")
 GREEDY = re.compile(r"[_/-]greedy$")
 # Without ours, veRL's own trainer logs the reward's mean alone.
 TRAINING = {
@@ -37,15 +39,13 @@ class Curves:
     """Which metric each curve is."""
     derived: int = 0
     """How many validation points are accuracies computed from a score with format credit."""
+    scores_accuracy: bool = True
+    """Whether the validation curves are accuracies; otherwise they are mean rewards, format credit included."""
+    dropped: tuple[str, ...] = ()
+    """Validation curves left out: mean rewards beside one that is an accuracy."""
 
     def __getitem__(self, name: str) -> Curve:
         return self.by_name.get(name, [])
-
-    @property
-    def scores_accuracy(self) -> bool:
-        """Whether the validation curves are accuracies; otherwise they are mean rewards, format credit included."""
-        metrics = [self.metrics.get(name, "") for name in ("sampled", "greedy")]
-        return bool(self.derived) or not any("/reward/" in metric or "/test_score/" in metric for metric in metrics)
 
 
 def read_curves(record: RunRecord, more: Sequence[str] = ()) -> Curves:
@@ -57,30 +57,49 @@ def read_curves(record: RunRecord, more: Sequence[str] = ()) -> Curves:
     metrics = {**TRAINING, **validation}
     metrics |= {metric: metric for metric in more if metric not in (*TRAINING, "sampled", "greedy")}
     curves = {name: record.history.curve(metric) for name, metric in metrics.items()}
-    derived = 0
-    for name, metric in validation.items():
-        if "/acc/" not in metric and (accuracy := accuracy_from_score(record, metric)):
-            curves[name] = accuracy
-            derived += len(accuracy)
-    return Curves(curves, metrics, derived)
+    scores = [name for name, metric in validation.items() if is_score(record, metric)]
+    accuracies = {name: points for name in scores if (points := accuracy_from_score(record, validation[name]))}
+    curves |= accuracies
+    scores_accuracy = not scores or len(scores) < len(validation) or bool(accuracies)
+    dropped = tuple(name for name in scores if name not in accuracies) if scores_accuracy else ()
+    for name in dropped:
+        del curves[name], metrics[name]
+    return Curves(curves, metrics, sum(map(len, accuracies.values())), scores_accuracy, dropped)
+
+
+def is_score(record: RunRecord, metric: str) -> bool:
+    """Return whether a validation metric is the mean of the reward function's scores, whatever it is called.
+
+    Of a reward function that returns a plain number veRL logs that number as `acc`, too: where it is the reward at
+    every point, and the task's reward gives credit for the format, it is no accuracy.
+    """
+    match = VALIDATION.fullmatch(metric)
+    if match is None or match["score"] != "acc":
+        return True
+    if GREEDY.sub("", match["source"]) not in FORMAT_CREDIT_SOURCES:
+        return False
+    curve = record.history.curve(metric)
+    twins = [metric.replace("val-core/", place).replace("/acc/", f"/{score}/") for place, score in TWINS]
+    return any(record.history.curve(twin) == curve for twin in twins)
 
 
 def accuracy_from_score(record: RunRecord, metric: str) -> Curve:
     """Return the accuracy that a mean score with format credit tells, where it tells it.
 
     score = accuracy + 0.1 (format - accuracy). That needs the share of responses in the right format: as validation
-    recorded it, or 1 where every training response of the step scored at least 0.1. Other points are left out; [] if
-    the score is not known to be of this kind.
+    recorded it, or 1 where every training response of the step scored at least 0.1, in a run whose worst response did
+    score 0.1 (else wrong answers may score 0). Other points are left out; [] if the score is not of this kind.
     """
     match = VALIDATION.fullmatch(metric) or EARLIER_VALIDATION.fullmatch(metric)
     if match is None or GREEDY.sub("", match["source"]) not in FORMAT_CREDIT_SOURCES:
         return []
-    format_share = metric.replace("val-core/", "val-aux/").replace("/reward/", "/format/")
+    format_share = metric.replace("val-core/", "val-aux/").replace(f"/{match['score']}/", "/format/")
     shares = dict(record.history.curve(format_share)) if format_share != metric else {}
     lowest = dict(record.history.curve(LOWEST_SCORE))
+    credited = any(abs(score - FORMAT_CREDIT) < 1e-6 for score in lowest.values())
     points = []
     for step, score in record.history.curve(metric):
-        share = shares.get(step, 1.0 if lowest.get(step, 0.0) >= FORMAT_CREDIT - 1e-6 else None)
+        share = shares.get(step, 1.0 if credited and lowest.get(step, 0.0) >= FORMAT_CREDIT - 1e-6 else None)
         if share is not None and 0 <= score <= 1:
             accuracy = (score - FORMAT_CREDIT * share) / (1 - FORMAT_CREDIT)
             points.append((step, max(0.0, accuracy)))
@@ -106,6 +125,9 @@ def comparable_curves(records: Sequence[RunRecord], more: Sequence[str] = ()) ->
         remarks.append(
             f"accuracy of {', '.join(derived)} computed from a score with 0.1 format credit, where the format is known"
         )
+    for name, run in curves.items():
+        if run.dropped:
+            remarks.append(f"no {' and '.join(run.dropped)} validation is drawn of {name}: recorded as a mean reward")
     if rewards and len(rewards) == len(curves):
         remarks.append("validation shows the mean reward: no accuracy was recorded")
     elif rewards:
@@ -114,7 +136,7 @@ def comparable_curves(records: Sequence[RunRecord], more: Sequence[str] = ()) ->
             kept = {
                 panel: metric for panel, metric in curves[name].metrics.items() if panel not in ("sampled", "greedy")
             }
-            curves[name] = Curves({panel: curves[name][panel] for panel in kept}, kept)
+            curves[name] = Curves({panel: curves[name][panel] for panel in kept}, kept, dropped=VALIDATION_CURVES)
     return curves, remarks
 
 

@@ -22,8 +22,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.ablations import Ablation
 from analysis.arms import Arm
-from analysis.curves import Curves, validation_temperature
-from analysis.series import VALIDATION_CURVES, Series, View, arm_series
+from analysis.curves import VALIDATION_CURVES, Curves, validation_temperature
+from analysis.series import Series, View, arm_series, is_validation
 from analysis.tables import seeds_text
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; yellow is left out, it vanishes on white.
@@ -79,7 +79,7 @@ class Panel:
 
     @property
     def is_validation(self) -> bool:
-        return self.curve in VALIDATION_CURVES
+        return is_validation(self.curve)
 
 
 def look(place: int) -> Look:
@@ -242,7 +242,7 @@ def set_limits(axes: Axes, panel: Panel, drawn: bool) -> None:
 
 def share_limits(figure: Figure, row: Sequence[Panel]) -> None:
     """Give the validation panels of the row just drawn one scale: they are read against each other."""
-    same = [axes for axes, panel in zip(figure.axes[-len(row) :], row, strict=True) if panel.is_validation]
+    same = [axes for axes, panel in zip(figure.axes[-len(row) :], row, strict=True) if panel.curve in VALIDATION_CURVES]
     limits = [axes.get_ylim() for axes in same]
     for axes in same:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

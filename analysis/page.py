@@ -15,7 +15,6 @@ from analysis.figures import draw, save, styled
 from analysis.records import RunRecord
 from analysis.rollouts import find_rollouts
 from analysis.study import Finding, Study
-from analysis.summary import summarise, summary_rows
 from analysis.tables import CLAIM_COLUMNS, RUN_COLUMNS, claim_rows, run_rows
 
 SAMPLES_A_STEP, LONGEST_TEXT = 2, 1500
@@ -81,21 +80,20 @@ def glance(study: Study) -> str:
 
 def section(study: Study, finding: Finding, steps: Sequence[int] | None) -> str:
     """Return all of one ablation."""
-    ablation, curves = finding.ablation, finding.curves
+    ablation, curves, summary = finding.ablation, finding.curves, finding.summary
     with styled():
         main = save(draw(ablation, curves, (), study.view, study.panels), ablation.title, ("svg",))["svg"]
         others = [
             (extra, save(extra.figure, extra.title, ("svg",))["svg"]) for extra in extras(ablation, study.phrases)
         ]
-    summaries, name, threshold = summarise(ablation, curves)
-    head, *rows = summary_rows(summaries, threshold)
+    head, *rows = summary.rows()
     parts = [
         f"<h2>{escape(ablation.title)}</h2><p class='note'>{escape(ablation.settings())}</p>",
         figure(main, f"{ablation.name}-0", ablation.title, finding.notes),
     ]
     if finding.verdicts:
         parts.append(table("Claims", CLAIM_COLUMNS, claim_rows(finding.verdicts)))
-    parts.append(table(f"Numbers: validation, {name}; of several seeds mean and 95% interval", head, rows))
+    parts.append(table(f"Numbers: {summary.note()}", head, rows))
     for number, (extra, svg) in enumerate(others, 1):
         parts.append(f"<h3>{escape(extra.title)}</h3>")
         parts.append(figure(svg, f"{ablation.name}-{number}", extra.title, []))

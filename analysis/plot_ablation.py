@@ -33,21 +33,21 @@ def plot(options: argparse.Namespace) -> list[Path]:
 
     from analysis.output import OutputFolder
     from analysis.rendering import render_study
-    from analysis.summary import latex, summarise, summary_rows
-    from analysis.tables import markdown, table_csv, terminal_table
+    from analysis.summary import latex
+    from analysis.tables import markdown, table_csv, terminal_tables
 
     console, output, figures = Console(highlight=False), OutputFolder(options.out), []
     for finding, files in zip(study.findings, render_study(study), strict=True):
-        ablation, curves = finding.ablation, finding.curves
+        ablation, curves, summary = finding.ablation, finding.curves, finding.summary
         for name, content in files.items():
             output.write(name, content)
         figures.append(options.out / f"{ablation.name}.png")
-        summaries, _, threshold = summarise(ablation, curves)
-        rows = summary_rows(summaries, threshold)
-        output.write(f"{ablation.name}-arms.csv", table_csv(rows))
-        output.write(f"{ablation.name}-arms.tex", latex(rows, f"{ablation.title} ({ablation.settings()})"))
-        output.write(f"{ablation.name}.md", markdown(ablation, curves, finding.notes, finding.verdicts))
-        console.print(terminal_table(ablation, curves))
+        about = f"{ablation.title} ({ablation.settings()}). {summary.note()}"
+        output.write(f"{ablation.name}-arms.csv", table_csv(summary.rows()))
+        output.write(f"{ablation.name}-arms.tex", latex(summary.rows(), about))
+        output.write(f"{ablation.name}.md", markdown(ablation, curves, finding.notes, summary, finding.verdicts))
+        for table in terminal_tables(ablation, curves, summary):
+            console.print(table)
         for note in finding.notes:
             print(f"  {note}")
         for verdict in finding.verdicts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,15 +35,31 @@ class Rollouts:
                 if isinstance(row, dict) and isinstance(row.get("output"), str):
                     yield row
 
-    def shares(self, phrases: Sequence[str]) -> dict[int, list[float]]:
-        """Return {step: the share of its responses that hold each phrase}, whatever their case."""
-        wanted = [phrase.lower() for phrase in phrases]
+    def shares(self, phrases: Sequence[str], every: int = 1) -> dict[int, list[float]]:
+        """Return {step: the share of its responses that hold each phrase}, whatever their case or apostrophes.
+
+        Of the steps that `every` divides, and the first.
+        """
+        wanted = [plain(phrase) for phrase in phrases]
         found: dict[int, list[float]] = {}
-        for step in self.files:
-            texts = [row["output"].lower() for row in self.read(step)]
+        for number, step in enumerate(self.files):
+            if number and step % every:
+                continue
+            texts = [plain(row["output"]) for row in self.read(step)]
             if texts:
                 found[step] = [sum(phrase in text for text in texts) / len(texts) for phrase in wanted]
         return found
+
+
+def plain(text: str) -> str:
+    """Return a text in lower case, with the apostrophes of a typewriter."""
+    return text.lower().replace("\u2019", "'").replace("\u2018", "'")
+
+
+def parse_phrases(text: str) -> Sequence[str]:
+    """Return the phrases between the commas of `text`, PHRASES without any; a backslash before a comma keeps it."""
+    parts = re.split(r"(?<!\\),", text)
+    return [phrase for part in parts if (phrase := part.replace("\\,", ",").strip())] or PHRASES
 
 
 def find_rollouts(run: RunRecord, kind: str = "rollouts") -> Rollouts:

@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 
 from analysis.arms import Arm
 from analysis.axes import STEP, Axis
-from analysis.curves import Curves
+from analysis.curves import VALIDATION_CURVES, Curves
 from analysis.history import Curve
 from analysis.intervals import band, mean
 from analysis.records import RunRecord
 from analysis.smoothing import Smoothing
 
-VALIDATION_CURVES = ("sampled", "greedy")
+VALIDATION_METRICS = ("val-", "val/")  # how their names begin, in later and earlier veRL
+
+
+def is_validation(curve: str) -> bool:
+    """Return whether a curve or metric is of validation: a few points far apart."""
+    return curve in VALIDATION_CURVES or curve.startswith(VALIDATION_METRICS)
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class View:
     smoothing: Smoothing = field(default_factory=Smoothing)
 
     def smooths(self, curve: str) -> bool:
-        return bool(self.smoothing) and curve not in VALIDATION_CURVES and not curve.startswith("val-")
+        return bool(self.smoothing) and not is_validation(curve)
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Series:
     seeds: list[tuple[RunRecord, Line, Line]]
     """(run, as recorded, as shown) of each run with data."""
     mean: Line
-    """Over seeds, at the steps that every one of them has, so not past the shortest; empty for a single one."""
+    """Over `Arm.averaged`, at the steps that all of them have, so not past the shortest; empty for a single one."""
     low: list[float]
     high: list[float]
 
@@ -59,7 +64,7 @@ def arm_series(arm: Arm, curve: str, curves: Mapping[str, Curves], view: View) -
         if raw:
             ys = view.smoothing.apply(raw.xs, raw.ys) if view.smooths(curve) else raw.ys
             seeds.append((run, raw, Line(raw.steps, raw.xs, ys)))
-    shown = [line for _, _, line in seeds]
+    shown = [line for run, _, line in seeds if run in arm.averaged]
     if len(shown) < 2:
         return Series(seeds, Line([], [], []), [], [])
     common = sorted(set.intersection(*(set(line.steps) for line in shown)))

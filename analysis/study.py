@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from analysis.curves import Curves
     from analysis.records import RunRecord
     from analysis.series import View
+    from analysis.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Finding:
     notes: list[str]
     """The figure's caption."""
     verdicts: list[Verdict]
+    summary: Summary
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="in place of the usual: sampled, greedy, reward, length, format or any metric's name, with commas between",
     )
     parser.add_argument(
-        "--phrases", metavar="TEXTS", default="", help="what to count in the sampled texts, with commas between"
+        "--phrases",
+        metavar="TEXTS",
+        default="",
+        help=r"what to count in the sampled texts, with commas between; \, is a comma within one",
+    )
+    parser.add_argument(
+        "--last", metavar="K", type=int, default=3, help="validations whose mean is the final accuracy (%(default)s)"
+    )
+    parser.add_argument(
+        "--threshold",
+        metavar="ACCURACY",
+        type=float,
+        default=None,
+        help="count the steps and GPU-hours to this accuracy (the highest multiple of 0.05 that every run reaches)",
     )
 
 
@@ -92,13 +107,15 @@ def read_study(options: argparse.Namespace) -> Study:
     from analysis.captions import caption
     from analysis.claims import judge
     from analysis.curves import comparable_curves
-    from analysis.rollouts import PHRASES
+    from analysis.rollouts import parse_phrases
     from analysis.series import View
     from analysis.smoothing import parse_smoothing
     from analysis.sources.source import open_source, parse_filters
+    from analysis.summary import summarise
     from analysis.sweeps import read_sweeps
 
     view = View(find_axis(options.x), parse_smoothing(options.smooth))
+    check_numbers(options)
     records, warnings = open_source(options.source, options.run, parse_filters(options.filter)).read()
     if not any(record.history.rows for record in records):
         states = ", ".join(f"{count} {state}" for state, count in Counter(r.state for r in records).items())
@@ -115,29 +132,39 @@ def read_study(options: argparse.Namespace) -> Study:
             curves, remarks = comparable_curves(ablation.runs, panels)
             notes = [*caption(ablation, view, panels), *remarks]
             verdicts = judge(ablation, ablation.sweep) if ablation.sweep else []
-            findings.append(Finding(ablation, curves, notes, verdicts))
+            summary = summarise(ablation, curves, options.last, options.threshold)
+            findings.append(Finding(ablation, curves, notes, verdicts, summary))
     shown = {run.name for ablation in ablations for run in ablation.runs}
     unseen: dict[str, list[str]] = {}
     for record, reason in ablations[0].left_out:
         if record.name not in shown:
             unseen.setdefault(reason, []).append(record.name)
-    phrases = [phrase for phrase in options.phrases.split(",") if phrase] or PHRASES
-    return Study(records, warnings, findings, unseen, view, panels, phrases)
+    return Study(records, warnings, findings, unseen, view, panels, parse_phrases(options.phrases))
+
+
+def check_numbers(options: argparse.Namespace) -> None:
+    """Raise UserError if --last or --threshold can't be meant."""
+    problems = []
+    if options.last < 1:
+        problems.append(f"--last must be 1 or more validations, but is {options.last}; e.g. 3")
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
+        problems.append(f"--threshold must be an accuracy from 0 to 1, but is {options.threshold:g}; e.g. 0.4")
+    if problems:
+        raise UserError(*problems)
 
 
 def find_panels(text: str, records: Sequence[RunRecord]) -> list[str]:
     """Return the curves and metrics that `--panels` names; UserError for one that no run recorded."""
     import difflib
 
-    from analysis.curves import TRAINING
-    from analysis.series import VALIDATION_CURVES
+    from analysis.curves import TRAINING, VALIDATION_CURVES
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     known = {metric for record in records for metric in record.history.metrics()} if names else set()
     problems = []
     for name in names:
         if name not in (*VALIDATION_CURVES, *TRAINING) and name not in known:
-            near = difflib.get_close_matches(name, [*VALIDATION_CURVES, *TRAINING, *sorted(known)], n=3, cutoff=0.3)
+            near = difflib.get_close_matches(name, [*VALIDATION_CURVES, *TRAINING, *sorted(known)], n=3, cutoff=0.0)
             problems.append(f"--panels must name metrics, but no run recorded {name!r}; nearest: {', '.join(near)}")
     if problems:
         raise UserError(*problems)

@@ -15,13 +15,13 @@ from analysis.history import Curve
 from analysis.intervals import Interval, difference_interval, mean, mean_interval
 from analysis.records import RunRecord
 
-LAST = 3  # validations whose mean is the final accuracy
+LAST = 3  # validations whose mean is the final accuracy, if nothing else is asked for
 ROUND = 0.05
 
 
 @dataclass(frozen=True)
-class Summary:
-    """One arm. Each list holds a number a seed; a seed that lacks it is not in it."""
+class ArmSummary:
+    """One arm. Each list holds a number a complete run; one that lacks it is not in it."""
 
     arm: Arm
     final: list[float]
@@ -30,47 +30,89 @@ class Summary:
     """The mean height of the curve, by trapezoids over its steps."""
     steps_to: list[float]
     gpu_hours_to: list[float]
-    """Steps and GPU-hours to the threshold, of the seeds that reached it."""
+    """Steps and GPU-hours to the threshold, of the runs that reached it."""
     effect: Interval | None
     """Of the final accuracy against the baseline's, None for the baseline and below two seeds."""
 
 
-def summarise(ablation: Ablation, curves: Mapping[str, Curves]) -> tuple[list[Summary], str, float]:
-    """Return (a summary of each arm, the validation curve it is of, the threshold).
+@dataclass(frozen=True)
+class Summary:
+    """The arms of an ablation in numbers, from their complete runs alone: a killed run's last value is no result."""
 
-    The threshold is the highest multiple of 0.05 that the best validation of every seed reaches.
+    arms: list[ArmSummary]
+    curve: str
+    """Which validation curve they are of."""
+    threshold: float
+    last: int
+    """How many of a run's last validations make the final value."""
+
+    def rows(self) -> list[list[str]]:
+        """Return the table: headers, then an arm a line; of several seeds mean and 95% interval."""
+        devices = {run.config.get("hardware.name") for summary in self.arms for run in summary.arm.runs}
+        hours = "CPU-hours" if devices == {"cpu"} else "GPU-hours"
+        to = f"to {self.threshold:.3g}"
+        head = ["arm", "complete runs", f"final (last {self.last})", "best", "mean over training (AUC)"]
+        rows = [[*head, f"steps {to}", f"{hours} {to}", "final against baseline"]]
+        for summary in self.arms:
+            arm, seeds = summary.arm, len(summary.final)
+            cells = [arm.title or arm.label, f"{len(arm.complete)} of {len(arm.runs)}"]
+            cells += [spread(values, "{:.3f}".format) for values in (summary.final, summary.best, summary.area)]
+            cells.append(reached(summary.steps_to, seeds, "{:.0f}".format))
+            timed = summary.gpu_hours_to or not summary.steps_to
+            cells.append(reached(summary.gpu_hours_to, seeds, "{:.3g}".format) if timed else "-")
+            cells.append("baseline" if arm.is_baseline else str(summary.effect or "-"))
+            rows.append(cells)
+        return rows
+
+    def note(self) -> str:
+        """Return what the table is of, in a sentence or two."""
+        left = sum(len(summary.arm.runs) - len(summary.arm.complete) for summary in self.arms)
+        runs = f"{left} run{'' if left == 1 else 's'} that did not reach the last step left out. " if left else ""
+        return f"Validation, {self.curve}; of several seeds mean and 95% interval (Student's t). {runs}".strip()
+
+
+def summarise(
+    ablation: Ablation, curves: Mapping[str, Curves], last: int = LAST, threshold: float | None = None
+) -> Summary:
+    """Return the numbers of each arm.
+
+    Without a threshold it is the highest multiple of 0.05 that the best validation of every complete run reaches.
     """
     recorded = [name for name in ("sampled", "greedy") if any(curves[run.name][name] for run in ablation.runs)]
     name = recorded[0] if recorded else "sampled"
-    seeds = {run.name: curves[run.name][name] for run in ablation.runs}
-    best = [max(value for _, value in curve) for curve in seeds.values() if curve]
-    threshold = math.floor(min(best, default=0.0) / ROUND + 1e-9) * ROUND
+    seeds = {arm.label: [(run, c) for run in arm.complete if (c := curves[run.name][name])] for arm in ablation.arms}
+    if threshold is None:
+        best = [highest(curve) for known in seeds.values() for _, curve in known]
+        threshold = math.floor(min(best, default=0.0) / ROUND + 1e-9) * ROUND
     base = next((arm for arm in ablation.arms if arm.is_baseline), None)
-    base_final = [final(seeds[run.name]) for run in base.runs if seeds[run.name]] if base else []
-    summaries = []
+    base_final = [final(curve, last) for _, curve in seeds[base.label]] if base else []
+    arms = []
     for arm in ablation.arms:
-        known = [(run, seeds[run.name]) for run in arm.runs if seeds[run.name]]
-        finals = [final(curve) for _, curve in known]
-        reached = [(run, step) for run, curve in known if (step := first_at(curve, threshold)) is not None]
-        hours = [gpu_hours(run, step) for run, step in reached]
-        effect = None if arm is base else difference_interval(finals, base_final)
-        summaries.append(
-            Summary(
+        known = seeds[arm.label]
+        finals = [final(curve, last) for _, curve in known]
+        there = [(run, step) for run, curve in known if (step := first_at(curve, threshold)) is not None]
+        hours = [gpu_hours(run, step) for run, step in there]
+        arms.append(
+            ArmSummary(
                 arm,
                 finals,
-                [max(value for _, value in curve) for _, curve in known],
+                [highest(curve) for _, curve in known],
                 [area(curve) for _, curve in known],
-                [float(step) for _, step in reached],
+                [float(step) for _, step in there],
                 [hour for hour in hours if hour is not None],
-                effect,
+                None if arm is base else difference_interval(finals, base_final),
             )
         )
-    return summaries, name, threshold
+    return Summary(arms, name, threshold, last)
 
 
-def final(curve: Curve) -> float:
+def highest(curve: Curve) -> float:
+    return max(value for _, value in curve)
+
+
+def final(curve: Curve, last: int = LAST) -> float:
     """Return the mean of the last validations."""
-    return mean([value for _, value in curve[-LAST:]])
+    return mean([value for _, value in curve[-last:]])
 
 
 def area(curve: Curve) -> float:
@@ -91,23 +133,11 @@ def gpu_hours(run: RunRecord, step: int) -> float | None:
     return AXES["gpu_hours"].places(run).get(step)
 
 
-def summary_rows(summaries: Sequence[Summary], threshold: float) -> list[list[str]]:
-    """Return the table: headers, then an arm a line; of several seeds mean and 95% interval."""
-    head = ["arm", "seeds", f"final (last {LAST})", "best", "mean over training"]
-    devices = {run.config.get("hardware.name") for summary in summaries for run in summary.arm.runs}
-    hours = "CPU-hours" if devices == {"cpu"} else "GPU-hours"
-    head += [f"steps to {threshold:.2f}", f"{hours} to {threshold:.2f}", "final against baseline"]
-    rows = [head]
-    for summary in summaries:
-        cells = [summary.arm.title or summary.arm.label, str(len(summary.arm.runs))]
-        cells += [spread(values, "{:.3f}".format) for values in (summary.final, summary.best, summary.area)]
-        cells += [spread(summary.steps_to, "{:.0f}".format), spread(summary.gpu_hours_to, "{:.3g}".format)]
-        if summary.arm.is_baseline:
-            cells.append("baseline")
-        else:
-            cells.append(str(summary.effect) if summary.effect else "-")
-        rows.append(cells)
-    return rows
+def reached(values: Sequence[float], seeds: int, text: Callable[[float], str]) -> str:
+    """Return the spread of what the runs that reached the threshold took, and how many those are if not all."""
+    if not values or len(values) == seeds:
+        return spread(values, text) if values or not seeds else "not reached"
+    return f"{spread(values, text)} ({len(values)} of {seeds})"
 
 
 def spread(values: Sequence[float], text: Callable[[float], str]) -> str:
@@ -139,8 +169,16 @@ def latex(rows: Sequence[Sequence[str]], caption: str) -> str:
     )
 
 
+LATEX = {special: f"\\{special}" for special in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+}
+
+
 def escape(text: str) -> str:
     """Return text as LaTeX prints it."""
-    for special in "&%$#_{}":
-        text = text.replace(special, f"\\{special}")
-    return text.replace("±", r"$\pm$")
+    return "".join(LATEX.get(character, character) for character in text)

@@ -16,7 +16,7 @@ from analysis.curves import Curves, seconds_per_step
 from analysis.history import Curve
 from analysis.records import RunRecord
 from analysis.series import View, arm_series
-from analysis.summary import summarise, summary_rows
+from analysis.summary import Summary
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,12 +52,12 @@ def arm_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
         [
             f"{arm.label.partition('=')[2] if len(ablation.factors) == 1 else arm.label}\n{seeds_text(arm)}",
             f"{steps_text(arm.runs)}\n{state_text(arm.runs)}",
-            validation_text([curves[run.name]["sampled"] for run in arm.runs]),
-            validation_text([curves[run.name]["greedy"] for run in arm.runs]),
-            number([curves[run.name]["reward"] for run in arm.runs], last),
-            length_text([curves[run.name]["length"] for run in arm.runs]),
-            number([curves[run.name]["format"] for run in arm.runs], last),
-            seconds_text(arm.runs),
+            validation_text([curves[run.name]["sampled"] for run in arm.averaged]),
+            validation_text([curves[run.name]["greedy"] for run in arm.averaged]),
+            number([curves[run.name]["reward"] for run in arm.averaged], last),
+            length_text([curves[run.name]["length"] for run in arm.averaged]),
+            number([curves[run.name]["format"] for run in arm.averaged], last),
+            seconds_text(arm.averaged),
         ]
         for arm in ablation.arms
     ]
@@ -76,11 +76,10 @@ def run_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
     return rows
 
 
-def summary_table(ablation: Ablation, curves: Mapping[str, Curves]) -> str:
+def summary_table(summary: Summary) -> str:
     """Return the Markdown table of the arms' summaries, with a line that says what it is of."""
-    summaries, name, threshold = summarise(ablation, curves)
-    head, *rows = summary_rows(summaries, threshold)
-    return f"{markdown_table(head, rows)}\nValidation, {name}; of several seeds mean and 95% interval (Student's t).\n"
+    head, *rows = summary.rows()
+    return f"{markdown_table(head, rows)}\n{summary.note()}\n"
 
 
 def claim_rows(verdicts: Sequence[Verdict]) -> Rows:
@@ -121,8 +120,9 @@ def length_text(curves: Sequence[Curve]) -> str:
 
 
 def seeds_text(arm: Arm) -> str:
-    """Return e.g. "1 seed" or "3 seeds"."""
-    return f"{len(arm.runs)} seed{'s' if len(arm.runs) > 1 else ''}"
+    """Return e.g. "1 seed" or "3 seeds"; "2 of 3 seeds" where the mean is of two."""
+    few = f"{len(arm.averaged)} of " if len(arm.averaged) < len(arm.runs) else ""
+    return f"{few}{len(arm.runs)} seed{'s' if len(arm.runs) > 1 else ''}"
 
 
 def steps_text(runs: Sequence[RunRecord]) -> str:
@@ -145,24 +145,39 @@ def seconds_text(runs: Sequence[RunRecord]) -> str:
     return f"{statistics.fmean(seconds):.3g}" if seconds else MISSING
 
 
-def terminal_table(ablation: Ablation, curves: Mapping[str, Curves]) -> Table:
-    """Return the table of arms for the terminal."""
+def terminal_tables(ablation: Ablation, curves: Mapping[str, Curves], summary: Summary) -> list[Table]:
+    """Return the tables for the terminal: how far the arms are, and what a paper would say of them."""
+    title = f"{ablation.title} ({ablation.settings()})"
+    head, *rows = summary.rows()
+    return [
+        terminal_table(title, arm_columns(ablation, curves), arm_rows(ablation, curves)),
+        terminal_table(summary.note(), head, rows),
+    ]
+
+
+def terminal_table(title: str, columns: Sequence[str], rows: Rows) -> Table:
+    """Return a table as the terminal shows it."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{ablation.title} ({ablation.settings()})", style="bold")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(
+        title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
     table.padding = (0, 1, 0, 0)
-    for header in arm_columns(ablation, curves):
-        table.add_column(header, overflow="fold")
-    for row in arm_rows(ablation, curves):
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
         table.add_row(*map(Text, row))
     return table
 
 
 def markdown(
-    ablation: Ablation, curves: Mapping[str, Curves], notes: Sequence[str], verdicts: Sequence[Verdict] = ()
+    ablation: Ablation,
+    curves: Mapping[str, Curves],
+    notes: Sequence[str],
+    summary: Summary,
+    verdicts: Sequence[Verdict] = (),
 ) -> str:
     """Return the Markdown page of an ablation: arms, claims, runs, notes, and what was left out with its reason."""
     parts = [
@@ -173,13 +188,14 @@ def markdown(
         "Of several seeds, the mean.\n",
         *(f"- {note}" for note in notes),
         "\n## Numbers\n",
-        summary_table(ablation, curves),
+        summary_table(summary),
         *(["\n## Claims\n", markdown_table(CLAIM_COLUMNS, claim_rows(verdicts))] if verdicts else []),
         "\n## Runs\n",
         markdown_table(RUN_COLUMNS, run_rows(ablation, curves)),
     ]
-    if ablation.left_out:
-        parts += ["## Not in this figure\n", *(f"- {run.name}: {reason}" for run, reason in ablation.left_out), ""]
+    if left_out := ablation.why_left_out():
+        rows = [[run.name, reason] for run, reason in left_out]
+        parts += ["\n## Left out\n", markdown_table(["run", "what and why"], rows)]
     return "\n".join(parts)
 
 
@@ -202,28 +218,29 @@ def table_csv(rows: Sequence[Sequence[object]]) -> str:
 
 
 def curves_csv(ablation: Ablation, curves: Mapping[str, Curves], view: View | None = None) -> str:
-    """Return what the figure draws, one point a line: arm, seed, run, curve, metric, step, x, value, low, high.
+    """Return what the figure draws, one point a line.
 
-    x is the place along the figure's axis, `value` as recorded. The mean over seeds has "mean" for its seed, no run,
-    and its 95% interval in low and high; it is of the lines as they are shown, smoothed if they are.
+    x is the place along the figure's axis, `value` as recorded, `smoothed` as shown if that differs. The mean over
+    seeds has "mean" for its seed, no run, and its 95% interval in low and high; it is of the lines as they are shown.
     """
     view = view or View()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "seed", "run", "curve", "metric", "step", "x", "value", "low", "high"])
+    writer.writerow(["arm", "seed", "run", "curve", "metric", "step", "x", "value", "smoothed", "low", "high"])
     names = list(dict.fromkeys(name for run in ablation.runs for name in curves[run.name].by_name))
     for arm in ablation.arms:
         for name in names:
             series = arm_series(arm, name, curves, view)
             metric = ""
-            for run, raw, _ in series.seeds:
+            for run, raw, shown in series.seeds:
                 metric = curves[run.name].metrics[name]
                 start = [arm.label, run.seed, run.name, name, metric]
-                points = zip(raw.steps, raw.xs, raw.ys, strict=True)
-                writer.writerows([*start, step, f"{x:.10g}", repr(y), "", ""] for step, x, y in points)
+                smoothed = map(repr, shown.ys) if view.smooths(name) else [""] * len(raw.ys)
+                points = zip(raw.steps, raw.xs, raw.ys, smoothed, strict=True)
+                writer.writerows([*start, step, f"{x:.10g}", repr(y), s, "", ""] for step, x, y, s in points)
             mean = series.mean
             for step, x, y, low, high in zip(mean.steps, mean.xs, mean.ys, series.low, series.high, strict=True):
                 writer.writerow(
-                    [arm.label, "mean", "", name, metric, step, f"{x:.10g}", repr(y), repr(low), repr(high)]
+                    [arm.label, "mean", "", name, metric, step, f"{x:.10g}", repr(y), "", repr(low), repr(high)]
                 )
     return text.getvalue()

@@ -11,8 +11,11 @@ import pytest
 from analysis.ablations import Ablation, find_ablations
 from analysis.arms import find_factors, is_scientific
 from analysis.captions import caption
+from analysis.curves import comparable_curves
 from analysis.records import RunRecord
+from analysis.series import View, arm_series
 from analysis.sources.run_folders import RunFolders
+from analysis.tables import seeds_text
 
 MakeRun = Callable[..., Path]
 
@@ -172,6 +175,45 @@ def test_of_two_runs_of_one_arm_and_seed_the_one_that_got_further_is_shown(make:
     assert [(run.name, reason) for run, reason in ablation.left_out] == [
         ("short-1", "same settings and seed as whole-2, which got as far or further")
     ]
+
+
+def test_runs_without_a_seed_are_repeats_of_their_own(make: MakeRun, runs: Path) -> None:
+    seedless = {"seed": None, "data.seed": None}
+    for number in (1, 2, 3):
+        make(temperature=0.6, name=f"repeat-{number}", overrides=seedless)
+    make(temperature=1.0, overrides=seedless)
+    (ablation,) = find_ablations(read(runs))
+    assert [run.name for run in ablation.arms[0].runs] == ["repeat-1", "repeat-2", "repeat-3"]
+    assert ablation.left_out == ()
+    assert "4 runs have no seed in their config: each counts as a repeat of its own." in caption(ablation)
+
+
+def test_a_run_that_got_nowhere_is_drawn_but_does_not_end_its_arms_mean(make: MakeRun, runs: Path) -> None:
+    make(temperature=0.6)
+    make(temperature=1.0, seed=1)
+    make(temperature=1.0, seed=2)
+    short = make(temperature=1.0, seed=3, legs=((1, 2),), ending="failed")
+    half = make(temperature=1.0, seed=4, legs=((1, 44),), ending=None)
+    (ablation,) = find_ablations(read(runs))
+    arm = ablation.arms[1]
+    assert [run.seed for run in arm.averaged] == [1, 2, 4]
+    series = arm_series(arm, "reward", comparable_curves(ablation.runs)[0], View())
+    assert [run.seed for run, _, _ in series.seeds] == [1, 2, 3, 4] and series.mean.steps[-1] == 44
+    assert {run.name: reason for run, reason in ablation.why_left_out()} == {
+        short.name: "failed at step 2 of 60: drawn, ends at a cross; in no number and no claim; "
+        "too short for the arm's mean",
+        half.name: "killed at step 44 of 60: drawn, ends at a cross; in no number and no claim",
+    }
+    assert "✕ temperature=1.0 seed 3: failed at step 2 of 60, too short for the mean" in caption(ablation)
+    assert seeds_text(arm) == "3 of 4 seeds"
+
+
+def test_a_schedule_of_the_temperature_is_warned_of_as_a_temperature_is(make: MakeRun, runs: Path) -> None:
+    make()
+    make(overrides={"temperature.schedule": "linear"})
+    (ablation,) = find_ablations(read(runs))
+    assert "Training panels are sampled at each arm's own temperature" in caption(ablation)[0]
+    assert any("entropy and KL at different temperatures" in n for n in caption(ablation, None, ["actor/entropy"]))
 
 
 def test_a_run_that_died_before_its_first_step_makes_no_factor_of_a_mistyped_key(make: MakeRun, runs: Path) -> None:

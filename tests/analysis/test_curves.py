@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,6 +64,33 @@ def test_accuracy_and_mean_reward_never_share_a_panel() -> None:
     curves, (remark,) = comparable_curves([rewarded])
     assert curves["b"]["greedy"] == [(10, 0.5)]
     assert "mean reward" in remark
+
+
+def test_what_verl_calls_acc_is_a_reward_where_the_reward_function_returns_a_plain_number() -> None:
+    """Such a function's score is logged as acc and as reward: 0.46 may be 0.4 right and 0.6 in the right format."""
+    metric, twin = "val-core/countdown/acc/mean@1", "val-aux/countdown/reward/mean@1"
+
+    def logged(**lowest: float) -> RunRecord:
+        row = {metric: 0.46, twin: 0.46, "val-core/countdown_greedy/acc/mean@1": 0.3, **lowest}
+        return RunRecord("run", {"task.name": "countdown"}, History({10: row}), "finished", 1, 10)
+
+    raw = read_curves(logged())
+    assert raw["sampled"] == [] and raw["greedy"] == [(10, 0.3)], "an accuracy and a reward never share a title"
+    assert comparable_curves([logged()])[1] == ["no sampled validation is drawn of run: recorded as a mean reward"]
+    derived = read_curves(logged(**{"critic/score/min": 0.1}))
+    assert derived["sampled"] == [(10, pytest.approx(0.4))] and derived.scores_accuracy and derived.derived == 1
+    alone = RunRecord("run", {}, History({10: {metric: 0.46, twin: 0.46}}), "finished", 1, 10)
+    assert read_curves(alone)["greedy"] == [(10, 0.46)] and not read_curves(alone).scores_accuracy
+    other = {"val-core/gsm8k/acc/mean@1": 0.46, "val-aux/gsm8k/reward/mean@1": 0.46}
+    assert read_curves(RunRecord("run", {}, History({10: other}), "finished", 1, 10)).scores_accuracy
+
+
+def test_of_two_scores_neither_stays_raw_under_the_title_accuracy() -> None:
+    metrics = {"val/test_score/countdown": 0.46, "val/test_score/countdown_greedy": 0.55}
+    rows = {5: {"val/test_score/countdown": 0.4, "critic/score/min": 0.1}, 10: {**metrics, "critic/score/min": 0.0}}
+    curves = read_curves(RunRecord("run", {}, History(rows), "finished", 1, 10))
+    assert curves.scores_accuracy and curves["greedy"] == [] and curves.dropped == ("greedy",)
+    assert curves["sampled"] == [(5, pytest.approx((0.4 - 0.1) / 0.9))]
 
 
 def test_what_was_not_recorded_is_empty() -> None:
