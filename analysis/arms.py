@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.records import RunRecord
+from analysis.records import WAITING, RunRecord
 from experiments import identity
 
 # Besides what the identity of a run leaves out: seeds, lengths and places, which differ in others' configs too.
@@ -164,7 +164,7 @@ def find_factors(records: Sequence[RunRecord]) -> list[Factor]:
     the knobs alone, so that a mistyped experiment makes no factor.
     """
     factors = [knob for knob in KNOBS if len({knob.level(record) for record in records}) > 1]
-    sound = [record for record in records if record.history.last_step() or record.state in ("planned", "running")]
+    sound = [record for record in records if record.history.last_step() or record.state in WAITING]
     hardware = sorted({key for record in sound for key in record.config if key.startswith("hardware.")})
     for key in varying_keys(sound):
         if key in PROVENANCE:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis.history import History
+
+WAITING = ("planned", "queued", "running")  # states of a run that may still make a first step
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class RunRecord:
     """The resolved config, flat: {"rollout.temperature": 1.0, ...}."""
     history: History
     state: str
-    """planned, running, finished, failed, interrupted, cancelled or killed."""
+    """planned, queued, running, finished, failed, interrupted, cancelled or killed."""
     attempts: int
     planned_steps: int | None
     """The step it was last asked to reach; None where the number of epochs decides."""
@@ -41,10 +44,18 @@ class RunRecord:
         """Return how far the run got, e.g. "killed at step 31 of 60" or "planned, no step yet"."""
         step = self.history.last_step()
         if not step:
-            alive = self.state in ("planned", "running")
+            alive = self.state in WAITING
             return f"{self.state}, no step yet" if alive else f"{self.state} before its first step"
         of = f" of {self.planned_steps}" if self.planned_steps else ""
         return f"{self.state} at step {step}{of}"
+
+
+def as_float(value: float) -> float:
+    """Return a number as a float, infinite if it is an integer that no float can hold."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,21 +1,25 @@
 """Asks a W&B server what the official client asks it, over plain HTTPS.
 
 The client itself is not used: it takes a second to start, three requests a run, and its retries are not bounded by the
-caller. A request here ends within `attempts` x (`timeout` + a short wait).
+caller. A request here ends within `patience`, also where a server drips a byte now and then.
 """
 
 from __future__ import annotations
 
 import base64
 import gzip
+import http.client
 import json
 import netrc
 import os
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,7 +49,9 @@ class Server:
     url: str
     key: str
     timeout: float = 20.0
-    """Seconds without an answer."""
+    """Seconds without a byte of an answer."""
+    patience: float = 90.0
+    """Seconds for one answer in all, further tries and waits included."""
     attempts: int = 4
     """Tries a request in all; between them a wait that doubles, or what the server asks for, at most 5 s."""
     first_wait: float = 0.5
@@ -59,16 +65,12 @@ class Server:
         token = base64.b64encode(f"api:{self.key}".encode()).decode()
         headers = {"Content-Type": "application/json", "Authorization": f"Basic {token}", "Accept-Encoding": "gzip"}
         request = urllib.request.Request(f"{self.url}/graphql", body, headers)
-        opener = urllib.request.build_opener(NoRedirect)
+        deadline = time.monotonic() + self.patience
         problem = ""
         for number in range(self.attempts):
             wait = min(self.first_wait * 2**number, LONGEST_WAIT)
             try:
-                with opener.open(request, timeout=self.timeout) as response:
-                    content = response.read()
-                    if response.headers.get("Content-Encoding") == "gzip":
-                        content = gzip.decompress(content)
-                return self._data(json.loads(content))
+                return self._data(json.loads(self._fetch(request, deadline - time.monotonic())))
             except urllib.error.HTTPError as error:
                 if error.code in (401, 403):
                     raise ServerError(
@@ -79,30 +81,71 @@ class Server:
                 if error.code not in TRY_AGAIN:
                     break
                 wait = min(_seconds(error.headers.get("Retry-After"), wait), LONGEST_WAIT)
-            except (OSError, EOFError, ValueError) as error:  # unreachable, timed out, hung up, or no JSON
-                problem = f"fails ({getattr(error, 'reason', None) or error or type(error).__name__})"
-            if number + 1 < self.attempts:
-                time.sleep(wait)
+            except TimeoutError as error:
+                problem = f"fails ({str(error) or f'no whole answer in {self.patience:g} s'})"
+            except (OSError, EOFError, ValueError, zlib.error, http.client.HTTPException) as error:
+                # Unreachable, hung up, no HTTP, or no JSON.
+                problem = f"fails ({one_line(getattr(error, 'reason', None) or error) or type(error).__name__})"
+            if number + 1 == self.attempts or time.monotonic() + wait >= deadline:
+                break
+            time.sleep(wait)
         raise ServerError(f"{self.url} must answer, but {problem}, asked up to {self.attempts} times; try again later")
+
+    def _fetch(self, request: urllib.request.Request, seconds: float) -> bytes:
+        """Return the body of the answer; TimeoutError after `seconds`.
+
+        A socket's timeout bounds the wait for one byte, not for all: the thread that waits for them is left behind.
+        """
+        answer: Future[bytes] = Future()
+
+        def fetch() -> None:
+            try:
+                with urllib.request.build_opener(NoRedirect).open(request, timeout=self.timeout) as response:
+                    content = response.read()
+                    packed = response.headers.get("Content-Encoding") == "gzip"
+                answer.set_result(gzip.decompress(content) if packed else content)
+            except BaseException as error:
+                answer.set_exception(error)
+
+        Thread(target=fetch, daemon=True).start()
+        return answer.result(timeout=seconds)
 
     def _data(self, answer: Any) -> dict[str, Any]:
         data = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(data, dict):
             errors = answer.get("errors") if isinstance(answer, dict) else None
             messages = [str(error.get("message")) for error in errors or [] if isinstance(error, dict)]
-            raise ServerError(f"{self.url} must answer with data, but says: {'; '.join(messages) or 'nothing'}")
+            raise ServerError(
+                f"{self.url} must answer with data, but says: {one_line('; '.join(messages)) or 'nothing'}"
+            )
         return data
+
+
+def one_line(text: object, longest: int = 200) -> str:
+    """Return what a server sent as a terminal may show it."""
+    plain = "".join(character if character.isprintable() else " " for character in str(text))
+    return " ".join(plain.split())[:longest]
 
 
 def find_server() -> Server:
     """Return the server of WANDB_BASE_URL (else W&B's own) with the key of WANDB_API_KEY or the netrc file."""
-    url = (os.environ.get("WANDB_BASE_URL") or DEFAULT_URL).rstrip("/")
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    url = (os.environ.get("WANDB_BASE_URL") or DEFAULT_URL).strip().rstrip("/")
+    if not is_url(url):
         raise UserError(f"WANDB_BASE_URL must be the URL of a W&B server, but is {url!r}; e.g. {DEFAULT_URL}")
     key = os.environ.get("WANDB_API_KEY") or netrc_key(urlsplit(url).netloc)
     if not key:
         raise UserError(f"a key must be known for {url}, but there is none; set WANDB_API_KEY, or run: wandb login")
     return Server(url, key)
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text is the address of a web server."""
+    try:
+        parts = urlsplit(text)
+        host = (parts.hostname or "").encode("idna")
+        return parts.scheme in ("http", "https") and bool(host) and (parts.port is None or parts.port > 0)
+    except ValueError:  # the brackets of an IPv6 address, a port, a host with a part too long
+        return False
 
 
 def netrc_key(host: str) -> str | None:

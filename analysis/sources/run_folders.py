@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.history import Row, join
-from analysis.records import RunRecord, flatten
+from analysis.history import Row, is_trained, join
+from analysis.records import RunRecord, as_float, flatten
 from experiments.errors import UserError
-from experiments.rundir import RunDir, find_runs, read_jsonl
+from experiments.rundir import NOTED_ROW, Attempt, RunDir, find_runs, read_jsonl
 
 # A config without these is not one that trained with veRL.
 EXPECTED_KEYS = ("algorithm.adv_estimator", "trainer.total_training_steps")
@@ -69,9 +69,13 @@ class RunFolders:
             return f"{looked}, which does not exist; {START_ONE} (or point --runs at the folder that holds your runs)"
         if not self.folder.is_dir():
             return f"{looked}, which is not a folder; point --runs at the folder that holds your runs"
-        if not foreign:
+        files = [entry.name for entry in sorted(self.folder.iterdir()) if entry.is_file()]
+        if not foreign and not files:
             return f"{looked}, which is empty; {START_ONE}"
-        return f"{looked}, where none of the {foreign} folder(s) has a config.yaml; {START_ONE}"
+        shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+        held = [f"{foreign} folder(s), none with a config.yaml"] if foreign else []
+        held += [f"{len(files)} file(s) ({shown}), none a .wandb file"] if files else []
+        return f"{looked}, which holds {' and '.join(held)}; {START_ONE}"
 
     def _find(self, wanted: str) -> RunDir:
         if (Path(wanted) / "config.yaml").is_file():
@@ -105,6 +109,7 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
     state = run.state()
     for attempt in run.attempts():
         lines, damaged = read_jsonl(attempt.metrics)
+        lines += noted_line(attempt, lines, run.checkpoint_step())
         rows = [row for row in map(_row, lines) if row is not None]
         attempts.append(rows)
         damaged += len(lines) - len(rows)
@@ -114,6 +119,16 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
     name = run.path.resolve().name
     planned = planned_steps(run, config)
     return RunRecord(name, config, join(attempts), state, len(attempts), planned, folder=run.path), warnings
+
+
+def noted_line(attempt: Attempt, lines: Sequence[dict[str, Any]], checkpoint: int) -> list[dict[str, Any]]:
+    """Return the line that a kill kept from the metrics of an attempt, [] if none: its step is in the checkpoint.
+
+    The next attempt would put it back; there may be none.
+    """
+    noted = read_jsonl(attempt.path / NOTED_ROW)[0]
+    trained = {line.get("step") for line in lines if isinstance(line.get("data"), dict) and is_trained(line["data"])}
+    return [line for line in noted if isinstance(s := line.get("step"), int) and s not in trained and s <= checkpoint]
 
 
 def planned_steps(run: RunDir, config: Mapping[str, Any]) -> int | None:
@@ -128,4 +143,4 @@ def _row(line: dict[str, Any]) -> Row | None:
     step, data = line.get("step"), line.get("data")
     if not isinstance(step, int) or not isinstance(data, dict):
         return None
-    return step, {key: float(value) for key, value in data.items() if isinstance(value, int | float)}
+    return step, {key: as_float(value) for key, value in data.items() if isinstance(value, int | float)}

@@ -83,7 +83,7 @@ def open_source(spec: str, wanted: Sequence[str] = (), filters: Sequence[Filter]
     if spec.startswith(WANDB):
         from analysis.sources.wandb_api import WandbProject
 
-        return Selected(WandbProject.parse(spec, filters), wanted, filters)
+        return WandbProject.parse(spec, filters, wanted)
     path = Path(spec)
     no_folders = path.suffix == ".wandb" or (path.is_dir() and not any(path.glob("*/config.yaml")))
     if no_folders and find_logs(path):
@@ -102,32 +102,38 @@ class Selected:
     def read(self) -> tuple[list[RunRecord], list[str]]:
         """Return what the source does, less what was not asked for; UserError if that leaves nothing."""
         records, warnings = self.source.read()
-        if self.wanted:
-            chosen = [find(records, name) for name in self.wanted]
-            records = [record for record in records if record in chosen]
-        kept = [record for record in records if all(condition.accepts(record) for condition in self.filters)]
-        if not kept:
-            asked = " ".join(f"{f.key}{'=' if f.equal else '!='}{f.value}" for f in self.filters)
-            raise UserError(f"a run must satisfy {asked}, but none of {len(records)} does; {self._nearest(records)}")
-        return kept, warnings
+        return select(records, self.wanted, self.filters), warnings
 
-    def _nearest(self, records: Sequence[RunRecord]) -> str:
-        """Return what the runs do have under the first filter that no run satisfies."""
-        for condition in self.filters:
-            if any(condition.accepts(record) for record in records):
-                continue
-            known = {key for record in records for key in record.config} | {"state", "tags", "group", "name"}
-            if condition.key not in known:
-                near = difflib.get_close_matches(condition.key, known, n=3, cutoff=0.4)
-                return f"no run has a {condition.key!r}; nearest: {', '.join(near) or 'none'}"
-            if condition.key == "tags":
-                found = {tag for record in records for tag in record.tags}
-            elif condition.key in ("state", "group", "name"):
-                found = {str(getattr(record, condition.key)) for record in records}
-            else:
-                found = {str(record.config.get(condition.key)) for record in records}
-            return f"{condition.key} is {', '.join(sorted(found)[:8])}"
-        return "ask for less at once"
+
+def select(records: Sequence[RunRecord], wanted: Sequence[str], filters: Sequence[Filter]) -> list[RunRecord]:
+    """Return the records that were asked for; UserError if that leaves nothing."""
+    if wanted:
+        chosen = [find(records, name) for name in wanted]
+        records = [record for record in records if record in chosen]
+    kept = [record for record in records if all(condition.accepts(record) for condition in filters)]
+    if not kept:
+        asked = " ".join(f"{f.key}{'=' if f.equal else '!='}{f.value}" for f in filters)
+        raise UserError(f"a run must satisfy {asked}, but none of {len(records)} does; {nearest(records, filters)}")
+    return kept
+
+
+def nearest(records: Sequence[RunRecord], filters: Sequence[Filter]) -> str:
+    """Return what the runs do have under the first filter that no run satisfies."""
+    for condition in filters:
+        if any(condition.accepts(record) for record in records):
+            continue
+        known = {key for record in records for key in record.config} | {"state", "tags", "group", "name"}
+        if condition.key not in known:
+            near = difflib.get_close_matches(condition.key, known, n=3, cutoff=0.4)
+            return f"no run has a {condition.key!r}; nearest: {', '.join(near) or 'none'}"
+        if condition.key == "tags":
+            found = {tag for record in records for tag in record.tags}
+        elif condition.key in ("state", "group", "name"):
+            found = {str(getattr(record, condition.key)) for record in records}
+        else:
+            found = {str(record.config.get(condition.key)) for record in records}
+        return f"{condition.key} is {', '.join(sorted(found)[:8])}"
+    return "ask for less at once"
 
 
 def find(records: Sequence[RunRecord], wanted: str) -> RunRecord:

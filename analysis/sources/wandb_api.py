@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
-from analysis.history import Row, join
-from analysis.records import RunRecord, flatten
+from analysis.history import History, Row, join
+from analysis.records import RunRecord, as_float, flatten
 from analysis.sources.graphql import Server, ServerError, find_server
 from analysis.sources.history_cache import HistoryCache, Kept
-from analysis.sources.source import WANDB, Filter
+from analysis.sources.source import WANDB, Filter, select
 from analysis.sources.verl_config import with_knobs
 from analysis.sources.wandb_files import reached_state, run_name
 from experiments.errors import UserError
@@ -43,7 +44,7 @@ HISTORY = """query HistoryPage($entity: String!, $project: String!, $run: String
     run(name: $run) { history(minStep: $minStep, maxStep: $maxStep, samples: $pageSize) }
   }
 }"""
-RUNS_A_PAGE, STEPS_A_PAGE, THREADS = 200, 1000, 8
+RUNS_A_PAGE, ROWS_A_PAGE, THREADS = 200, 1000, 8
 NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
@@ -59,41 +60,45 @@ class Listed:
     group: str
     created: str
     last_step: int
+    lines: int
+    """How many rows there are; W&B's step may rise by more than one from row to row."""
     stamp: str
     """Changes when the server gets rows or the run's state changes."""
 
 
 @dataclass(frozen=True)
 class WandbProject:
-    """All runs of a project, or those with the tags and the group of `filters`; other filters apply to the records."""
+    """The runs of a project that were asked for: no others' rows are pulled."""
 
     entity: str
     project: str
     filters: Sequence[Filter] = ()
     cache: Path = field(default_factory=lambda: default_cache())
     server: Server | None = None
+    wanted: Sequence[str] = ()
+    """Names, their beginnings, or ids; all without any."""
 
     @classmethod
-    def parse(cls, spec: str, filters: Sequence[Filter] = ()) -> WandbProject:
+    def parse(cls, spec: str, filters: Sequence[Filter] = (), wanted: Sequence[str] = ()) -> WandbProject:
         """Return the project that wandb://entity/project names; UserError if it is not of that form."""
         found = re.fullmatch(rf"{WANDB}([^/\s]+)/([^/\s]+)/?", spec)
         if not found:
             raise UserError(
                 f"--source must be {WANDB}ENTITY/PROJECT, but is {spec}; your entity is your user or team name"
             )
-        return cls(found[1], found[2], filters)
+        return cls(found[1], found[2], filters, wanted=wanted)
 
     def read(self) -> tuple[list[RunRecord], list[str]]:
-        """Return (the runs by name, one warning for each whose rows could not be had in full).
+        """Return (the runs by name, one warning for each reason why some rows could not be had in full).
 
-        Raises UserError if the server does not list a single run.
+        Raises UserError if the server does not list a single run that was asked for, or sends no run's rows.
         """
         server = self.server or find_server()
         with ThreadPoolExecutor(THREADS) as threads:
             answered = Event()
             reading = threads.submit(self._read_ahead, answered)
             try:
-                listed = self._list(server)
+                listed = self._asked_for(self._list(server))
             except ServerError as error:
                 raise UserError(str(error)) from None
             finally:
@@ -104,13 +109,23 @@ class WandbProject:
                 run.id: there.rows for run in listed if (there := kept[run.id]) and there.stamp == run.stamp
             }
             stale = [run for run in listed if run.id not in known]
-            answers = list(threads.map(lambda run: self._update(server, run, kept[run.id]), stale))
-        warnings = [warning for _, warning in answers if warning]
+            patience = Patience()
+            answers = list(threads.map(lambda run: self._update(server, run, kept[run.id], patience), stale))
         known |= {run.id: rows for run, (rows, _) in zip(stale, answers, strict=True)}
         records = [make_record(run, rows) for run in listed if (rows := known[run.id]) is not None]
+        problems: dict[str, list[str]] = {}
+        for run, (_, problem) in zip(stale, answers, strict=True):
+            if problem:
+                problems.setdefault(problem, []).append(run.name)
         if not records:
-            raise UserError(f"no runs found: none of {self.entity}/{self.project} could be read", *warnings)
+            raise UserError(*(f"no runs found: {len(names)} are listed, but {why}" for why, names in problems.items()))
+        warnings = [f"{named(names)}: {problem}" for problem, names in problems.items()]
         return sorted(records, key=lambda record: record.name), warnings
+
+    def _asked_for(self, listed: list[Listed]) -> list[Listed]:
+        """Return the runs that satisfy what was asked for, as far as the listing tells: all but their rows."""
+        kept = {record.name for record in select([make_record(run) for run in listed], self.wanted, self.filters)}
+        return [run for run in listed if run.name in kept]
 
     def _read_ahead(self, answered: Event) -> dict[str, Kept | None]:
         """Return what the cache holds of the project's runs, by id, as far as one gets until the server answers."""
@@ -128,17 +143,22 @@ class WandbProject:
         while True:
             variables = {"entity": self.entity, "project": self.project, "order": "+created_at"}
             page = {"filters": json.dumps(self._server_filter()), "perPage": RUNS_A_PAGE, "cursor": cursor}
-            project = server.ask(RUNS, {**variables, **page})["project"]
-            if project is None:
+            answer = server.ask(RUNS, {**variables, **page})
+            project: Any = answer.get("project")
+            if project is None and "project" in answer:
                 raise UserError(
                     f"{self.entity}/{self.project} must be a project on {server.url}, but is none that this key sees; "
                     "look at the address in the browser: .../ENTITY/PROJECT"
                 )
-            runs = project["runs"]
-            listed += [read_listed(edge["node"]) for edge in runs["edges"]]
-            if not runs["pageInfo"]["hasNextPage"]:
+            try:
+                runs = project["runs"]
+                found = [read_listed(edge["node"]) for edge in runs["edges"]]
+                more, cursor = runs["pageInfo"]["hasNextPage"], runs["pageInfo"]["endCursor"]
+            except (LookupError, TypeError, ValueError, AttributeError):
+                raise ServerError(f"{server.url} must list runs as W&B does, but sends something else") from None
+            listed += found
+            if not more or not found:
                 break
-            cursor = runs["pageInfo"]["endCursor"]
         if not listed:
             asked = f" with {json.dumps(self._server_filter())}" if self._server_filter() else ""
             raise UserError(f"no runs found: {self.entity}/{self.project} on {server.url} has none{asked}")
@@ -152,35 +172,76 @@ class WandbProject:
     def _cache_of(self, run_id: str) -> HistoryCache:
         return HistoryCache(self.cache / self.entity / self.project / f"{run_id}.parquet")
 
-    def _update(self, server: Server, run: Listed, kept: Kept | None) -> tuple[list[Row] | None, str | None]:
+    def _update(
+        self, server: Server, run: Listed, kept: Kept | None, patience: Patience
+    ) -> tuple[list[Row] | None, str | None]:
         """Return (the run's rows, now in the cache too, None); or (what the cache holds of an older state, why)."""
         older = kept.rows if kept and kept.created == run.created else None
-        try:
-            rows = self._pull(server, run, older)
-        except ServerError as error:
-            return older, f"{run.name}: {error}; {'left out' if older is None else 'drawn as last seen'}"
+        problem = patience.lost()
+        if not problem:
+            try:
+                rows = self._pull(server, run, older)
+            except ServerError as error:
+                problem = str(error)
+            patience.note(problem)
+        if problem:
+            return older, f"{problem}; {'left out' if older is None else 'drawn as last seen'}"
         self._cache_of(run.id).write(rows, run.stamp, run.created)
         return rows, None
 
     def _pull(self, server: Server, run: Listed, known: list[Row] | None) -> list[Row]:
-        """Return the run's rows, steps ascending: `known` ones up to their last step, from there on the server's."""
+        """Return the run's rows, steps ascending: `known` ones up to their last step, from there on the server's.
+
+        A page is asked for as many steps as are likely to hold half a page of rows. If it comes back full, the server
+        may have kept some: it is asked again for no more steps than fit.
+        """
         first = max((step for step, _ in known or []), default=0)
         kept = [row for row in known or [] if row[0] < first]  # the last one may have been written in part
         pulled: dict[int, dict[str, float]] = {}
+        width = max(ROWS_A_PAGE, math.ceil(ROWS_A_PAGE / 2 * (run.last_step + 1) / max(1, run.lines)))
         while first <= run.last_step:
-            stop = min(first + STEPS_A_PAGE, run.last_step + 1)
+            stop = min(first + width, run.last_step + 1)
             variables = {"entity": self.entity, "project": self.project, "run": run.id}
-            page = {"minStep": first, "maxStep": stop, "pageSize": STEPS_A_PAGE}
+            page = {"minStep": first, "maxStep": stop, "pageSize": ROWS_A_PAGE}
             answer = server.ask(HISTORY, {**variables, **page})
-            found = (answer.get("project") or {}).get("run") or {}
-            for text in found.get("history") or []:
-                step, row = read_row(json.loads(text))
-                pulled.setdefault(step, {}).update(row)
+            try:
+                texts = answer["project"]["run"]["history"] or []
+                if len(texts) >= ROWS_A_PAGE and stop - first > ROWS_A_PAGE:
+                    width = ROWS_A_PAGE
+                    continue
+                for text in texts:
+                    step, row = read_row(json.loads(text))
+                    pulled.setdefault(step, {}).update(row)
+            except (LookupError, TypeError, ValueError, AttributeError):
+                raise ServerError(f"{server.url} must send rows as W&B does, but sends something else") from None
             first = stop
         if run.last_step >= 0 and max(pulled, default=-1) < run.last_step:
             last = max(pulled, default="none")
             raise ServerError(f"{server.url} must send rows to step {run.last_step}, but the last one is {last}")
         return [*kept, *sorted(pulled.items())]
+
+
+class Patience:
+    """Ends once as many runs in a row as there are threads could not be had: the server is at fault, not a run."""
+
+    def __init__(self) -> None:
+        self.lock, self.failures, self.problem = Lock(), 0, ""
+
+    def note(self, problem: str) -> None:
+        """Take in how a run's pull went: "" for well."""
+        with self.lock:
+            self.failures, self.problem = (self.failures + 1 if problem else 0), problem
+
+    def lost(self) -> str:
+        """Return why no further run is worth asking for, "" while it is."""
+        with self.lock:
+            return self.problem if self.failures >= THREADS else ""
+
+
+def named(names: Sequence[str], most: int = 3) -> str:
+    """Return e.g. "a, b, c and 9 more runs"."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more run{'s' if more > 1 else ''}" if more > 0 else "")
 
 
 def read_listed(node: Mapping[str, Any]) -> Listed:
@@ -191,6 +252,7 @@ def read_listed(node: Mapping[str, Any]) -> Listed:
         if key[0] != "_"
     }
     last_step = int((node.get("historyKeys") or {}).get("lastStep", -1))
+    lines = int(node.get("historyLineCount") or 0)
     stamp = [last_step, node.get("heartbeatAt"), node.get("state"), node.get("historyLineCount")]
     return Listed(
         id=node["name"],
@@ -201,6 +263,7 @@ def read_listed(node: Mapping[str, Any]) -> Listed:
         group=node.get("group") or "",
         created=str(node.get("createdAt")),
         last_step=last_step,
+        lines=lines,
         stamp=json.dumps(stamp),
     )
 
@@ -212,19 +275,22 @@ def read_row(row: Mapping[str, Any]) -> Row:
         if key[0] == "_":
             continue
         if isinstance(value, int | float):
-            numbers[key] = float(value)
+            numbers[key] = as_float(value)
         elif isinstance(value, str) and value in NOT_FINITE:
             numbers[key] = NOT_FINITE[value]
     return int(row["_step"]), numbers
 
 
-def make_record(run: Listed, rows: Sequence[Row]) -> RunRecord:
-    """Return the record of a listed run with its rows: the server has joined its legs already."""
+def make_record(run: Listed, rows: Sequence[Row] | None = None) -> RunRecord:
+    """Return the record of a listed run with its rows: the server has joined its legs already.
+
+    Without rows, what the listing alone tells of it.
+    """
     config = with_knobs(flatten(run.config))
-    history = join([rows])
+    history = join([rows]) if rows is not None else History({})
     planned = config.get("trainer.total_training_steps")
     planned = planned if isinstance(planned, int) else None
-    state = reached_state(run.state, history, planned)
+    state = reached_state(run.state, run.last_step if rows is None else history.last_step(), planned)
     return RunRecord(run.name, config, history, state, 1, planned, tags=run.tags, group=run.group)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.history import History, join
+from analysis.history import join
 from analysis.records import RunRecord, flatten
 from analysis.sources.verl_config import with_knobs
 from analysis.sources.wandb_log import NotALogError, WandbLog, read_log
@@ -31,6 +31,9 @@ class WandbFiles:
                 log = read_log(path)
             except (NotALogError, OSError) as error:
                 warnings.append(f"{path}: left out, {error}")
+                continue
+            if not log.records:
+                warnings.append(f"{path}: left out, no record in it is whole")
                 continue
             if log.damage():
                 warnings.append(f"{path}: {log.damage()}")
@@ -68,7 +71,7 @@ def make_record(run_id: str, logs: Sequence[WandbLog]) -> RunRecord:
         name=run_name(last.name, run_id),
         config=config,
         history=history,
-        state=reached_state(reported, history, planned),
+        state=reached_state(reported, history.last_step(), planned),
         attempts=len(logs),
         planned_steps=planned,
         tags=tuple(last.tags),
@@ -86,13 +89,13 @@ def run_name(name: str, run_id: str) -> str:
     return name if run_id in name else f"{name}-{run_id}".lstrip("-")
 
 
-def reached_state(reported: str, history: History, planned: int | None) -> str:
+def reached_state(reported: str, last_step: int, planned: int | None) -> str:
     """Return our word for how a run ended. What W&B reports is no proof: the step that was reached is.
 
     veRL finishes a W&B run in a destructor only, so a run that did all its steps may be reported as crashed, and one
     that stopped early as finished.
     """
-    if planned and history.last_step() >= planned and reported != "running":
+    if planned and last_step >= planned and reported != "running":
         return "finished"
     if planned and reported == "finished":
         return "interrupted"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.history import Row
+from analysis.records import as_float
 
 MAGIC = b":W&B\xe1\xbe\x00"
 BLOCK, CHUNK_HEADER = 32768, struct.Struct("<IHB")
@@ -58,6 +59,8 @@ class WandbLog:
     lost_records: int = 0
     """Records missing between two sound ones: their numbers are skipped."""
     skipped_bytes: int = 0
+    damaged_end: bool = False
+    """Whether no sound record comes after some damage: how many were lost there can't be known."""
     cut_off: bool = False
     """Whether the file ends within a record."""
 
@@ -65,7 +68,8 @@ class WandbLog:
         """Return how much could not be read, "" if nothing is amiss."""
         parts = []
         if self.skipped_bytes:
-            lost = f"{self.lost_records} record{'' if self.lost_records == 1 else 's'}"
+            count = self.lost_records + self.damaged_end
+            lost = f"{'at least ' if self.damaged_end else ''}{count} record{'' if count == 1 else 's'}"
             parts.append(f"{self.skipped_bytes} bytes are damaged, {lost} lost")
         if self.cut_off:
             parts.append("the file ends within a record")
@@ -82,7 +86,7 @@ def read_log(path: Path) -> WandbLog:
         log.cut_off = True  # just created
         return log
     keys: dict[bytes, str] = {}
-    last_number = 0
+    last_number = skipped = 0
     for record in framed_records(data, log):
         try:
             number = read_record(record, log, keys)
@@ -90,8 +94,10 @@ def read_log(path: Path) -> WandbLog:
             log.skipped_bytes += len(record)
             continue
         log.records += 1
+        skipped = log.skipped_bytes
         log.lost_records += max(0, number - last_number - 1)
         last_number = max(last_number, number)
+    log.damaged_end = log.skipped_bytes > skipped
     return log
 
 
@@ -237,7 +243,7 @@ def as_number(raw: bytes) -> float | None:
     """Return the JSON value as a float, None if it is no number; NaN and Infinity occur, bare and as strings."""
     value = json.loads(raw)
     if isinstance(value, bool | int | float):
-        return float(value)
+        return as_float(value)
     return float(value) if value in ("NaN", "Infinity", "-Infinity") else None
 
 

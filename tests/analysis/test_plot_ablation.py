@@ -169,7 +169,9 @@ def test_mistakes_get_one_message_and_exit_2(
     runs.mkdir()
     assert re.fullmatch(r"error: no runs found: .*, which is empty; .*experiments\.run\n", complaint())
     (runs / "notes").mkdir()
-    assert "none of the 1 folder(s) has a config.yaml" in complaint()
+    assert "which holds 1 folder(s), none with a config.yaml; start" in complaint()
+    (runs / "notes.txt").write_text("")
+    assert "1 folder(s), none with a config.yaml and 1 file(s) (notes.txt), none a .wandb file; start" in complaint()
     assert "no run 'x': there are no runs in" in complaint("x")
     make(ending="planned")
     assert "must have metrics to draw, but none has any yet (1 planned); wait" in complaint()
@@ -221,3 +223,7 @@ def test_chosen_panels_show_curves_and_any_metric_and_offer_the_nearest(
     complaints = capsys.readouterr().err.splitlines()
     assert len(complaints) == 2
     assert "no run recorded 'perf/total_tokens'; nearest: perf/total_num_tokens" in complaints[0]
+    assert main([*command, "--panels", "qqq"]) == 2
+    assert re.search(r"nearest: \w+.*, ", capsys.readouterr().err)
+    assert main([*command, "--last", "0", "--threshold", "40"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,33 @@ def test_a_torn_last_line_is_passed_over_and_told(make: MakeRun, runs: Path) -> 
     ((record,), (warning,)) = RunFolders(runs).read()
     assert record.history.last_step() == 31
     assert "4 damaged or torn lines were passed over, 32 are sound" in warning
+
+
+def test_the_row_that_a_kill_kept_from_the_metrics_is_read_where_it_was_noted(make: MakeRun, runs: Path) -> None:
+    path = make(legs=((1, 31),), ending=None)
+    noted = path / "attempts" / "1" / "noted.json"
+    noted.write_text(json.dumps({"step": 32, "data": {"training/global_step": 32, "critic/score/mean": 0.7}}))
+    ((record,), _) = RunFolders(runs).read()
+    assert record.history.last_step() == 31, "its checkpoint was not written: a resume would do it again"
+    (path / "checkpoints" / "global_step_32").mkdir(parents=True)
+    (path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("32")
+    ((record,), warnings) = RunFolders(runs).read()
+    assert record.history.curve("critic/score/mean")[-1] == (32, 0.7) and warnings == []
+    noted.write_text('{"step": 31, "data": {"training/global_step": 31, "critic/score/mean": 0.7}}')
+    assert RunFolders(runs).read()[0][0].history.rows[31]["critic/score/mean"] != 0.7
+
+
+def test_an_integer_that_no_float_holds_is_left_out_of_curves(make: MakeRun, runs: Path) -> None:
+    make(attempts=[[(1, {"training/global_step": 1, "huge": 10**400}), (2, {"huge": 1})]], steps=2)
+    ((record,), _) = RunFolders(runs).read()
+    assert record.history.curve("huge") == [(2, 1.0)]
+
+
+def test_a_run_that_waits_in_a_queue_may_still_begin(make: MakeRun, runs: Path) -> None:
+    path = make(ending="planned")
+    RunDir(path).record("submitted", job="1")
+    ((record,), _) = RunFolders(runs).read()
+    assert record.progress() == "queued, no step yet"
 
 
 def test_foreign_and_damaged_folders_are_left_out_with_a_warning_each(make: MakeRun, runs: Path) -> None:

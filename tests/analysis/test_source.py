@@ -86,6 +86,8 @@ def test_what_a_killed_writer_left_is_read_and_told(tmp_path: Path) -> None:
     write_log(tmp_path / "c" / "run-fail.wandb", rows[:9], code=1)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "run-none.wandb").write_text("nothing of the kind")
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "run-void.wandb").write_bytes(b"")
     records, warnings = WandbFiles(tmp_path).read()
     states = {record.name: record.progress() for record in records}
     assert states == {
@@ -96,6 +98,7 @@ def test_what_a_killed_writer_left_is_read_and_told(tmp_path: Path) -> None:
     assert [warning.partition("/run-")[2] for warning in warnings] == [
         "kill.wandb: the file ends within a record; 29 records are sound",
         f"none.wandb: left out, {tmp_path}/d/run-none.wandb must begin as a .wandb file does, but does not",
+        "void.wandb: left out, no record in it is whole",
     ]
 
 

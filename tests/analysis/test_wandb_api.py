@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,11 +14,23 @@ from typing import Any
 
 import pytest
 
+from analysis.plot_ablation import main
 from analysis.sources.graphql import Server
 from analysis.sources.source import parse_filters
 from analysis.sources.wandb_api import WandbProject
 from experiments.errors import UserError
-from tests.analysis.wandb_server import ENTITY, KEY, PROJECT, Fault, ServedRun, WandbServer
+from tests.analysis.wandb_server import (
+    DRIP,
+    ENTITY,
+    HANG_UP,
+    KEY,
+    NONSENSE,
+    PROJECT,
+    TORN,
+    Fault,
+    ServedRun,
+    WandbServer,
+)
 
 
 def rows(last: int, first: int = 1, **more: Any) -> list[tuple[int, dict[str, Any]]]:
@@ -140,6 +153,100 @@ def test_a_server_that_does_not_answer_gets_one_message_in_bounded_time(
             project(server, tmp_path, timeout=0.3, attempts=3).read()
         assert time.monotonic() - began < 30  # a hang, not a speed
     assert KEY not in str(raised.value) and KEY not in repr(project(server, tmp_path).server)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """asked(server, *arguments) runs the command on the server's project with little patience; (exit code, stderr)."""
+
+    def ask(server: WandbServer, *arguments: str) -> tuple[int, str]:
+        impatient = Server(server.url, KEY, timeout=2.0, patience=0.6, attempts=3, first_wait=0.01)
+        monkeypatch.setattr("analysis.sources.wandb_api.find_server", lambda: impatient)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        code = main(["--source", f"wandb://{ENTITY}/{PROJECT}", "--out", str(tmp_path / "figures"), *arguments])
+        return code, capsys.readouterr().err
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (Fault("Runs", 401, 99), "must accept the W&B key, but answers 401"),
+        (Fault("Runs", DRIP, 99), "must answer, but fails (no whole answer in 0.6 s)"),
+        (Fault("Runs", NONSENSE, 99), "must answer, but fails (nonsense"),
+        (Fault("Runs", TORN, 99), "must answer, but fails (IncompleteRead"),
+        (Fault("Runs", HANG_UP, 99), "must answer, but fails ("),
+        (Fault("Runs", 200, 99, body="<html>"), "must answer, but fails ("),
+        (Fault("Runs", 200, 99, body='{"data": {}}'), "must list runs as W&B does, but sends something else"),
+        (Fault("Runs", 200, 99, body='{"data": {"project": {"runs": []}}}'), "must list runs as W&B does"),
+        (Fault("HistoryPage", 429, 9999), "no runs found: 40 are listed, but http"),
+        (Fault("HistoryPage", DRIP, 9999), "no runs found: 40 are listed, but http"),
+        (Fault("HistoryPage", 200, 9999, body='{"data": {}}'), "must send rows as W&B does, but sends something else"),
+        (Fault("HistoryPage", 200, 9999, body='{"data": {"project": {"run": {"history": ["3"]}}}}'), "something else"),
+    ],
+)
+def test_the_command_says_once_what_is_wrong_with_a_server(asked: Any, fault: Fault, message: str) -> None:
+    with WandbServer([ServedRun(f"run{i:02}", rows(5)) for i in range(40)], faults=[fault]) as server:
+        code, error = asked(server)
+        assert code == 2 and error.count("\n") == 1 and message in error and error.startswith("error: ")
+        assert "Traceback" not in error and KEY not in error
+        assert server.operations.count("HistoryPage") <= 3 * 24, "it is not asked for every run for ever"
+
+
+def test_the_command_draws_what_it_has_and_names_a_silent_server_once(asked: Any) -> None:
+    with WandbServer([ServedRun(f"run{i:02}", rows(5)) for i in range(20)]) as server:
+        assert asked(server)[0] == 0
+        for run in server.runs:
+            run.rows += rows(8, first=6)
+        server.faults = [Fault("HistoryPage", 429, 9999)]
+        code, error = asked(server)
+    assert code == 0 and error.count("\n") == 1
+    assert error.startswith("warning: run00, run01, run02 and 17 more runs: http") and "drawn as last seen" in error
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:abc", "ftp://host", "nonsense", "http:", "http://a..b"])
+def test_an_address_that_is_none_is_told(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert main(["--source", "wandb://lab/abl"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: WANDB_BASE_URL must be the URL of a W&B server, but is {url!r}")
+
+
+def test_only_the_rows_of_runs_that_were_asked_for_are_pulled(asked: Any, tmp_path: Path) -> None:
+    configs = [
+        {"actor_rollout_ref": {"rollout": {"temperature": t}}, "trainer": {"total_training_steps": 5}} for t in (1, 2)
+    ]
+    runs = [ServedRun(f"run{i}", rows(5), config=configs[i % 2], tags=("x",) if i < 3 else ()) for i in range(8)]
+    runs[6].state = runs[7].state = "crashed"
+    runs[7].rows = rows(3)
+    for arguments, names in (
+        (["--filter", "rollout.temperature=2"], ["run1", "run3", "run5", "run7"]),
+        (["--filter", "tags=x", "--filter", "rollout.temperature!=2"], ["run0", "run2"]),
+        (["--filter", "state=killed"], ["run7"]),
+        (["run4"], ["run4"]),
+    ):
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        with WandbServer(runs) as server:
+            assert asked(server, *arguments) == (0, "")
+            assert sorted(v["run"] for operation, v in server.variables if operation == "HistoryPage") == names
+    with WandbServer(runs) as server:
+        code, error = asked(server, "--filter", "rollout.temperature=3")
+        assert code == 2 and "but none of 8 does; rollout.temperature is 1, 2" in error
+        assert "HistoryPage" not in server.operations
+
+
+def test_rows_far_apart_and_rows_in_a_heap_are_all_had_in_few_requests(tmp_path: Path) -> None:
+    sparse = [(s * 1000, {"loss": float(s)}) for s in range(400)]
+    heap = [(s, {"loss": float(s)}) for s in range(1500)] + [(90_000, {"loss": 9.0})]
+    with WandbServer([ServedRun("heap", heap), ServedRun("sparse", sparse)]) as server:
+        (first, second), warnings = project(server, tmp_path).read()
+        asked = Counter(v["run"] for operation, v in server.variables if operation == "HistoryPage")
+    assert warnings == [] and asked["sparse"] == 1
+    assert first.history.curve("loss") == [(s, row["loss"]) for s, row in heap]
+    assert second.history.curve("loss") == [(s, row["loss"]) for s, row in sparse]
 
 
 def test_a_run_that_cannot_be_had_is_named_and_the_others_are_read(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,10 @@ def test_a_file_damaged_anywhere_yields_sound_records_and_tells_the_loss(
     assert log.damage() and log.records < whole.records
     if not log.cut_off and log.exit_code is not None:
         assert log.lost_records == whole.records - log.records
+    lost = re.search(r"damaged, (at least )?(\d+) record", log.damage())
+    if lost and not log.cut_off:
+        missing = whole.records - log.records
+        assert 0 < int(lost[2]) <= missing and (lost[1] or int(lost[2]) == missing), "no loss is told as none"
 
 
 rows_of_numbers = st.lists(
@@ -137,6 +142,12 @@ def test_any_keys_and_values_are_read(
         [(at, sorted(row.items())) for at, row in expected]
     )
     assert log.damage() == ""
+
+
+def test_numbers_that_no_float_holds_are_infinite(tmp_path: Path) -> None:
+    path = tmp_path / "x.wandb"
+    path.write_bytes(form.framed([form.history_record(1, {"a": 10**400, "b": -(10**400), "c": 1})] * 2))
+    assert read_log(path).rows == [(1, {"a": float("inf"), "b": float("-inf"), "c": 1.0, "_step": 1.0})] * 2
 
 
 def test_no_log_and_just_begun(tmp_path: Path) -> None:

@@ -77,14 +77,21 @@ class ServedRun:
         return node
 
 
+HANG_UP, DRIP, NONSENSE, TORN = 0, -1, -2, -3
+
+
 @dataclass
 class Fault:
-    """Answer `times` requests of the operations that match with a status (0: hang up) instead of data."""
+    """Answer `times` requests of the operations that match with a status instead of data.
+
+    Or HANG_UP, send a byte now and then for ever (DRIP), no HTTP at all (NONSENSE), or a TORN body; or with `body`.
+    """
 
     operation: str
     status: int
     times: int = 1
     delay: float = 0.0
+    body: str | None = None
 
 
 class WandbServer:
@@ -102,15 +109,21 @@ class WandbServer:
             def do_POST(self) -> None:
                 length = int(self.headers.get("Content-Length", 0))
                 status, answer = owner.answer(json.loads(self.rfile.read(length)), self.headers.get("Authorization"))
-                if status == 0:
-                    self.close_connection = True
-                    return
                 content = answer.encode()
-                self.send_response(status)
+                if status <= 0:
+                    self.close_connection = True
+                    if status == NONSENSE:
+                        self.wfile.write(b"nonsense\r\n\r\n")
+                    if status in (HANG_UP, NONSENSE):
+                        return
+                self.send_response(200 if status < 0 else status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
+                self.send_header("Content-Length", str(len(content) + (10**6 if status < 0 else 0)))
                 self.end_headers()
                 self.wfile.write(content)
+                while status == DRIP:
+                    self.wfile.write(b" ")
+                    time.sleep(0.05)
 
             def log_message(self, *_: Any) -> None: ...
 
@@ -143,7 +156,7 @@ class WandbServer:
             if re.search(fault.operation, operation) and fault.times > 0:
                 fault.times -= 1
                 time.sleep(fault.delay)
-                return fault.status, dumps({"errors": [{"message": f"injected {fault.status}"}]})
+                return fault.status, fault.body or dumps({"errors": [{"message": f"injected {fault.status}"}]})
         time.sleep(self.latency)
         if authorization != "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode():
             return 401, dumps({"errors": [{"message": "relogin required"}]})
