@@ -50,38 +50,29 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | N
     """Return the t-interval of the mean; None below two values, which say nothing of the spread."""
     if len(values) < 2:
         return None
-    reach = t_quantile(len(values) - 1, level) * math.sqrt(variance(values) / len(values))
-    return Interval(mean(values), mean(values) - reach, mean(values) + reach)
+    return t_interval(mean(values), [variance(values)], [len(values)], level)
 
 
 def difference_interval(ones: Sequence[float], others: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Return Welch's interval of mean(ones) - mean(others); None if either has fewer than two values.
+    """Return Welch's interval of mean(ones) - mean(others); None if either has fewer than two values."""
+    if min(len(ones), len(others)) < 2:
+        return None
+    samples = (ones, others)
+    return t_interval(mean(ones) - mean(others), list(map(variance, samples)), list(map(len, samples)), level)
+
+
+def t_interval(effect: float, variances: Sequence[float], sizes: Sequence[int], level: float = LEVEL) -> Interval:
+    """Return the interval of a mean (one variance and size) or of a difference of two, by Student's t.
 
     Spreads and numbers of seeds may differ; degrees of freedom by Welch and Satterthwaite.
     """
-    if min(len(ones), len(others)) < 2:
-        return None
-    parts = [variance(values) / len(values) for values in (ones, others)]
-    difference, squared = mean(ones) - mean(others), sum(parts)
+    parts = [spread / size for spread, size in zip(variances, sizes, strict=True)]
+    squared = sum(parts)
     if squared == 0:
-        return Interval(difference, difference, difference)
-    sizes = (len(ones), len(others))
+        return Interval(effect, effect, effect)
     degrees = 1 / sum((part / squared) ** 2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
     reach = t_quantile(degrees, level) * math.sqrt(squared)
-    return Interval(difference, difference - reach, difference + reach)
-
-
-def seeds_to_decide(difference: float, spread: float, most: int = 100, paired: bool = False) -> int | None:
-    """Return how many seeds an arm would make a t-interval of the difference leave zero out, None above `most`.
-
-    If the difference and the spread (the standard deviation over seeds; `paired`: of the differences) stay as they are:
-    a rough guide.
-    """
-    samples = 1 if paired else 2
-    for seeds in range(2, most + 1):
-        if abs(difference) > t_quantile(samples * (seeds - 1)) * spread * math.sqrt(samples / seeds):
-            return seeds
-    return None
+    return Interval(effect, effect - reach, effect + reach)
 
 
 def band(seeds: Sequence[Sequence[float]]) -> tuple[list[float], list[float]] | None:

@@ -13,9 +13,13 @@ Read at both ends: the sweeper takes the levels, the analysis the axes, the orde
         metric: val-core/countdown/acc/mean@1
         at: [0.8, 1.0]                    # the part of the training whose mean counts, as shares of its steps
         order: [1.0, 0.6]                 # the metric is higher in each level than in the next ...
-        # close: [8, 5]                   # ... or: these differ less than order's other neighbours do ...
+        # order: [8, ">=", 5, ">", 3]     # ... (or at least not lower by a twentieth) ...
+        # slope: [1.2, 1.0]               # ... or: within `at` it rises more in each level than in the next ...
+        # close: [8, 5]                   # ... or: these differ less than the sweep's other neighbours do ...
         # rises: [1.0]  falls: [1.2]      # ... or: in these levels it ends `at` higher (lower) than it began ...
         # never_rises: [0]                # ... or: in these it ends `at` less than a twentieth above its beginning ...
+        # slows: [0.01]                   # ... or: in these it rises less within `at` than it did in the beginning ...
+        # settles: [1.0]                  # ... or: in these it changes within `at` by less than a twentieth ...
         # minimum_inside: [1.0]           # ... or: in these levels it falls first and then rises
 
 A file with `include` instead of a factor stands for the named ones.
@@ -33,7 +37,8 @@ from experiments.errors import UserError
 
 SWEEPS_DIR = Path(__file__).resolve().parents[1] / "sweeps"
 KEYS = {"title", "factor", "levels", "seeds", "claims", "include"}
-KINDS = ("order", "close", "rises", "falls", "never_rises", "minimum_inside")
+KINDS = ("order", "slope", "close", "rises", "falls", "never_rises", "slows", "settles", "minimum_inside")
+SIGNS = (">", ">=")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class Claim:
     """The values of the factor that it speaks about; in KINDS' "order" the highest metric first."""
     at: tuple[float, float]
     """The part of the training whose mean counts, as shares of its steps: (0.8, 1.0) is the last fifth."""
+    or_equal: tuple[bool, ...] = ()
+    """Of KINDS' "order": whether each level need only be no lower than the next."""
 
 
 @dataclass(frozen=True)
@@ -158,4 +165,11 @@ def _claim(claim: Mapping[str, Any]) -> Claim:
     if not 0 <= start < end <= 1:
         raise ValueError(f"claim {claim['name']}: `at` must be two rising shares of the steps, 0 to 1")
     name, text, metric = (str(claim[key]) for key in ("name", "text", "metric"))
-    return Claim(name, text, metric, kinds[0], tuple(claim[kinds[0]]), (float(start), float(end)))
+    items = list(claim[kinds[0]])
+    levels = tuple(item for item in items if item not in SIGNS)
+    signs = [item for item in items if item in SIGNS]
+    between = kinds[0] == "order" and items[1::2] == signs and len(signs) == len(levels) - 1
+    if signs and not between:
+        raise ValueError(f"claim {name}: > and >= must stand between the levels of an order, between all or none")
+    or_equal = tuple(sign == ">=" for sign in signs)
+    return Claim(name, text, metric, kinds[0], levels, (float(start), float(end)), or_equal)

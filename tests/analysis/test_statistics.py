@@ -16,7 +16,7 @@ from scipy import stats
 from analysis.axes import AXES, find_axis
 from analysis.curves import comparable_curves, read_curves
 from analysis.history import join
-from analysis.intervals import band, difference_interval, mean_interval, seeds_to_decide
+from analysis.intervals import band, difference_interval, mean_interval
 from analysis.records import RunRecord
 from analysis.smoothing import Smoothing, parse_smoothing
 from analysis.sources.run_folders import RunFolders
@@ -69,15 +69,6 @@ def test_the_band_is_students_below_five_seeds_and_a_bootstrap_from_there_on() -
     assert np.all(np.abs(bounds[0] - theirs.confidence_interval.low) < 0.12 * width)
     assert np.all(np.abs(bounds[1] - theirs.confidence_interval.high) < 0.12 * width)
     assert band(curves.tolist()) == bounds, "the same seeds, the same band"
-
-
-def test_the_number_of_seeds_that_would_decide() -> None:
-    assert seeds_to_decide(1.0, 0.01) == 2
-    assert seeds_to_decide(0.001, 1.0) is None
-    wanted = seeds_to_decide(0.05, 0.03)
-    assert wanted is not None
-    reach = [stats.t.ppf(0.975, 2 * n - 2) * 0.03 * math.sqrt(2 / n) for n in (wanted - 1, wanted)]
-    assert reach[0] >= 0.05 > reach[1]
 
 
 def test_golden_smoothings() -> None:
