@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -13,13 +13,14 @@ from matplotlib.ticker import MaxNLocator
 from analysis.ablations import Ablation
 from analysis.arms import Arm
 from analysis.figures import COLOURS, DASHES
-from analysis.rollouts import PHRASES, find_rollouts
+from analysis.rollouts import PHRASES, Shares
+from analysis.series import View
 
 ACCURACY, FORMAT, LENGTH = "reward/acc/mean", "reward/format/mean", "response_length/mean"
 # Correct, formatted but wrong, wrong format: apart in lightness too.
 SHARES = (("correct", "#0072B2"), ("formatted but wrong", "#E69F00"), ("wrong format", "#BBBBBB"))
 PHASES = ("gen", "old_log_prob", "ref", "values", "reward", "adv", "update_critic", "update_actor", "update_weights")
-STEP_SECONDS = "timing_s/step"
+TIMINGS = ("timing_s/", "timing/")  # how the names of the phases begin, in later and earlier veRL
 REST = "rest (sampling beside the trainer, data)"
 COLUMN, ROW, LEFT, TOP, BOTTOM = 3.1, 2.0, 0.65, 1.15, 0.75
 
@@ -35,35 +36,46 @@ class Extra:
     """What is drawn, for a CSV file; the first row has the headers."""
 
 
-def extras(ablation: Ablation, phrases: Sequence[str] = PHRASES) -> list[Extra]:
-    """Return the figures for which the runs recorded anything."""
-    made = (composition(ablation), phrase_shares(ablation, phrases), efficiency(ablation))
+def extras(
+    ablation: Ablation,
+    view: View | None = None,
+    said: Mapping[str, Shares] | None = None,
+    phrases: Sequence[str] = PHRASES,
+) -> list[Extra]:
+    """Return the figures for which the runs recorded anything; `said` are the shares of `phrases` by run."""
+    view = view or View()
+    made = (composition(ablation, view), phrase_shares(ablation, view, said or {}, phrases), efficiency(ablation))
     return [extra for extra in made if extra is not None]
 
 
-def composition(ablation: Ablation) -> Extra | None:
-    """Return the stacked shares of the training responses by step, mean length below; as oat-zero shows it."""
+def composition(ablation: Ablation, view: View) -> Extra | None:
+    """Return the stacked shares of the training responses along the axis, mean length below; as oat-zero shows it."""
     parts = {}
     for arm in ablation.arms:
-        correct, formatted = mean_over_runs(arm, ACCURACY), mean_over_runs(arm, FORMAT)
-        steps = sorted(set(correct) & set(formatted))
+        places = arm_places(arm, view)
+        correct, formatted, lengths = (mean_over_runs(arm, metric) for metric in (ACCURACY, FORMAT, LENGTH))
+        steps = sorted(set(correct) & set(formatted) & set(places))
         right = [correct[step] for step in steps]
         wrong = [formatted[step] - correct[step] for step in steps]
-        parts[arm.label] = steps, [right, wrong, [1 - formatted[s] for s in steps]], mean_over_runs(arm, LENGTH)
+        shares = [right, wrong, [1 - formatted[s] for s in steps]]
+        parts[arm.label] = steps, shares, {step: y for step, y in lengths.items() if step in places}
     if not any(steps for steps, _, _ in parts.values()):
         return None
     figure, grid = layout("What the training responses are", ablation.arms, 2)
-    numbers: list[list[object]] = [["arm", "step", *(name for name, _ in SHARES), "length"]]
+    numbers: list[list[object]] = [["arm", "step", "x", *(name for name, _ in SHARES), "length"]]
     for place, arm in enumerate(ablation.arms):
         steps, shares, lengths = parts[arm.label]
+        places = arm_places(arm, view)
         top, below = grid[0][place], grid[1][place]
         if steps:
-            top.stackplot(steps, shares, labels=[n for n, _ in SHARES], colors=[c for _, c in SHARES], linewidth=0)
+            xs = [places[step] for step in steps]
+            top.stackplot(xs, shares, labels=[n for n, _ in SHARES], colors=[c for _, c in SHARES], linewidth=0)
         top.set_ylim(0, 1)
-        below.plot(list(lengths), list(lengths.values()), color="#000000", linewidth=1.4)
-        below.set_xlabel("step")
+        below.plot([places[step] for step in lengths], list(lengths.values()), color="#000000", linewidth=1.4)
+        below.set_xlabel(view.axis.label)
         for number, step in enumerate(steps):
-            numbers.append([arm.label, step, *(repr(share[number]) for share in shares), repr(lengths.get(step, ""))])
+            cells = [*(repr(share[number]) for share in shares), repr(lengths.get(step, ""))]
+            numbers.append([arm.label, step, f"{places[step]:.10g}", *cells])
     grid[0][0].set_ylabel("share")
     grid[1][0].set_ylabel("mean length, tokens")
     same_limits(grid[1])
@@ -71,30 +83,31 @@ def composition(ablation: Ablation) -> Extra | None:
     return Extra("composition", "What the training responses are", figure, numbers)
 
 
-def phrase_shares(ablation: Ablation, phrases: Sequence[str]) -> Extra | None:
-    """Return the share of training responses that hold each phrase, by step; phrases that never occur are left out."""
-    shares = {arm.label: [find_rollouts(run).shares(phrases) for run in arm.runs] for arm in ablation.arms}
+def phrase_shares(ablation: Ablation, view: View, said: Mapping[str, Shares], phrases: Sequence[str]) -> Extra | None:
+    """Return the share of training responses that hold each phrase; phrases that never occur are left out."""
+    shares = {arm.label: [said.get(run.name, {}) for run in arm.averaged] for arm in ablation.arms}
     every = [row for runs in shares.values() for run in runs for row in run.values()]
     used = [place for place in range(len(phrases)) if any(row[place] for row in every)]
     if not used:
         return None
     figure, grid = layout("What the training responses say", ablation.arms, 1)
-    numbers: list[list[object]] = [["arm", "step", *(phrases[place] for place in used)]]
+    numbers: list[list[object]] = [["arm", "step", "x", *(phrases[place] for place in used)]]
     for column, arm in enumerate(ablation.arms):
         runs = [run for run in shares[arm.label] if run]
-        steps = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
+        places = arm_places(arm, view)
+        steps = sorted(set.intersection(set(places), *(set(run) for run in runs))) if runs else []
         means = {step: [sum(run[step][place] for run in runs) / len(runs) for place in used] for step in steps}
         for number, place in enumerate(used):
             grid[0][column].plot(
-                steps,
+                [places[step] for step in steps],
                 [means[step][number] for step in steps],
                 color=COLOURS[number % len(COLOURS)],
                 linestyle=DASHES[number % len(DASHES)],
                 label=f'"{phrases[place]}"',
                 linewidth=1.5,
             )
-        numbers += [[arm.label, step, *map(repr, means[step])] for step in steps]
-        grid[0][column].set_xlabel("step")
+        numbers += [[arm.label, step, f"{places[step]:.10g}", *map(repr, means[step])] for step in steps]
+        grid[0][column].set_xlabel(view.axis.label)
         grid[0][column].set_ylim(0, 1.03)
     grid[0][0].set_ylabel("share of responses")
     add_legend(figure, next(axes for axes in grid[0] if axes.lines))
@@ -102,7 +115,10 @@ def phrase_shares(ablation: Ablation, phrases: Sequence[str]) -> Extra | None:
 
 
 def efficiency(ablation: Ablation) -> Extra | None:
-    """Return the mean seconds of a step's phases for each arm, as stacked bars with the tokens a second beside them."""
+    """Return the mean seconds of a step's phases for each arm, as stacked bars with the tokens a second beside them.
+
+    veRL's throughput is that of one GPU.
+    """
     rows = [(arm, phase_seconds(arm)) for arm in ablation.arms]
     phases = [phase for phase in (*PHASES, REST) if any(seconds.get(phase, 0) > 0 for _, seconds in rows)]
     if not phases:
@@ -111,7 +127,7 @@ def efficiency(ablation: Ablation) -> Extra | None:
     figure = Figure(figsize=(9.6, height))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.2, BOTTOM / height, 0.78, 1 - (TOP + BOTTOM) / height))
-    numbers: list[list[object]] = [["arm", *phases, "step", "tokens a second"]]
+    numbers: list[list[object]] = [["arm", *phases, "step", "tokens a second and GPU"]]
     for place, (arm, seconds) in enumerate(rows):
         left = 0.0
         for number, phase in enumerate(phases):
@@ -122,7 +138,7 @@ def efficiency(ablation: Ablation) -> Extra | None:
             axes.barh(place, width, left=left, height=0.62, color=colour, label=label, hatch=hatch, edgecolor="white")
             left += width
         tokens = mean_of(arm, "perf/throughput")
-        speed = f", {tokens:,.0f} tokens/s" if tokens else ""
+        speed = f", {tokens:,.0f} tokens/s a GPU" if tokens else ""
         axes.text(left, place, f"  {left:.3g} s{speed}", va="center")
         cells = [repr(seconds.get(phase, 0.0)) for phase in phases]
         numbers.append([arm.label, *cells, repr(left), repr(tokens or "")])
@@ -138,9 +154,11 @@ def efficiency(ablation: Ablation) -> Extra | None:
 
 def phase_seconds(arm: Arm) -> dict[str, float]:
     """Return the mean seconds of each phase of a step; what a step takes beyond them is the rest."""
-    seconds = {phase: mean_of(arm, f"timing_s/{phase}") or 0.0 for phase in PHASES}
-    whole = mean_of(arm, STEP_SECONDS)
-    return seconds | {REST: max(0.0, whole - sum(seconds.values()))} if whole else {}
+    for prefix in TIMINGS:
+        if whole := mean_of(arm, f"{prefix}step"):
+            seconds = {phase: mean_of(arm, f"{prefix}{phase}") or 0.0 for phase in PHASES}
+            return seconds | {REST: max(0.0, whole - sum(seconds.values()))}
+    return {}
 
 
 def mean_of(arm: Arm, metric: str) -> float | None:
@@ -150,8 +168,17 @@ def mean_of(arm: Arm, metric: str) -> float | None:
 
 
 def mean_over_runs(arm: Arm, metric: str) -> dict[int, float]:
-    """Return the mean over seeds at the steps that every run with the metric has."""
-    curves: list[dict[int, float]] = [dict(curve) for run in arm.runs if (curve := run.history.curve(metric))]
+    """Return the mean over the averaged seeds at the steps that every run with the metric has."""
+    return mean_by_step([dict(curve) for run in arm.averaged if (curve := run.history.curve(metric))])
+
+
+def arm_places(arm: Arm, view: View) -> dict[int, float]:
+    """Return {step: how far along the axis it is}, the mean over the averaged seeds that know it."""
+    return mean_by_step([places for run in arm.averaged if (places := view.axis.places(run))])
+
+
+def mean_by_step(curves: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """Return the mean at the steps that all of them have."""
     common = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     return {step: sum(curve[step] for curve in curves) / len(curves) for step in common}
 
@@ -182,7 +209,7 @@ def layout(title: str, arms: Sequence[Arm], rows: int) -> tuple[Figure, list[lis
             if place:
                 axes.tick_params(labelleft=False)
     for arm, axes in zip(arms, grid[0], strict=True):
-        seeds = f" ({len(arm.runs)} seeds)" if len(arm.runs) > 1 else ""
+        seeds = f" ({len(arm.averaged)} seeds)" if len(arm.averaged) > 1 else ""
         axes.set_title(f"{arm.title or arm.label}{seeds}")
     for axes in [axes for row in grid[:-1] for axes in row]:
         axes.tick_params(labelbottom=False)

@@ -279,10 +279,11 @@ def render(
     footer: Sequence[str],
     view: View | None = None,
     chosen: Sequence[str] = (),
+    kinds: Sequence[str] = ("png", "svg", "pdf"),
 ) -> dict[str, bytes]:
     """Return the figure as {"png": ..., "svg": ..., "pdf": ...}; the same records give the same bytes."""
     with styled():
-        return save(draw(ablation, curves, footer, view, chosen), ablation.title)
+        return save(draw(ablation, curves, footer, view, chosen), ablation.title, kinds)
 
 
 @contextlib.contextmanager
@@ -294,7 +295,7 @@ def styled() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, title: str, kinds: Sequence[str] = ("png", "svg", "pdf")) -> dict[str, bytes]:
+def save(figure: Figure, title: str, kinds: Sequence[str]) -> dict[str, bytes]:
     """Return the figure's bytes by format; nothing in them tells when or by which program they were made."""
     metadata: dict[str, dict[str, Any]] = {
         "png": {"Software": None},

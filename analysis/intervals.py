@@ -8,9 +8,11 @@ Reinforcement Learning at the Edge of the Statistical Precipice, NeurIPS 2021).
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 LEVEL = 0.95
 BOOTSTRAP_FROM = 5
@@ -87,9 +89,22 @@ def band(seeds: Sequence[Sequence[float]]) -> tuple[list[float], list[float]] | 
             lows.append(middle - reach)
             highs.append(middle + reach)
         return lows, highs
-    import numpy as np
+    return _bootstrap_band(tuple(map(tuple, seeds)))
+
+
+def import_bootstrap() -> Any:
+    """Return rliable's library; importing it takes a second, for it brings pandas and statsmodels along."""
     from rliable import library
 
+    return library
+
+
+@functools.lru_cache(maxsize=256)
+def _bootstrap_band(seeds: tuple[tuple[float, ...], ...]) -> tuple[list[float], list[float]]:
+    """Return what `band` does, from five seeds on: the same arm is asked for by a figure, its table and others."""
+    import numpy as np
+
+    library = import_bootstrap()
     curves = np.asarray(seeds)
     # What is drawn are the numbers of the seeds, so that a seed comes with its whole curve: rliable would draw each
     # point by itself, and the band's edges would be ragged.

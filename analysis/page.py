@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from analysis.ablations import Ablation
-from analysis.extra_figures import extras
-from analysis.figures import draw, save, styled
+from analysis.arms import Arm
 from analysis.records import RunRecord
-from analysis.rollouts import find_rollouts
+from analysis.rendering import Drawn, render_study
+from analysis.rollouts import Rollouts, find_rollouts
 from analysis.study import Finding, Study
 from analysis.tables import CLAIM_COLUMNS, RUN_COLUMNS, claim_rows, run_rows
+from experiments.errors import UserError
 
 SAMPLES_A_STEP, LONGEST_TEXT = 2, 1500
+ROWS_AN_ARM = 12  # of the numbers of a figure along the steps
+# What a run's command line says of it, where the config has it.
+ASKED = {
+    "algorithm": "algorithm.adv_estimator",
+    "model": "model.name",
+    "task": "task.name",
+    "hardware": "hardware.name",
+    "temperature": "temperature.schedule",
+    "rollout.temperature": "rollout.temperature",
+    "rollout.n": "rollout.n",
+    "kl.coef": "kl.coef",
+    "seed": "seed",
+    "trainer.total_training_steps": "trainer.total_training_steps",
+}
+CHOICES = {"gae": "ppo"}  # an algorithm's estimator is not always its name
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #555; --line: #d5d5d5; --back: #fff; --box: #f6f6f4;
   --good: #00664b; --bad: #a33b00; --open: #555; }
@@ -44,10 +62,14 @@ pre { background: var(--box); padding: .7rem; border-radius: .4rem; white-space:
 
 
 def page(study: Study, command: str, steps: Sequence[int] | None = None) -> str:
-    """Return the page; the same study gives the same text. `steps` are those of the sample texts."""
+    """Return the page; the same study gives the same text. `steps` are those of the sample texts.
+
+    Raises UserError if no run kept the texts of one of them.
+    """
+    check_steps(study, steps or ())
     parts = [
-        f"<section id='{finding.ablation.name}'>{section(study, finding, steps)}</section>"
-        for finding in study.findings
+        f"<section id='{finding.ablation.name}'>{section(finding, drawn, steps)}</section>"
+        for finding, drawn in zip(study.findings, render_study(study, ("svg",), captions=False), strict=True)
     ]
     links = "".join(
         f"<li><a href='#{finding.ablation.name}'>{escape(finding.ablation.title)}</a></li>"
@@ -78,34 +100,52 @@ def glance(study: Study) -> str:
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
-def section(study: Study, finding: Finding, steps: Sequence[int] | None) -> str:
+def section(finding: Finding, drawn: Sequence[Drawn], steps: Sequence[int] | None) -> str:
     """Return all of one ablation."""
     ablation, curves, summary = finding.ablation, finding.curves, finding.summary
-    with styled():
-        main = save(draw(ablation, curves, (), study.view, study.panels), ablation.title, ("svg",))["svg"]
-        others = [
-            (extra, save(extra.figure, extra.title, ("svg",))["svg"]) for extra in extras(ablation, study.phrases)
-        ]
+    main, *others = drawn
     head, *rows = summary.rows()
     parts = [
         f"<h2>{escape(ablation.title)}</h2><p class='note'>{escape(ablation.settings())}</p>",
-        figure(main, f"{ablation.name}-0", ablation.title, finding.notes),
+        figure(main, f"{ablation.name}-0", finding.notes),
     ]
     if finding.verdicts:
         parts.append(table("Claims", CLAIM_COLUMNS, claim_rows(finding.verdicts)))
     parts.append(table(f"Numbers: {summary.note()}", head, rows))
-    for number, (extra, svg) in enumerate(others, 1):
-        parts.append(f"<h3>{escape(extra.title)}</h3>")
-        parts.append(figure(svg, f"{ablation.name}-{number}", extra.title, []))
+    for number, other in enumerate(others, 1):
+        parts.append(f"<h3>{escape(other.title)}</h3>{figure(other, f'{ablation.name}-{number}', [])}")
+        behind = table(f"{other.title}: numbers", *numbers_of(other))
+        parts.append(f"<details><summary>Its numbers</summary>{behind}</details>")
     parts.append(samples(ablation, steps))
     runs = table("Runs", RUN_COLUMNS, run_rows(ablation, curves))
     parts.append(f"<details><summary>The {len(ablation.runs)} runs</summary>{runs}</details>")
     return "".join(parts)
 
 
-def figure(svg: bytes, prefix: str, title: str, notes: Sequence[str]) -> str:
+def numbers_of(drawn: Drawn) -> tuple[list[str], list[list[str]]]:
+    """Return (headers, rows) of what a figure shows, at most ROWS_AN_ARM an arm, to three digits."""
+    head, *rows = csv.reader(drawn.numbers.splitlines())
+    arms: dict[str, list[list[str]]] = {}
+    for row in rows:
+        arms.setdefault(row[0], []).append([row[0], *map(three_digits, row[1:])])
+    few = []
+    for own in arms.values():
+        last = len(own) - 1
+        few += [own[place] for place in sorted({round(i * last / (ROWS_AN_ARM - 1)) for i in range(ROWS_AN_ARM)})]
+    return head, few
+
+
+def three_digits(text: str) -> str:
+    """Return a number with three digits behind the point at most; other texts as they are."""
+    try:
+        return text if text.isdecimal() else f"{float(text):.3f}".rstrip("0").rstrip(".")
+    except ValueError:
+        return text
+
+
+def figure(drawn: Drawn, prefix: str, notes: Sequence[str]) -> str:
     """Return a figure with its caption; ids are made unique on the page."""
-    text = svg.decode()
+    text = drawn.files["svg"].decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
@@ -113,7 +153,7 @@ def figure(svg: bytes, prefix: str, title: str, notes: Sequence[str]) -> str:
     text = text.replace("<svg", "<svg aria-hidden='true' focusable='false'", 1)
     caption = "".join(f"<li>{escape(note)}</li>" for note in notes)
     caption = f"<figcaption><ul>{caption}</ul></figcaption>" if notes else ""
-    label = escape(f"{title}; its numbers are in the tables below", quote=True)
+    label = escape(f"{drawn.title}; its numbers are in the tables below", quote=True)
     box = f"<div class='scroll paper' tabindex='0' role='img' aria-label='{label}'>{text}</div>"
     return f"<figure>{box}{caption}</figure>"
 
@@ -135,11 +175,26 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -
     )
 
 
+def sampled(arm: Arm) -> tuple[RunRecord, Rollouts]:
+    """Return (the arm's first run that kept its texts, those)."""
+    found = [(run, find_rollouts(run)) for run in arm.runs]
+    return next(((run, rollouts) for run, rollouts in found if rollouts.files), found[0])
+
+
+def check_steps(study: Study, steps: Sequence[int]) -> None:
+    """Raise UserError if there are no texts to show of one of the steps."""
+    arms = [arm for finding in study.findings for arm in finding.ablation.arms]
+    known = sorted({step for arm in arms for step in sampled(arm)[1].files}) if steps else []
+    if missing := [str(step) for step in steps if step not in known]:
+        there = f"they are of steps {known[0]} to {known[-1]}" if known else "no run kept any"
+        raise UserError(f"--steps must name steps whose texts were kept, but {', '.join(missing)} is none; {there}")
+
+
 def samples(ablation: Ablation, steps: Sequence[int] | None) -> str:
-    """Return a few sampled texts of each arm's first run at the steps asked for, else its first, middle and last."""
+    """Return a few sampled texts of a run of each arm at the steps asked for, else its first, middle and last."""
     parts = []
     for arm in ablation.arms:
-        rollouts = find_rollouts(arm.runs[0])
+        run, rollouts = sampled(arm)
         known = list(rollouts.files)
         if not known:
             continue
@@ -154,18 +209,21 @@ def samples(ablation: Ablation, steps: Sequence[int] | None) -> str:
                     f"<p class='note'>step {step}, score {escape(str(row.get('score')))}, asked {escape(asked)}</p>"
                 )
                 texts.append(f"<pre>{escape(text)}</pre>")
-        title = escape(f"{arm.title or arm.label}, seed {arm.runs[0].seed}")
+        title = escape(f"{arm.title or arm.label}, seed {run.seed}")
         parts.append(f"<details><summary>{title}</summary>{''.join(texts)}</details>")
     return f"<h3>What the model wrote</h3>{''.join(parts)}" if parts else ""
 
 
 def left_out(study: Study) -> str:
-    """Return which runs are in no figure and why, and what could not be read."""
-    rows = [[name, reason] for reason, names in study.unseen.items() for name in names]
+    """Return what of which runs is left out and why, and what could not be read."""
+    reasons: dict[str, str] = {}
+    for finding in study.findings:
+        drawn = {run.name for run in finding.ablation.runs}
+        reasons |= {run.name: reason for run, reason in finding.ablation.why_left_out() if run.name in drawn}
+    rows = [[name, reason] for name, reason in reasons.items()]
+    rows += [[name, f"in no figure: {reason}"] for reason, names in study.unseen.items() for name in names]
     rows += [["", warning] for warning in study.warnings]
-    body = (
-        table("Runs in no figure, and damage", ("run", "why"), rows) if rows else "<p>Nothing: every run is shown.</p>"
-    )
+    body = table("Left out, and damage", ("run", "what and why"), rows) if rows else "<p>Nothing: all is shown.</p>"
     return f"<section id='left-out'><h2>Left out</h2>{body}</section>"
 
 
@@ -178,12 +236,24 @@ def reproduce(study: Study, command: str) -> str:
         changed = " with local changes" if about.get("diff") else ""
         rows.append([record.name, f"{str(about.get('commit') or '-')[:12]}{changed}", packages or "-"])
     code = table("Code and packages", ("run", "commit", "packages"), rows)
+    commands = list(dict.fromkeys(run_command(record) for record in study.records if record.folder))
+    runs = (
+        "<p>The runs; what is done is not repeated. Whatever else is set, config.yaml of a run's folder says.</p>"
+        f"<pre>{escape(chr(10).join(commands))}</pre>"
+        if commands
+        else "<p>The runs are not from folders of this project: their configs are where they were read from.</p>"
+    )
     return (
-        "<section id='reproduce'><h2>Reproduce</h2><p>This page:</p>"
-        f"<pre>{escape(command)}</pre>"
-        "<p>The runs: give the command that made them once more; what is done is not repeated.</p>"
+        f"<section id='reproduce'><h2>Reproduce</h2><p>This page:</p><pre>{escape(command)}</pre>{runs}"
         f"<details><summary>Versions</summary>{code}</details></section>"
     )
+
+
+def run_command(record: RunRecord) -> str:
+    """Return the command that makes a run of ours with the same knobs."""
+    known = [(option, record.config.get(key)) for option, key in ASKED.items()]
+    options = [f"{option}={CHOICES.get(str(value), value)}" for option, value in known if value is not None]
+    return shlex.join(["python", "-m", "experiments.run", *options])
 
 
 def versions(record: RunRecord) -> dict[str, Any]:

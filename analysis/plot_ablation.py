@@ -37,10 +37,12 @@ def plot(options: argparse.Namespace) -> list[Path]:
     from analysis.tables import markdown, table_csv, terminal_tables
 
     console, output, figures = Console(highlight=False), OutputFolder(options.out), []
-    for finding, files in zip(study.findings, render_study(study), strict=True):
+    for finding, drawn in zip(study.findings, render_study(study), strict=True):
         ablation, curves, summary = finding.ablation, finding.curves, finding.summary
-        for name, content in files.items():
-            output.write(name, content)
+        for figure in drawn:
+            for kind, content in figure.files.items():
+                output.write(f"{figure.stem}.{kind}", content)
+            output.write(f"{figure.stem}.csv", figure.numbers)
         figures.append(options.out / f"{ablation.name}.png")
         about = f"{ablation.title} ({ablation.settings()}). {summary.note()}"
         output.write(f"{ablation.name}-arms.csv", table_csv(summary.rows()))
@@ -55,8 +57,8 @@ def plot(options: argparse.Namespace) -> list[Path]:
         print()
     for reason, names in study.unseen.items():
         print(f"in no figure: {', '.join(names)}: {reason}")
-    for figure in figures:
-        print(f"{figure.with_suffix('')}.{{png,svg,pdf,csv,md}}")
+    for path in figures:
+        print(f"{path.with_suffix('')}.{{png,svg,pdf,csv,md}}")
     return figures
 
 

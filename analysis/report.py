@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,11 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 2 for a mistake that the user can put right."""
     options = parse(arguments)
     try:
+        if options.out.is_dir():
+            raise UserError(f"--out must be a file, but {options.out} is a folder; e.g. {options.out / 'report.html'}")
         study = read_study(options)
         from analysis.output import OutputFolder
         from analysis.page import page
 
-        command = " ".join(["python -m analysis.report", *(sys.argv[1:] if arguments is None else arguments)])
+        given = sys.argv[1:] if arguments is None else arguments
+        command = shlex.join(["python", "-m", "analysis.report", *given])
         path = OutputFolder(options.out.parent).write(options.out.name, page(study, command, options.steps))
     except UserError as error:
         for problem in error.problems:

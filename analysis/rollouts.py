@@ -15,6 +15,10 @@ from analysis.records import RunRecord
 PHRASES = ("let's try", "how about", "does not equal", "this works", "not it", "wait")
 
 
+Shares = dict[int, list[float]]
+"""{step: the share of its responses that hold each phrase}."""
+
+
 @dataclass(frozen=True)
 class Rollouts:
     """The dumps of one kind of a run, those of its final history alone: a later attempt's step wins."""
@@ -35,13 +39,10 @@ class Rollouts:
                 if isinstance(row, dict) and isinstance(row.get("output"), str):
                     yield row
 
-    def shares(self, phrases: Sequence[str], every: int = 1) -> dict[int, list[float]]:
-        """Return {step: the share of its responses that hold each phrase}, whatever their case or apostrophes.
-
-        Of the steps that `every` divides, and the first.
-        """
+    def shares(self, phrases: Sequence[str], every: int = 1) -> Shares:
+        """Return the phrases' shares, whatever their case, in the first step and those that `every` divides."""
         wanted = [plain(phrase) for phrase in phrases]
-        found: dict[int, list[float]] = {}
+        found: Shares = {}
         for number, step in enumerate(self.files):
             if number and step % every:
                 continue

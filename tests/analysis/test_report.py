@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
+import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pytest
 
 from analysis.report import main
+from experiments.compose import compose_config
+from tests.analysis.browser import Browser
 
 MakeRun = Callable[..., Path]
 HOSTILE = "</pre><script>document.title='taken'</script><img src=x onerror=alert(1)> & \"quoted\" </textarea>"
@@ -85,6 +88,7 @@ def test_the_page_holds_all_there_is_to_say_and_nothing_from_elsewhere(report: P
     for part in (
         "6 runs (5 finished, 1 killed)",
         "temperature=1.2 seed 0: killed at step 31 of 60",
+        "killed at step 31 of 60: drawn, ends at a cross; in no number and no claim",
         "The validation score is higher at temperature 1.0 than at 0.6.",
         "undecided",
         "differs from the baseline",
@@ -102,40 +106,92 @@ def test_the_same_runs_give_the_same_page(report: Path, runs: Path) -> None:
     assert report.read_bytes() == first
 
 
-MEASURE = """<!doctype html>
-<iframe src="report.html" style="width:%dpx;height:800px;border:0"></iframe><pre></pre>
-<script>
-onload = () => {
-  const page = document.querySelector("iframe").contentDocument;
-  const box = page.querySelector("svg").getBoundingClientRect();
-  document.querySelector("pre").textContent = JSON.stringify({
-    wide: page.documentElement.scrollWidth,
-    title: page.title,
-    svg: [box.width, box.height],
-    back: getComputedStyle(page.body).backgroundColor,
-  });
-};
-</script>"""
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("browser")) as open_:
+        yield open_
 
 
-@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_it_on_a_phone_and_a_desk_in_light_and_dark(
-    report: Path, tmp_path: Path, width: int, dark: bool
+    report: Path, browser: Browser, width: int, dark: bool
 ) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert browser, "this test needs a browser: apt-get install chromium"
-    (report.parent / "measure.html").write_text(MEASURE % width)
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--allow-file-access-from-files"]
-    command += ["--dump-dom", f"file://{report.parent / 'measure.html'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    found = re.search(r"<pre>(\{.*?\})</pre>", done.stdout)
-    assert found, done.stderr[-500:]
-    seen = json.loads(found[1])
-    assert seen["title"] == "R1-Zero ablations"
-    assert seen["wide"] <= width, "nothing but figures and tables scrolls sideways"
-    assert seen["svg"][0] >= 500 and 300 < seen["svg"][1] < 1200
-    assert seen["back"] == ("rgb(24, 24, 23)" if dark else "rgb(255, 255, 255)")
+    browser.show(report, width, dark=dark)
+    assert browser.run("document.title") == "R1-Zero ablations"
+    assert browser.run("document.documentElement.scrollWidth") <= width, "but for figures and tables nothing scrolls"
+    size = browser.run("(b => [b.width, b.height])(document.querySelector('svg').getBoundingClientRect())")
+    assert size[0] >= 500 and 300 < size[1] < 1200
+    seen = matplotlib.image.imread(browser.screenshot(report.with_suffix(".png")))
+    assert seen.shape[:2] == (800, width)
+    bright = float(np.median(seen[..., :3]))
+    assert bright < 0.2 if dark else bright > 0.9, "the page itself is dark or light"
+    text = seen[:200, :, :3].mean(axis=2)
+    assert abs(text - bright).max() > 0.6, "the heading stands out"
+    browser.run("document.querySelector('svg').scrollIntoView()")
+    figure = matplotlib.image.imread(browser.screenshot(report.with_suffix(".png")))[..., :3]
+    spread = figure.max(axis=2) - figure.min(axis=2)
+    assert (spread > 0.3).sum() > 500, "the figure's colours are there"
+
+
+def test_the_keyboard_reaches_everything_that_scrolls_or_opens(report: Path, browser: Browser) -> None:
+    browser.show(report, 390)
+    focus = "(e => [e.tagName, e.getAttribute('aria-label') || e.textContent, getComputedStyle(e).outlineStyle])"
+    reached = []
+    for _ in range(200):
+        browser.press("Tab")
+        element = browser.run(f"{focus}(document.activeElement)")
+        if element[0] == "BODY":
+            break
+        reached.append(element)
+    assert reached[0][:2] == ["A", "Skip to the results"]
+    assert all(outline == "solid" for _, _, outline in reached), "focus is always seen"
+    count = "document.querySelectorAll('{}').length".format
+    assert len(reached) == browser.run(count('a[href], summary, [tabindex="0"]')) - browser.run(
+        count('details:not([open]) [tabindex="0"]')
+    )
+    browser.show(report, 390)
+    browser.press("Tab")
+    browser.press("Enter")
+    assert browser.run("location.hash") == "#main"
+    browser.run("document.querySelector('summary').focus()")
+    browser.press("Enter")
+    assert browser.run("document.querySelector('details').open") is True
+
+
+def test_the_page_says_how_to_make_it_and_its_runs_again(
+    make: MakeRun, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make(algorithm="gae", n=8, temperature=1.2, seed=7, steps=20)
+    code = {"format": 1, "commit": "0123456789abcdef", "diff": "x", "versions": {"verl": "0.9.1", "torch": "2.9"}}
+    (run / "code.json").write_text(json.dumps(code))
+    out = tmp_path / "a report.html"
+    arguments = ["--runs", str(runs), "--out", str(out), "--filter", "rollout.n!=3"]
+    assert main(arguments) == 0
+    reader = Reader()
+    reader.feed(out.read_text())
+    text = " ".join(" ".join(reader.text).split())
+    assert "0123456789ab with local changes" in text and "verl 0.9.1, torch 2.9" in text
+    line = next(part for part in reader.text if part.startswith("python -m analysis.report"))
+    assert shlex.split(line) == ["python", "-m", "analysis.report", *arguments]
+    command = next(part for part in reader.text if part.startswith("python -m experiments.run"))
+    composed = compose_config(shlex.split(command)[3:])
+    assert (composed.algorithm.adv_estimator, composed.rollout.n, composed.seed) == ("gae", 8, 7)
+    assert (composed.rollout.temperature, composed.trainer.total_training_steps) == (1.2, 20)
+
+
+def test_steps_without_texts_and_a_folder_in_place_of_a_file_get_one_message(
+    report: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--runs", str(runs), "--out", str(tmp_path / "other.html")]
+    assert main([*command, "--steps", "7"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--steps", "7", "999"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --steps must name steps whose texts were kept, but 999 is none; they are of steps 7 to 7\n"
+    )
+    assert main(["--runs", str(runs), "--out", str(tmp_path)]) == 2
+    assert f"--out must be a file, but {tmp_path} is a folder" in capsys.readouterr().err
 
 
 def test_mistakes_are_told_as_by_the_other_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
