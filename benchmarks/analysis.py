@@ -7,7 +7,8 @@
   whose curves must be ours;
 - 10,000 steps x 120 metrics from one `.wandb` file: ours beside W&B's own reader (`wandb leet inspect --json`) and the
   parsing of what it prints;
-- every figure of 24 runs x 300 steps in 4 ablations, as PNG, SVG and PDF, with the tables: the whole command;
+- every figure of 24 runs x 300 steps, 160 responses a step kept, as PNG, SVG and PDF, with the tables: the whole
+  command; once 8 arms x 3 seeds in 4 ablations, once 4 arms x 6 seeds, whose bands are bootstrapped; and their report;
 - `--help`.
 
 The server is the tests' stand-in, in a process of its own. Every measurement is a process of its own; the seconds are
@@ -28,8 +29,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tests.analysis.conftest import make_run
+from analysis.history import Row
+from tests.analysis.conftest import made_up_rows, make_run
 from tests.analysis.test_peers import OPENRLBENCHMARK, PEERS
 from tests.analysis.wandb_format import write_log
 from tests.analysis.wandb_server import ENTITY, KEY, PROJECT, ServedRun, WandbServer
@@ -37,6 +40,8 @@ from tests.analysis.wandb_server import ENTITY, KEY, PROJECT, ServedRun, WandbSe
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, ROWS, METRICS, LATENCY = 30, 600, 60, 0.2
 LOG_STEPS, LOG_METRICS = 10_000, 120
+STEPS, RESPONSES = 300, 160
+WORDS = ("let's", "try", "how", "about", "wait", "this", "works", "does", "not", "equal", "3", "5", "+", "*", "=", "21")
 
 OURS = f"""
 import json, sys, time, resource
@@ -160,24 +165,66 @@ def read_logs(folder: Path) -> None:
 
 
 def draw_figures(folder: Path) -> None:
-    """Print how long the figures of 24 runs take, and the help."""
-    arms = [{}, {"temperature": 0.6}, {"temperature": 1.2}, {"n": 3}, {"n": 8}, {"kl": 0.0}, {"kl": 0.01}]
-    arms.append({"algorithm": "gae"})
-    for arm in arms:
-        for seed in (1, 2, 3):
-            make_run(folder / "runs", seed=seed, steps=300, **arm)  # type: ignore[arg-type]
-    print("24 runs x 300 steps, 4 ablations")
-    for label, arguments in (
-        ("every figure and table", ["analysis.plot_ablation", "--source", "runs", "--out", "figures"]),
-        ("the report", ["analysis.report", "--source", "runs", "--out", "figures/report.html"]),
-        ("--help", ["analysis.plot_ablation", "--help"]),
-    ):
-        began = time.perf_counter()
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    """Print how long the figures of 24 runs take and what all processes hold of memory, and the help."""
+    arms: list[dict[str, Any]] = [{}, {"temperature": 0.6}, {"temperature": 1.2}, {"n": 3}, {"n": 8}]
+    arms += [{"kl": 0.0}, {"kl": 0.01}, {"algorithm": "gae"}]
+    for name, cells, seeds in (("8 arms x 3 seeds", arms, 3), ("4 arms x 6 seeds", arms[:4], 6)):
+        runs = folder / name.replace(" ", "")
+        for arm in cells:
+            for seed in range(1, seeds + 1):
+                keep_texts(make_run(runs, seed=seed, attempts=[timed_rows(seed, arm)], steps=STEPS, **arm))
+        print(f"{name} x {STEPS} steps, {RESPONSES} responses a step")
+        source = ["--source", runs.name, "--out"]
+        time_command(folder, "every figure and table", "analysis.plot_ablation", *source, "figures")
+        time_command(folder, "the report", "analysis.report", *source, "figures/report.html")
+    time_command(folder, "--help", "analysis.plot_ablation", "--help")
+
+
+def timed_rows(seed: int, arm: dict[str, Any]) -> list[Row]:
+    """Return a run's made-up rows with the phases of each step, as veRL logs them."""
+    phases = {"gen": 1.0, "old_log_prob": 0.2, "ref": 0.2, "adv": 0.01, "update_actor": 0.3, "step": 1.8}
+    timing = {f"timing_s/{phase}": seconds for phase, seconds in phases.items()} | {"perf/throughput": 5000.0}
+    return [(step, {**row, **timing}) for step, row in made_up_rows(seed, arm.get("temperature", 1.0), 1, STEPS)]
+
+
+def keep_texts(run: Path) -> None:
+    """Write made-up responses of every step of a run; every tenth step's are alike, to spare the benchmark's time."""
+    draw = random.Random(run.name)
+    folder = run / "attempts" / "1" / "rollouts"
+    folder.mkdir()
+    texts = []
+    for _ in range(10):
+        said = [" ".join(draw.choices(WORDS, k=60)) for _ in range(RESPONSES)]
+        prompt = "Using the numbers [3, 5, 7], create an equation that equals 21. " * 4
+        rows = [{"input": prompt, "output": text, "gts": "{}", "score": 0.1, "acc": 0.0, "step": 1} for text in said]
+        texts.append("".join(json.dumps(row) + "\n" for row in rows))
+    for step in range(1, STEPS + 1):
+        (folder / f"{step}.jsonl").write_text(texts[step % 10])
+
+
+def time_command(folder: Path, label: str, *arguments: str) -> None:
+    """Run a command; print its seconds, and the most memory that it and its processes held at once."""
+    began, most = time.perf_counter(), 0.0
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with open(folder / "log", "w+") as log:
         command = [sys.executable, "-m", *arguments]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-        print(f"  {label:44} {'':8}   {time.perf_counter() - began:6.2f} s")
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
+        while process.poll() is None:
+            most = max(most, tree_memory(process.pid))
+            time.sleep(0.05)
+        assert process.returncode == 0, (folder / "log").read_text()
+    print(f"  {label:44} {'':8}   {time.perf_counter() - began:6.2f} s   {most:5.0f} MB")
+
+
+def tree_memory(pid: int) -> float:
+    """Return the MB that a process and its children hold, pages that they share counted once."""
+    try:
+        told = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has just ended
+        return 0.0
+    own = next((int(line.split()[1]) / 1024 for line in told.splitlines() if line.startswith("Pss:")), 0.0)
+    return own + sum(tree_memory(int(child)) for child in children)
 
 
 if __name__ == "__main__":
