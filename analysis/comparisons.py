@@ -11,7 +11,8 @@ from analysis.history import Curve
 from analysis.intervals import LEVEL, Interval, mean, t_interval, variance
 from experiments.sweep import Claim
 
-BINS = 10
+EDGES = (0.0, 0.025, 0.05, *(tenth / 10 for tenth in range(1, 11)))
+"""Of the parts in which a dip is looked for; finer at the beginning, where a length may fall within a few steps."""
 MARGIN = 0.05
 """That two things are equal can't be shown: a difference of less than this share counts as none."""
 Values = Mapping[str, Sequence[Curve]]
@@ -125,25 +126,23 @@ def compare_settling(claim: Claim, values: Values, last: int) -> list[Comparison
 
 
 def compare_dip(claim: Claim, values: Values, last: int) -> list[Comparison]:
-    """Return how far each level's runs fall before, and rise after, the lowest tenth of the training.
+    """Return how far each level's runs fall before, and rise after, the lowest part of the training.
 
-    Where that is, is read off the other seeds: a run's own lowest tenth is low by chance, too. A fall or a rise of
-    less than MARGIN is none. A tenth in which some run has no value is left out of all.
+    Where that is, is read off the other seeds: a run's own lowest part is low by chance, too. A fall or a rise of
+    less than MARGIN is none. A part in which some run has no value is left out of all.
     """
     comparisons = []
     for value in claim.levels:
-        binned = [
-            [window_mean(curve, (b / BINS, (b + 1) / BINS), last) for b in range(BINS)] for curve in values[str(value)]
-        ]
-        known = [b for b in range(BINS) if all(math.isfinite(run[b]) for run in binned)]
-        tenths = [[run[b] for b in known] or [math.nan] for run in binned]
+        binned = [[window_mean(curve, part, last) for part in pairwise(EDGES)] for curve in values[str(value)]]
+        known = [b for b in range(len(EDGES) - 1) if all(math.isfinite(run[b]) for run in binned)]
+        parts = [[run[b] for b in known] or [math.nan] for run in binned]
         falls, rises = [], []
-        for place, run in enumerate(tenths):
-            others = [other for number, other in enumerate(tenths) if number != place] or [run]
+        for place, run in enumerate(parts):
+            others = [other for number, other in enumerate(parts) if number != place] or [run]
             lowest = min(range(len(run)), key=lambda b: mean([other[b] for other in others]))
             falls.append(run[0] - run[lowest])
             rises.append(run[-1] - run[lowest])
-        floor = MARGIN * abs(mean([run[0] for run in tenths]))
+        floor = MARGIN * abs(mean([run[0] for run in parts]))
         comparisons.append(Comparison(f"fall at {value}", tuple(falls), floor=floor))
         comparisons.append(Comparison(f"rise at {value}", tuple(rises), floor=floor))
     return comparisons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.ablations import Ablation
 from analysis.arms import Arm
-from analysis.figures import COLOURS, DASHES
+from analysis.captions import miniature
+from analysis.figures import COLOURS, DASHES, GREY
 from analysis.rollouts import PHRASES, Shares
 from analysis.series import View
 
@@ -22,7 +24,7 @@ SHARES = (("correct", "#0072B2"), ("formatted but wrong", "#E69F00"), ("wrong fo
 PHASES = ("gen", "old_log_prob", "ref", "values", "reward", "adv", "update_critic", "update_actor", "update_weights")
 TIMINGS = ("timing_s/", "timing/")  # how the names of the phases begin, in later and earlier veRL
 REST = "rest (sampling beside the trainer, data)"
-COLUMN, ROW, LEFT, TOP, BOTTOM = 3.1, 2.0, 0.65, 1.15, 0.75
+COLUMN, ROW, LEFT, TOP, BOTTOM = 3.1, 2.0, 0.65, 1.15, 0.95
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def composition(ablation: Ablation, view: View) -> Extra | None:
     grid[1][0].set_ylabel("mean length, tokens")
     same_limits(grid[1])
     add_legend(figure, next(axes for axes in grid[0] if axes.collections))
+    add_note(figure, ablation)
     return Extra("composition", "What the training responses are", figure, numbers)
 
 
@@ -111,6 +114,7 @@ def phrase_shares(ablation: Ablation, view: View, said: Mapping[str, Shares], ph
         grid[0][column].set_ylim(0, 1.03)
     grid[0][0].set_ylabel("share of responses")
     add_legend(figure, next(axes for axes in grid[0] if axes.lines))
+    add_note(figure, ablation)
     return Extra("phrases", "What the training responses say", figure, numbers)
 
 
@@ -144,11 +148,12 @@ def efficiency(ablation: Ablation) -> Extra | None:
         numbers.append([arm.label, *cells, repr(left), repr(tokens or "")])
     axes.set_yticks(range(len(rows)), [arm.title or arm.label for arm, _ in rows])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.35 * max(sum(seconds.values()) for _, seconds in rows))
+    axes.set_xlim(0, 1.5 * max(sum(seconds.values()) for _, seconds in rows))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("seconds a step (mean)")
     figure.text(0.014, 1 - 0.12 / height, "Where the time goes", size=15, weight="bold", va="top")
     add_legend(figure, axes)
+    add_note(figure, ablation)
     return Extra("efficiency", "Where the time goes", figure, numbers)
 
 
@@ -234,6 +239,13 @@ def add_legend(figure: Figure, axes: Axes) -> None:
         columnspacing=1.2,
         handlelength=1.8,
     )
+
+
+def add_note(figure: Figure, ablation: Ablation) -> None:
+    """Say at the bottom what the arms share, and that a miniature is one: a figure travels without its page."""
+    width, height = figure.get_size_inches()
+    note = "; ".join(filter(None, (ablation.settings(), *miniature(ablation))))
+    figure.text(0.14 / width, 0.12 / height, textwrap.shorten(note, int(width * 14)), color=GREY, size=8.5)
 
 
 def same_limits(row: Sequence[Axes]) -> None:

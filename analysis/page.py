@@ -32,7 +32,6 @@ ASKED = {
     "rollout.temperature": "rollout.temperature",
     "rollout.n": "rollout.n",
     "kl.coef": "kl.coef",
-    "seed": "seed",
     "trainer.total_training_steps": "trainer.total_training_steps",
 }
 CHOICES = {"gae": "ppo"}  # an algorithm's estimator is not always its name
@@ -53,6 +52,7 @@ figure { margin: 1rem 0; } figure svg { display: block; width: 100%; min-width: 
 figcaption, .note { color: var(--soft); font-size: .9rem; }
 table { border-collapse: collapse; font-size: .9rem; width: 100%; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .4rem 0; }
+th[scope=row] { min-width: 7rem; }
 th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 .supported { color: var(--good); font-weight: 600; } .contradicted { color: var(--bad); font-weight: 600; }
 .undecided { color: var(--open); }
@@ -236,7 +236,7 @@ def reproduce(study: Study, command: str) -> str:
         changed = " with local changes" if about.get("diff") else ""
         rows.append([record.name, f"{str(about.get('commit') or '-')[:12]}{changed}", packages or "-"])
     code = table("Code and packages", ("run", "commit", "packages"), rows)
-    commands = list(dict.fromkeys(run_command(record) for record in study.records if record.folder))
+    commands = run_commands([record for record in study.records if record.folder])
     runs = (
         "<p>The runs; what is done is not repeated. Whatever else is set, config.yaml of a run's folder says.</p>"
         f"<pre>{escape(chr(10).join(commands))}</pre>"
@@ -249,11 +249,20 @@ def reproduce(study: Study, command: str) -> str:
     )
 
 
-def run_command(record: RunRecord) -> str:
-    """Return the command that makes a run of ours with the same knobs."""
-    known = [(option, record.config.get(key)) for option, key in ASKED.items()]
-    options = [f"{option}={CHOICES.get(str(value), value)}" for option, value in known if value is not None]
-    return shlex.join(["python", "-m", "experiments.run", *options])
+def run_commands(records: Sequence[RunRecord]) -> list[str]:
+    """Return the commands that make runs of ours with the same knobs, one for all seeds of an arm."""
+    seeds: dict[tuple[str, ...], list[str]] = {}
+    for record in records:
+        known = [(option, record.config.get(key)) for option, key in ASKED.items()]
+        options = tuple(f"{option}={CHOICES.get(str(value), value)}" for option, value in known if value is not None)
+        own = seeds.setdefault(options, [])
+        own += [seed for seed in [str(record.seed)] if seed not in own]
+    return [
+        shlex.join(
+            ["python", "-m", "experiments.run", *(["-m"] if len(own) > 1 else []), *options, f"seed={','.join(own)}"]
+        )
+        for options, own in seeds.items()
+    ]
 
 
 def versions(record: RunRecord) -> dict[str, Any]:

@@ -122,6 +122,13 @@ def test_a_sweep_file_says_at_least_between_levels(tmp_path: Path, order: list[A
         assert (found.levels, found.or_equal) == read
 
 
+def test_a_fall_within_the_first_tenth_is_a_fall() -> None:
+    def early(share: float, n: int) -> float:
+        return 50 - 300 * share if share < 0.05 else 35 + 20 * share
+
+    assert verdict("minimum_inside", (5, 8), early, seeds=3, noise=0.3).verdict == "supported"
+
+
 def test_a_tenth_that_one_run_lacks_is_left_out_of_all() -> None:
     """Two runs that dip in the middle; the first validation of one is missing: its tenths are not shifted by it."""
     claim = Claim("name", "text", "m", "minimum_inside", (5,), (0.0, 1.0))

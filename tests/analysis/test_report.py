@@ -163,6 +163,8 @@ def test_the_page_says_how_to_make_it_and_its_runs_again(
     make: MakeRun, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make(algorithm="gae", n=8, temperature=1.2, seed=7, steps=20)
+    make(temperature=0.6, seed=1, steps=20)
+    make(temperature=0.6, seed=2, steps=20)
     code = {"format": 1, "commit": "0123456789abcdef", "diff": "x", "versions": {"verl": "0.9.1", "torch": "2.9"}}
     (run / "code.json").write_text(json.dumps(code))
     out = tmp_path / "a report.html"
@@ -174,8 +176,10 @@ def test_the_page_says_how_to_make_it_and_its_runs_again(
     assert "0123456789ab with local changes" in text and "verl 0.9.1, torch 2.9" in text
     line = next(part for part in reader.text if part.startswith("python -m analysis.report"))
     assert shlex.split(line) == ["python", "-m", "analysis.report", *arguments]
-    command = next(part for part in reader.text if part.startswith("python -m experiments.run"))
-    composed = compose_config(shlex.split(command)[3:])
+    commands = next(part for part in reader.text if part.startswith("python -m experiments.run"))
+    seeds, alone = map(shlex.split, commands.splitlines())
+    assert seeds[3] == "-m" and "rollout.temperature=0.6" in seeds and seeds[-1] == "seed=1,2"
+    composed = compose_config(alone[3:])
     assert (composed.algorithm.adv_estimator, composed.rollout.n, composed.seed) == ("gae", 8, 7)
     assert (composed.rollout.temperature, composed.trainer.total_training_steps) == (1.2, 20)
 
