@@ -6,13 +6,17 @@ https://docs.wandb.ai/models/app/features/panels/line-plot/smoothing
 from __future__ import annotations
 
 import math
+import statistics
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from experiments.errors import UserError
 
 # W&B publishes TWEMA's formula but not its VIEWPORT_SCALE; re-implementations use this.
 VIEWPORT_SCALE = 1000.0
+REACH = 6.0
 Values = Sequence[float]
 
 
@@ -81,11 +85,18 @@ def ema(_: Values, ys: Values, weight: float) -> list[float]:
 
 
 def gaussian(xs: Values, ys: Values, sigma: float) -> list[float]:
-    """Return the average weighted with a normal distribution of width `sigma` in x around each point."""
+    """Return the average weighted with a normal distribution around each point.
+
+    `sigma`, its width, is in x as W&B has it, where points are a step apart; on an axis of tokens or hours it counts
+    their usual distance. Points further than REACH widths weigh nothing.
+    """
+    distances = [after - before for before, after in pairwise(xs) if after > before]
+    width = sigma * (statistics.median(distances) if distances else 1.0)
     out = []
     for x in xs:
-        weights = [math.exp(-(((other - x) / sigma) ** 2) / 2) for other in xs]
-        out.append(sum(weight * y for weight, y in zip(weights, ys, strict=True)) / sum(weights))
+        near = slice(bisect_left(xs, x - REACH * width), bisect_right(xs, x + REACH * width))
+        weights = [math.exp(-(((other - x) / width) ** 2) / 2) for other in xs[near]]
+        out.append(sum(weight * y for weight, y in zip(weights, ys[near], strict=True)) / sum(weights))
     return out
 
 

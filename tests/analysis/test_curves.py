@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from analysis.arms import Arm
 from analysis.curves import comparable_curves, read_curves, validation_metrics
+from analysis.figures import Panel
 from analysis.history import Curve, History
 from analysis.records import RunRecord
 from analysis.series import View, arm_series
+from analysis.smoothing import Smoothing
 
 SAMPLES: dict[str, Any] = {
     "actor_rollout_ref.rollout.val_kwargs.do_sample": True,
@@ -97,6 +99,13 @@ def test_what_was_not_recorded_is_empty() -> None:
     curves = read_curves(record("response_length/mean"))
     assert curves["length"] == [(10, 0.5)]
     assert [curves[name] for name in ("sampled", "greedy", "reward", "format")] == [[], [], [], []]
+
+
+def test_validation_is_never_smoothed_and_bears_markers_whatever_it_is_called() -> None:
+    view = View(smoothing=Smoothing("ema", 0.9))
+    for name in ("sampled", "greedy", "val/test_score/countdown", "val-core/a/b/acc/mean@4", "val-aux/a/format/mean@1"):
+        assert not view.smooths(name) and Panel(name, "").is_validation, name
+    assert view.smooths("reward") and view.smooths("actor/entropy") and not Panel("actor/entropy", "").is_validation
 
 
 def mean_curve(seeds: list[Curve]) -> Curve:

@@ -81,6 +81,11 @@ def test_golden_smoothings() -> None:
     assert parse_smoothing("twema:0.99").apply(xs, ys)[:3] == pytest.approx(expected)
     weights = [math.exp(-(x**2) / 2) for x in (2, 1, 0, 1, 3)]
     assert parse_smoothing("gaussian:1").apply(xs, ys)[2] == pytest.approx(np.average(ys, weights=weights))
+    for scale in (9000.0, 0.001):
+        tokens = [x * scale for x in xs]
+        assert parse_smoothing("gaussian:1").apply(tokens, ys) == pytest.approx(
+            parse_smoothing("gaussian:1").apply(xs, ys)
+        ), "as smooth against tokens or hours as against steps"
 
 
 @given(
