@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from analysis.sources.wandb_log import NotALogError, read_log
 from tests.analysis import wandb_format as form
+from tests.analysis.wandb_server import KEY, WandbServer
 
 REAL_RUN = """
 import sys, wandb
@@ -75,6 +76,30 @@ def test_what_the_real_client_wrote_reads_as_the_official_reader_reads_it(real: 
     assert config == {"seed": 1, "actor": {"optim": {"lr": 1e-4}}, "list": [1, 2], "none": None, "late": "x" * 40000}
     assert (log.exit_code, log.records, log.damage()) == (0, len(records), "")
     assert log.start > 1.7e9
+
+
+ONLINE_RUN = """
+import sys, wandb
+settings = wandb.Settings(console="off", x_disable_stats=True, init_timeout=60)
+run = wandb.init(project="abl", entity="lab", dir=sys.argv[1], id="abcd1234", config={"seed": 1}, settings=settings)
+for step in range(40):
+    run.log({"loss": 1 / (step + 1), "nan": float("nan"), **({"val": 0.5} if step % 10 == 0 else {})}, step=step)
+run.finish()
+"""
+
+
+def test_the_file_of_an_online_run_holds_the_rows_that_the_server_got(tmp_path: Path) -> None:
+    with WandbServer([]) as server:
+        quiet = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true", "WANDB_MODE": "online"}
+        environment = {**os.environ, **quiet, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+        command = [sys.executable, "-c", ONLINE_RUN, str(tmp_path)]
+        subprocess.run(command, check=True, env=environment, capture_output=True, timeout=120)
+    (path,) = tmp_path.glob("wandb/run-*/run-abcd1234.wandb")
+    log = read_log(path)
+    assert len(log.rows) == 40 and (log.exit_code, log.damage()) == (0, "")
+    sent = [numbers(json.loads(row)) for row in server.streamed]
+    assert repr([dict(sorted(row.items())) for _, row in log.rows]) == repr([dict(sorted(row.items())) for row in sent])
+    assert (log.run_id, log.project, log.config["seed"]) == ("abcd1234", "abl", 1)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,7 +1,7 @@
 """A stand-in for a W&B server on the loopback: the part of its GraphQL that the real client's reading side speaks.
 
 It answers `wandb.Api` of wandb 0.31 (and what is built on it) with runs that the test made up: listing with filters and
-pages, live history, faults on demand, latency. It stores nothing and knows one key.
+pages, live history, faults on demand, latency. It knows one key. Of a run that logs to it, it keeps the rows.
 """
 
 from __future__ import annotations
@@ -101,14 +101,21 @@ class WandbServer:
         self.runs, self.latency, self.faults = runs, latency, faults or []
         self.operations: list[str] = []
         self.variables: list[tuple[str, dict[str, Any]]] = []
+        self.streamed: list[str] = []
+        """The rows that a client has logged, as it sends them."""
         owner = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                length = int(self.headers.get("Content-Length", 0))
-                status, answer = owner.answer(json.loads(self.rfile.read(length)), self.headers.get("Authorization"))
+                request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+                if self.path.endswith("/file_stream"):
+                    files = request.get("files") or {}
+                    owner.streamed += files.get("wandb-history.jsonl", {}).get("content", [])
+                    status, answer = 200, "{}"
+                else:
+                    status, answer = owner.answer(request, self.headers.get("Authorization"))
                 content = answer.encode()
                 if status <= 0:
                     self.close_connection = True
@@ -170,6 +177,13 @@ class WandbServer:
             return dumps({"data": {"viewer": {**viewer, "admin": False, "flags": "{}", "teams": teams, "apiKeys": {}}}})
         if "serverInfo" in query:
             return dumps({"data": {"serverInfo": {"features": [], "latestLocalVersionInfo": None}}})
+        if operation == "UpsertBucket":
+            project = {"id": "1", "name": PROJECT, "entity": {"id": "1", "name": ENTITY}}
+            bucket = {"id": "UnVu", "name": variables["name"], "displayName": variables["name"], "sweepName": None}
+            bucket |= {"historyLineCount": 0, "project": project}
+            return dumps({"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}})
+        if operation == "CreateRunFiles":  # its console and metadata: not taken
+            return dumps({"data": {"createRunFiles": {"runID": "UnVu", "uploadHeaders": [], "files": []}}})
         if variables.get("project") != PROJECT:
             return dumps({"data": {"project": None}})
         if operation == "Runs":
