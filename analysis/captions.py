@@ -73,7 +73,7 @@ def warnings(ablation: Ablation, metrics: Sequence[str] = ()) -> list[str]:
         more = f" and {len(ablation.companions) - 4} more" if len(ablation.companions) > 4 else ""
         sentences.append(f"The runs also differ in {first}{more}.")
     seedless = sum(run.seed is None for run in ablation.runs)
-    if seedless:
+    if seedless > 1:
         sentences.append(f"{seedless} runs have no seed in their config: each counts as a repeat of its own.")
     if len(ablation.arms) > 1 and all(len(arm.runs) == 1 for arm in ablation.arms):
         sentences.append("One seed per arm: differences of this size can be chance.")

@@ -135,7 +135,9 @@ def what_would_decide(comparisons: Sequence[Comparison], rule: Rule) -> str:
     needed = next((n for n in range(max(now) + 1, MOST_SEEDS + 1) if rule(comparisons, n) != UNDECIDED), None)
     if needed is None:
         return f"more than {MOST_SEEDS} seeds an arm would be needed if effect and spread stayed so"
-    return f"{needed - min(now)} more seeds an arm, {needed} in all, would decide if effect and spread stayed so"
+    more = needed - min(now)
+    seeds = "seed" if more == 1 else "seeds"
+    return f"{more} more {seeds} an arm, {needed} in all, would decide if effect and spread stayed so"
 
 
 def claim_curves(runs: Sequence[RunRecord], metric: str) -> dict[str, Curve]:

@@ -14,14 +14,25 @@ from matplotlib.ticker import MaxNLocator
 from analysis.ablations import Ablation
 from analysis.arms import Arm
 from analysis.captions import miniature
-from analysis.figures import COLOURS, DASHES, GREY
 from analysis.rollouts import PHRASES, Shares
 from analysis.series import View
+from analysis.style import COLOURS, DASHES, GREY
 
 ACCURACY, FORMAT, LENGTH = "reward/acc/mean", "reward/format/mean", "response_length/mean"
 # Correct, formatted but wrong, wrong format: apart in lightness too.
 SHARES = (("correct", "#0072B2"), ("formatted but wrong", "#E69F00"), ("wrong format", "#BBBBBB"))
 PHASES = ("gen", "old_log_prob", "ref", "values", "reward", "adv", "update_critic", "update_actor", "update_weights")
+COLOUR_ORDER = (
+    "gen",
+    "update_actor",
+    "old_log_prob",
+    "ref",
+    "adv",
+    "update_critic",
+    "values",
+    "reward",
+    "update_weights",
+)
 TIMINGS = ("timing_s/", "timing/")  # how the names of the phases begin, in later and earlier veRL
 REST = "rest (sampling beside the trainer, data)"
 COLUMN, ROW, LEFT, TOP, BOTTOM = 3.1, 2.0, 0.65, 1.15, 0.95
@@ -134,8 +145,9 @@ def efficiency(ablation: Ablation) -> Extra | None:
     numbers: list[list[object]] = [["arm", *phases, "step", "tokens a second and GPU"]]
     for place, (arm, seconds) in enumerate(rows):
         left = 0.0
-        for number, phase in enumerate(phases):
+        for phase in phases:
             width = seconds.get(phase, 0.0)
+            number = -1 if phase == REST else COLOUR_ORDER.index(phase)  # the same in every figure
             colour = "#BBBBBB" if phase == REST else COLOURS[number % len(COLOURS)]
             label = phase if place == 0 else None
             hatch = "//" if number >= len(COLOURS) else None

@@ -5,15 +5,13 @@ The same records give the same bytes: fixed fonts, no dates, no random ids.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,52 +22,13 @@ from analysis.ablations import Ablation
 from analysis.arms import Arm
 from analysis.curves import VALIDATION_CURVES, Curves, validation_temperature
 from analysis.series import Series, View, arm_series, is_validation
+from analysis.style import GREY, Look, look, styled
 from analysis.tables import seeds_text
-
-# Okabe and Ito's colours, told apart by every kind of colour vision; yellow is left out, it vanishes on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
-DASHES: tuple[tuple[float, tuple[float, ...]], ...] = (
-    (0, ()),
-    (0, (5, 1.6)),
-    (0, (1.2, 1.2)),
-    (0, (6, 1.5, 1.2, 1.5)),
-    (0, (3, 1.2, 1.2, 1.2, 1.2, 1.2)),
-)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-# Any: matplotlib's stubs list every key as a literal.
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.8,
-    "lines.solid_capstyle": "round",
-    "svg.hashsalt": "r1-zero-ablations",
-    "svg.fonttype": "path",
-    "path.simplify": False,
-}
-GREY = "#444444"
 
 # Inches.
 WIDTH, PANEL_HEIGHT, LEFT, RIGHT = 9.6, 2.35, 0.62, 0.18
 TITLE, LINE, LEGEND_ROW, BETWEEN, AXIS = 0.36, 0.19, 0.25, 0.72, 0.55
 CHARACTERS = 118
-
-
-@dataclass(frozen=True)
-class Look:
-    """How an arm is drawn, the same in every panel."""
-
-    colour: str
-    dashes: tuple[float, tuple[float, ...]]
-    marker: str
 
 
 @dataclass(frozen=True)
@@ -80,11 +39,6 @@ class Panel:
     @property
     def is_validation(self) -> bool:
         return is_validation(self.curve)
-
-
-def look(place: int) -> Look:
-    """Return the look of the arm at `place`; 280 arms pass before one repeats."""
-    return Look(COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)], MARKERS[place % len(MARKERS)])
 
 
 def panels(ablation: Ablation, curves: Mapping[str, Curves], chosen: Sequence[str] = ()) -> list[list[Panel]]:
@@ -284,15 +238,6 @@ def render(
     """Return the figure as {"png": ..., "svg": ..., "pdf": ...}; the same records give the same bytes."""
     with styled():
         return save(draw(ablation, curves, footer, view, chosen), ablation.title, kinds)
-
-
-@contextlib.contextmanager
-def styled() -> Iterator[None]:
-    """Draw in this module's style, whatever a user's matplotlibrc says."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
-        yield
 
 
 def save(figure: Figure, title: str, kinds: Sequence[str]) -> dict[str, bytes]:

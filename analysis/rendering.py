@@ -11,11 +11,12 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from analysis.extra_figures import extras
-from analysis.figures import render, save, styled
+from analysis.figures import render, save
 from analysis.intervals import BOOTSTRAP_FROM, import_bootstrap
 from analysis.records import RunRecord
 from analysis.rollouts import Shares, find_rollouts
 from analysis.study import Study
+from analysis.style import styled
 from analysis.tables import curves_csv, table_csv
 from experiments.errors import UserError
 

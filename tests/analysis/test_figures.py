@@ -20,11 +20,12 @@ from analysis import plot_ablation, report
 from analysis.ablations import find_ablations
 from analysis.captions import caption
 from analysis.curves import comparable_curves
-from analysis.figures import COLOURS, draw, look, styled
+from analysis.figures import draw
 from analysis.intervals import mean_interval
 from analysis.series import View
 from analysis.smoothing import parse_smoothing
 from analysis.sources.run_folders import RunFolders
+from analysis.style import COLOURS, look, styled
 
 MakeRun = Callable[..., Path]
 README = Path(__file__).parents[2] / "README.md"

@@ -109,8 +109,9 @@ def test_any_number_of_arms_is_drawn_without_overlaps(make: MakeRun, runs: Path,
     from analysis.ablations import find_ablations
     from analysis.captions import caption
     from analysis.curves import comparable_curves
-    from analysis.figures import STYLE, draw
+    from analysis.figures import draw
     from analysis.sources.run_folders import RunFolders
+    from analysis.style import STYLE
 
     for place in range(arms):
         make(temperature=round(0.4 + 0.2 * place, 1), steps=20, ending="planned" if place == 5 else "finished")

@@ -1,0 +1,64 @@
+"""How figures look: colours that all can tell apart, dashes and markers, fonts; whatever a user's matplotlibrc says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+
+# Okabe and Ito's colours, told apart by every kind of colour vision; yellow is left out, it vanishes on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+DASHES: tuple[tuple[float, tuple[float, ...]], ...] = (
+    (0, ()),
+    (0, (5, 1.6)),
+    (0, (1.2, 1.2)),
+    (0, (6, 1.5, 1.2, 1.5)),
+    (0, (3, 1.2, 1.2, 1.2, 1.2, 1.2)),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Any: matplotlib's stubs list every key as a literal.
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "lines.solid_capstyle": "round",
+    "svg.hashsalt": "r1-zero-ablations",
+    "svg.fonttype": "path",
+    "path.simplify": False,
+}
+GREY = "#444444"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an arm is drawn, the same in every panel."""
+
+    colour: str
+    dashes: tuple[float, tuple[float, ...]]
+    marker: str
+
+
+def look(place: int) -> Look:
+    """Return the look of the arm at `place`; 280 arms pass before one repeats."""
+    return Look(COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)], MARKERS[place % len(MARKERS)])
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Draw in this style."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
