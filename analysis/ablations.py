@@ -49,8 +49,8 @@ class Ablation:
             for run in arm.runs:
                 if not run.complete:
                     short = "; too short for the arm's mean" if run not in arm.averaged else ""
-                    what = "drawn, ends at a cross" if run.history.rows else "nothing to draw"
-                    parts.append((run, f"{run.progress()}: {what}; in no number and no claim{short}"))
+                    what = f"drawn, ends at a cross; in no number and no claim{short}"
+                    parts.append((run, f"{run.progress()}: {what if run.history.rows else 'nothing to draw'}"))
         return [*parts, *self.left_out]
 
     def settings(self) -> str:

@@ -26,7 +26,7 @@ def unfinished(ablation: Ablation) -> list[str]:
     """
     return [
         f"{'✕ ' if run.history.rows else ''}{arm.run_label(run)}: {run.progress()}"
-        f"{'' if run in arm.averaged else ', too short for the mean'}"
+        f"{', too short for the mean' if run.history.rows and run not in arm.averaged else ''}"
         for arm in ablation.arms
         for run in arm.runs
         if not run.complete

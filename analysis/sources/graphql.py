@@ -42,6 +42,10 @@ class ServerError(Exception):
     """The server did not answer as it should; the text tells a user what to do."""
 
 
+class NoAnswerError(ServerError):
+    """The server did not answer at all, or refused to: it is no use to ask it for something else."""
+
+
 @dataclass(frozen=True)
 class Server:
     """A W&B server and how long to be patient with it."""
@@ -73,7 +77,7 @@ class Server:
                 return self._data(json.loads(self._fetch(request, deadline - time.monotonic())))
             except urllib.error.HTTPError as error:
                 if error.code in (401, 403):
-                    raise ServerError(
+                    raise NoAnswerError(
                         f"{self.url} must accept the W&B key, but answers {error.code}; "
                         "set WANDB_API_KEY, or run: wandb login"
                     ) from None
@@ -89,7 +93,9 @@ class Server:
             if number + 1 == self.attempts or time.monotonic() + wait >= deadline:
                 break
             time.sleep(wait)
-        raise ServerError(f"{self.url} must answer, but {problem}, asked up to {self.attempts} times; try again later")
+        raise NoAnswerError(
+            f"{self.url} must answer, but {problem}, asked up to {self.attempts} times; try again later"
+        )
 
     def _fetch(self, request: urllib.request.Request, seconds: float) -> bytes:
         """Return the body of the answer; TimeoutError after `seconds`.

@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event
 from typing import Any
 
 from analysis.history import History, Row, join
 from analysis.records import RunRecord, as_float, flatten
-from analysis.sources.graphql import Server, ServerError, find_server
+from analysis.sources.graphql import NoAnswerError, Server, ServerError, find_server
 from analysis.sources.history_cache import HistoryCache, Kept
+from analysis.sources.patience import Patience
 from analysis.sources.source import WANDB, Filter, select
 from analysis.sources.verl_config import with_knobs
 from analysis.sources.wandb_files import reached_state, run_name
@@ -109,7 +110,7 @@ class WandbProject:
                 run.id: there.rows for run in listed if (there := kept[run.id]) and there.stamp == run.stamp
             }
             stale = [run for run in listed if run.id not in known]
-            patience = Patience()
+            patience = Patience(THREADS)
             answers = list(threads.map(lambda run: self._update(server, run, kept[run.id], patience), stale))
         known |= {run.id: rows for run, (rows, _) in zip(stale, answers, strict=True)}
         records = [make_record(run, rows) for run in listed if (rows := known[run.id]) is not None]
@@ -181,9 +182,13 @@ class WandbProject:
         if not problem:
             try:
                 rows = self._pull(server, run, older)
+            except NoAnswerError as error:
+                problem = str(error)
+                patience.note(problem)
             except ServerError as error:
                 problem = str(error)
-            patience.note(problem)
+            else:
+                patience.note("")
         if problem:
             return older, f"{problem}; {'left out' if older is None else 'drawn as last seen'}"
         self._cache_of(run.id).write(rows, run.stamp, run.created)
@@ -219,23 +224,6 @@ class WandbProject:
             last = max(pulled, default="none")
             raise ServerError(f"{server.url} must send rows to step {run.last_step}, but the last one is {last}")
         return [*kept, *sorted(pulled.items())]
-
-
-class Patience:
-    """Ends once as many runs in a row as there are threads could not be had: the server is at fault, not a run."""
-
-    def __init__(self) -> None:
-        self.lock, self.failures, self.problem = Lock(), 0, ""
-
-    def note(self, problem: str) -> None:
-        """Take in how a run's pull went: "" for well."""
-        with self.lock:
-            self.failures, self.problem = (self.failures + 1 if problem else 0), problem
-
-    def lost(self) -> str:
-        """Return why no further run is worth asking for, "" while it is."""
-        with self.lock:
-            return self.problem if self.failures >= THREADS else ""
 
 
 def named(names: Sequence[str], most: int = 3) -> str:
