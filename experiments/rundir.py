@@ -230,6 +230,8 @@ class RunDir:
             name = event.get("event")
             if name in ("submitted", "held"):
                 state = "queued"
+            elif name == "running":  # SLURM's word, where this file system does not show another node's locks
+                state = "running"
             elif name in ("started", *TERMINAL):
                 state = name
             elif name == "launched" and state == "cancelled":  # asked for again

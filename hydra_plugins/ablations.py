@@ -17,6 +17,9 @@ from experiments.plan import PlannedRun
 class LocalLauncher(PlannedLauncher):
     """hydra/launcher=local: on this machine, one run after the other."""
 
+    def __init__(self, **values: Any) -> None:  # conf/local/default.yaml sets those of SLURM, whatever launches
+        super().__init__()
+
     def expect(self, config: DictConfig) -> None:
         from experiments.launchers.standby import Standby
 
@@ -52,6 +55,9 @@ class PlanLauncher(PlannedLauncher):
     """hydra/launcher=plan: the plan, which `launch` prints before it starts anything, and nothing else."""
 
     waits = False
+
+    def __init__(self, **values: Any) -> None:  # as LocalLauncher's
+        super().__init__()
 
     def start(self, runs: Sequence[PlannedRun]) -> int:
         return 0

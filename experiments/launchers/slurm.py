@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -11,7 +12,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.cost import KEPT_CHECKPOINTS, disk_needed
+from experiments.cost import KEPT_CHECKPOINTS, Cost, disk_needed
+from experiments.cost import costs as estimates
 from experiments.errors import UserError
 from experiments.plan import PlannedRun, freeze
 from experiments.preflight import check_disk
@@ -19,13 +21,21 @@ from experiments.report import console, labels, print_summary
 from experiments.rundir import find_runs
 from experiments.slurm.commands import SlurmError, call
 from experiments.slurm.holds import last_hold
-from experiments.slurm.resources import partition_problem, resource_problems, resources, time_limit_seconds
+from experiments.slurm.resources import (
+    Resources,
+    partition_problem,
+    resource_problems,
+    resources,
+    time_limit_seconds,
+)
 from experiments.slurm.script import Settings, flag_problems
-from experiments.slurm.state import OPEN, settle
+from experiments.slurm.state import OPEN, settle, still_there
 from experiments.slurm.submission import Array, each, submit
 from experiments.slurm.unfinished import one_at_a_time
+from experiments.warning import END_SECONDS
 
 CHECKPOINT_BYTES_PER_SECOND = 1e9  # what a cluster's file system takes at best
+LEAST_WARNING_SECONDS = 120
 LOOK_SECONDS = 5.0  # how often `wait` asks SLURM
 
 
@@ -56,11 +66,14 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
     if not runs:
         return 0
     runs_dir = runs[0].run.path.parent
-    wanted = {run.name: resources(run.config, launcher) for run in runs}
+    costs = {run.name: cost for run, cost in zip(runs, estimates(runs), strict=True)}
+    wanted = {run.name: warned_in_time(resources(run.config, launcher), run, costs[run.name]) for run in runs}
     problems = list(flag_problems(settings))
+    if not isinstance(launcher["wait"], bool):
+        problems.append(f"hydra.launcher.wait must be true or false, but is {launcher['wait']!r}; choose one")
     for run in runs:
-        found = resource_problems(wanted[run.name])
-        found = found or time_problems(run, wanted[run.name].time, settings)
+        found = resource_problems(wanted[run.name], run.config)
+        found = found or time_problems(run, costs[run.name], wanted[run.name])
         problems += [problem for problem in found if problem not in problems]
     problems = problems or partition_problems((needs.time for needs in wanted.values()), settings)
     if problems:
@@ -79,19 +92,31 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
     return follow(runs) if launcher["wait"] else 0
 
 
-def time_problems(run: PlannedRun, limit: str | None, settings: Settings) -> list[str]:
+def checkpoint_seconds(run: PlannedRun) -> float:
+    """Return how long writing a checkpoint takes at least."""
+    return disk_needed(run.config) / KEPT_CHECKPOINTS / CHECKPOINT_BYTES_PER_SECOND
+
+
+def warned_in_time(wanted: Resources, run: PlannedRun, cost: Cost) -> Resources:
+    """Return the resources with a warning early enough for a step, a checkpoint and the end, if none was chosen."""
+    if wanted.warning_seconds is not None:
+        return wanted
+    needed = (cost.seconds_per_step or 0) + checkpoint_seconds(run) + END_SECONDS
+    return replace(wanted, warning_seconds=max(LEAST_WARNING_SECONDS, 60 * math.ceil(needed / 60)))
+
+
+def time_problems(run: PlannedRun, cost: Cost, wanted: Resources) -> list[str]:
     """Return a problem if the time limit can't hold a step and what is needed after it: the warning, a checkpoint."""
-    if limit is None:
+    if wanted.time is None or wanted.warning_seconds is None:
         return []
-    step = run.config["hardware"].get("seconds_per_step") or 0
-    checkpoint = disk_needed(run.config) / KEPT_CHECKPOINTS / CHECKPOINT_BYTES_PER_SECOND
-    needed = step + max(settings.warning_seconds, checkpoint)
-    if time_limit_seconds(limit) > needed:
+    step, checkpoint = cost.seconds_per_step or 0, checkpoint_seconds(run)
+    needed = step + max(wanted.warning_seconds, checkpoint)
+    if time_limit_seconds(wanted.time) > needed:
         return []
     return [
-        f"hydra.launcher.time must hold a step ({step:g} s, estimated) and then the {settings.warning_seconds} s of "
-        f"hydra.launcher.warning_seconds, or a checkpoint ({checkpoint:.0f} s, estimated), but is {limit}; raise it "
-        f"above {needed / 60:.0f} minutes"
+        f"hydra.launcher.time must hold a step ({step:g} s, estimated) and then the {wanted.warning_seconds} s of "
+        f"hydra.launcher.warning_seconds, or a checkpoint ({checkpoint:.0f} s, estimated), but is {wanted.time}; raise "
+        f"it above {needed / 60:.0f} minutes"
     ]
 
 
@@ -103,9 +128,8 @@ def partition_problems(limits: Iterable[str | None], settings: Settings) -> list
         described = call("scontrol", "--oneliner", "show", "partition")
     except SlurmError:
         return []
-    partition = (settings.sbatch or {}).get("partition", settings.partition)
     asked = [limit for limit in dict.fromkeys(limits) if limit is not None]
-    return [problem for limit in asked if (problem := partition_problem(limit, partition, described))]
+    return [problem for limit in asked if (problem := partition_problem(limit, settings.partition, described))]
 
 
 def print_submitted(arrays: Sequence[Array]) -> None:
@@ -145,13 +169,14 @@ def follow(runs: Sequence[PlannedRun]) -> int:
     try:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
-                settle([run.run for run in runs])
+                complaint = settle([run.run for run in runs])
+                requeued = still_there([run.run for run in runs if run.run.state() == "interrupted"])
                 states = [run.run.state() for run in runs]
-                for line in held(runs):
+                for line in [*held(runs), *filter(None, [complaint])]:
                     if line not in said:
                         console.print(line, soft_wrap=True)
                         said.add(line)
-                if not any(state in OPEN[:-1] for state in states):
+                if not requeued and not any(state in OPEN[:-1] for state in states):
                     break
                 counts = Counter(states)
                 if console.is_terminal:

@@ -15,8 +15,12 @@ import psutil
 from experiments import processes
 from experiments.errors import UserError
 from experiments.rundir import TERMINAL, RunDir
+from experiments.slurm import jobs
+from experiments.slurm.commands import SlurmError
+from experiments.slurm.jobs import job_of
 
 PATIENCE_SECONDS = 20.0  # how long an attempt may take to go down by itself
+JOB_PATIENCE_SECONDS = 45.0  # and one in a job: SLURM kills what has not ended after KillWait, 30 s as a rule
 WAITING = ("planned", "launched", "submitted")  # events after which a run waits for its start
 
 
@@ -25,25 +29,19 @@ def cancel(runs: Sequence[RunDir]) -> int:
     problems = [problem for run in runs if (problem := _problem(run, run.events()))]
     if problems:
         raise UserError(*problems)
+    submitted = {run: job for run in runs if (job := job_of(run.events())) is not None}
+    if submitted:
+        _cancel_jobs(list(submitted.values()))
+    deadline = time.monotonic() + JOB_PATIENCE_SECONDS
     for run in runs:
-        job = job_of(run.events())
-        if job is not None:
-            _cancel_job(job)
+        if run in submitted:
+            while run.is_locked() and time.monotonic() < deadline:  # its own last word comes before ours
+                time.sleep(0.1)
         elif run.is_locked():
             _end(run)
         run.record("cancelled")
         print(f"{run.path.name}: cancelled")
     return 0
-
-
-def job_of(events: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the id of the SLURM job that the run was last submitted as or started in, None if it is a local run."""
-    for event in reversed(events):
-        if event.get("job"):
-            return str(event["job"])
-        if event.get("event") == "launched" and event.get("launcher") == "local":
-            return None
-    return None
 
 
 def _problem(run: RunDir, events: Sequence[Mapping[str, Any]]) -> str | None:
@@ -89,11 +87,8 @@ def _holder(run: RunDir, pid: Any) -> psutil.Process | None:
     return None
 
 
-def _cancel_job(job: str) -> None:
-    from experiments.slurm import jobs
-    from experiments.slurm.commands import SlurmError
-
+def _cancel_jobs(ids: Sequence[str]) -> None:
     try:
-        jobs.cancel([job])
+        jobs.cancel(ids)
     except SlurmError as error:
-        raise UserError(f"SLURM must take job {job} back, but says: {error}") from None
+        raise UserError(f"SLURM must take job {', '.join(ids)} back, but says: {error}") from None

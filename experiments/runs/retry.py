@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from experiments.errors import UserError
 from experiments.frozen import FIRST
 from experiments.rundir import RunDir
-from experiments.runs.cancel import job_of
 from experiments.runs.status import target_step
 from experiments.slurm.holds import HELD, last_hold
+from experiments.slurm.jobs import job_of
 from experiments.snapshot import FOLDER, PACKAGE
 
 if TYPE_CHECKING:

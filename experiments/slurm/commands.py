@@ -7,8 +7,10 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-# An sbatch or srun takes options from its environment: those of the job in which the user sits must not reach ours.
-LEAKS = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SLURMD_", "PMI", "R1Z_")
+# SLURM's programs take options from their environment: those of the job in which the user sits, or of what he likes to
+# see of his own squeue, must not reach ours.
+PROGRAMS = ("SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_")
+LEAKS = ("SLURM_", "SLURMD_", *PROGRAMS, "PMI", "R1Z_")
 LEAKS_ONE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "RAY_ADDRESS", "RAY_TMPDIR")
 KEPT = ("SLURM_CONF",)  # which cluster
 
@@ -33,6 +35,7 @@ def clean_environment(variables: Mapping[str, str] | None = None) -> dict[str, s
 
 def call(program: str, *arguments: str | Path, seconds: float = 30.0) -> str:
     """Return what a program prints; SlurmError if it fails or takes longer than `seconds`."""
+    seconds = max(seconds, 0.1)  # what is left of a time that others have used up
     try:
         done = subprocess.run(
             [program, *map(str, arguments)],

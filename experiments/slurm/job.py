@@ -1,7 +1,8 @@
 """What a job executes: `python -m experiments.slurm.job RUN --steps N`.
 
-Sees to one attempt: passes the warning on, notes an end without a word, takes away what was left behind, and has the
-job queued again when a warning cut it short. Ends as the attempt ends, so that a failed run is FAILED for SLURM too.
+Sees to one attempt: passes the warning on, ends what does not heed it in time, notes an end without a word, takes away
+what was left behind, and has the job queued again when a warning cut it short. Ends as the attempt ends, so that a
+failed run is FAILED for SLURM too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,11 +26,10 @@ from experiments import processes, warning
 from experiments.attempt import FORK_SOCKET, INTERRUPTED, RAY_ADDRESS, RAY_QUIET
 from experiments.failures import classify
 from experiments.frozen import FIRST
-from experiments.rundir import RunDir
+from experiments.rundir import TERMINAL, RunDir
 from experiments.slurm import jobs
 from experiments.slurm.commands import SlurmError, call
 from experiments.slurm.ray_cluster import SECRET, own_secret, ray_cluster
-from experiments.slurm.state import job_of
 
 POLL_SECONDS = 0.2
 FORMER_LIFE_SECONDS = 600.0
@@ -71,14 +72,19 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
         return 0
     made, start = len(run.attempts()), run.checkpoint_step()
     execution = uuid.uuid4().hex
-    code = _attempt(run, steps, frozen, warning_seconds, signals, execution)
-    if len(run.attempts()) == made:
+    try:
+        code = _attempt(run, steps, frozen, warning_seconds, signals, execution)
+    except (RuntimeError, SlurmError, OSError):  # Ray did not come up on the nodes
+        traceback.print_exc()
+        sys.stderr.flush()
+        code = 1
+    if len(run.attempts()) == made and not signals.warned:
         if not signals.terminated and not run.is_locked():
             failure = classify(run.path / "job.log")
             run.record("failed", kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
         return code
     processes.reap(run.path, execution=execution)  # SLURM may have started the job anew already, even on this node
-    if run.state() in ("killed", "queued", "planned"):  # the latter two: it died before it had said "started"
+    if run.state() not in TERMINAL and not run.is_locked():
         _note(run, code, signals)
     if signals.warned and not signals.terminated and run.state() == "interrupted":
         return _go_on(run, steps, start, requeue, signals)
@@ -87,7 +93,7 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
 
 def _restarted(run: RunDir) -> bool:
     """Return whether this is not the first life of the job that executes the run."""
-    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and job_of(run.events()) == jobs.own_id()
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and jobs.job_of(run.events()) == jobs.own_id()
 
 
 def _outlived(run: RunDir) -> bool:
@@ -136,20 +142,28 @@ def _ray(run: RunDir, config: Mapping[str, Any], environment: dict[str, str]) ->
 
 
 def _see_through(child: subprocess.Popen, run: RunDir, warning_seconds: float, signals: Signals) -> int:
-    """Pass signals on to the attempt until it ends; return its exit code, 128 + n for signal n."""
+    """Pass signals on to the attempt until it ends; return its exit code, 128 + n for signal n.
+
+    One that was warned is ended before SLURM would do it: whatever is ended by the time limit can't be queued again.
+    """
     made = len(run.attempts())
-    warned = terminated = False
+    reserve = warning.end_seconds(warning_seconds)
+    deadline = None
+    asked = 0.0  # when it was told to end
     while child.poll() is None:
-        if signals.warned and not warned:
-            warned = True
+        if signals.warned and deadline is None:
             attempts = run.attempts()
+            deadline = signals.warned + warning_seconds - reserve
             if len(attempts) > made:
-                warning.warn(attempts[-1].path, signals.warned + warning_seconds)
+                warning.warn(attempts[-1].path, deadline)
             else:
-                child.terminate()
-        if signals.terminated and not terminated:
-            terminated = True
+                deadline = signals.warned  # nothing to save
+        late = deadline is not None and time.time() >= deadline
+        if (late or signals.terminated) and not asked:
+            asked = time.monotonic()
             child.terminate()
+        elif late and asked and time.monotonic() > asked + reserve / 2:
+            child.kill()
         time.sleep(POLL_SECONDS)
     code = child.returncode
     return code if code >= 0 else 128 - code
@@ -164,7 +178,8 @@ def _note(run: RunDir, code: int, signals: Signals) -> None:
         cause = f"the attempt was ended by {signal.Signals(code - 128).name}"
     else:
         cause = f"the attempt ended with {code} and said nothing"
-    log = run.attempts()[-1].log
+    attempts = run.attempts()
+    log = attempts[-1].log if attempts else run.path / "job.log"
     failure = classify(log)
     if failure.kind == "out of memory":
         run.record("failed", kind=failure.kind, cause=failure.cause, remedy="ask for more: hydra.launcher.mem")
@@ -175,7 +190,7 @@ def _note(run: RunDir, code: int, signals: Signals) -> None:
 def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals) -> int:
     """Have a run that was cut short queued again: by requeueing this job, else by a job of its own after this one."""
     step = run.checkpoint_step()
-    if step <= start:
+    if step <= start:  # it would be queued for ever
         run.record(
             "failed",
             kind="time limit",
@@ -183,9 +198,11 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
             remedy="raise hydra.launcher.time or hydra.launcher.warning_seconds, or lower trainer.save_freq",
         )
         return 1
-    submitted = {"launcher": "slurm", "steps": steps, "step": step}
+    submitted = {"launcher": "slurm", "steps": steps, "step": step, "log_bytes": jobs.log_bytes(run.path)}
     if requeue:
         run.record("submitted", job=jobs.own_id(), cause="requeued after the warning", **submitted)
+        if signals.terminated:  # cancelled meanwhile: a requeue would undo that
+            return INTERRUPTED
         try:
             call("scontrol", "requeue", os.environ["SLURM_JOB_ID"])
             deadline = time.monotonic() + REQUEUE_SECONDS  # SLURM ends this process

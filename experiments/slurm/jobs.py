@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from experiments.slurm.commands import SlurmError, call
 
 SQUEUE = "ArrayJobID:|,ArrayTaskID:|,JobID:|,State:|,exit_code:|,Reason:|,NodeList:|,Name:|"
 SACCT = "JobID,State,ExitCode,NodeList"
 LOG_HEADER = "--- job "  # begins a job's part of a run's job.log, where several follow one another
+SACCT_SECONDS = 1.0  # of a look, at least so long for sacct
 WAITING = (
     "PENDING",
     "REQUEUED",
@@ -26,7 +29,18 @@ WAITING = (
     "RESV_DEL_HOLD",
     "STOPPED",
 )
-ALIVE = ("RUNNING", "CONFIGURING", "COMPLETING", "SIGNALING", "STAGE_OUT", "RESIZING")
+ENDED = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +56,8 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether the job is over; a requeued one is not."""
-        return self.state not in (*WAITING, *ALIVE)
+        """Whether the job is over; a requeued one is not, nor one in a state of which we know nothing."""
+        return self.state in ENDED
 
     @property
     def held(self) -> bool:
@@ -58,6 +72,30 @@ def own_id() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
+def log_bytes(run: Path) -> int:
+    """Return how long a run's job.log is: what its next job says begins there."""
+    try:
+        return (run / "job.log").stat().st_size
+    except OSError:
+        return 0
+
+
+def job_of(events: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the id of the last job that a run was submitted as or started in, None if it was last launched locally.
+
+    A local run inside an allocation of the user's notes its job as well: that job is not the run's.
+    """
+    job, local = None, False
+    for event in events:
+        if event.get("event") in ("launched", "submitted"):
+            local = event.get("launcher") == "local"
+        if local:
+            job = None
+        elif event.get("job"):
+            job = str(event["job"])
+    return job
+
+
 def job_states(job_ids: Collection[str], seconds: float = 5.0) -> dict[str, Job]:
     """Return what SLURM knows of the jobs and of the other tasks of their arrays, by id, within `seconds`.
 
@@ -67,10 +105,10 @@ def job_states(job_ids: Collection[str], seconds: float = 5.0) -> dict[str, Job]
     if not job_ids:
         return {}
     deadline = time.monotonic() + seconds
-    found = _squeue({_array(job) for job in job_ids}, seconds)
+    found = _squeue({_array(job) for job in job_ids}, seconds - SACCT_SECONDS)
     missing = {_array(job) for job in job_ids if job not in found and _array(job) not in found}
     if missing:
-        found = {**_sacct(missing, max(1.0, deadline - time.monotonic())), **found}
+        found = {**_sacct(missing, deadline - time.monotonic()), **found}
     # Tasks that end before they start have one row together, under the array's id.
     together = {job: replace(found[_array(job)], id=job) for job in job_ids if _array(job) in found}
     return {**together, **found}
@@ -135,7 +173,7 @@ def _sacct(ids: Collection[str], seconds: float) -> dict[str, Job]:
     return jobs
 
 
-def cancel(job_ids: Collection[str]) -> None:
+def cancel(job_ids: Collection[str], seconds: float = 30.0) -> None:
     """End jobs, running or waiting; one that is over already is no error. SlurmError if SLURM refuses."""
     if job_ids:
-        call("scancel", *sorted(job_ids))
+        call("scancel", *sorted(job_ids), seconds=seconds)

@@ -123,7 +123,10 @@ def _step(host: str, environment: Mapping[str, str], command: list[str]) -> subp
         f"--nodelist={host}",
         "--export=ALL",
         "--kill-on-bad-exit=0",
+        "--cpu-bind=none",  # else one core for all of a node's Ray, where a step's one task is bound
     ]
+    if "SLURM_CPUS_PER_TASK" in environment:  # which srun, unlike sbatch, has not read since 22.05
+        srun.append(f"--cpus-per-task={environment['SLURM_CPUS_PER_TASK']}")
     return subprocess.Popen([*srun, *command], env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS
 MEMORY = re.compile(r"\d+[KMGT]?")
+GPUS = re.compile(r"gpu(?::[^:,\d][^:,]*)?(?::(\d+))?(?:\(.*)?")  # of a gres: gpu, gpu:2, gpu:a100:2
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Resources:
     cpus_per_task: int | None = None
     mem: str | None = None
     time: str | None = None
+    warning_seconds: int | None = None
+    """How long before the time limit SLURM tells the job."""
 
     def flags(self) -> dict[str, str]:
         """Return sbatch's long options."""
@@ -32,6 +35,8 @@ class Resources:
         for name in ("cpus_per_task", "mem", "time"):
             if getattr(self, name) is not None:
                 flags[name.replace("_", "-")] = str(getattr(self, name))
+        if self.warning_seconds is not None:
+            flags["signal"] = f"B:USR1@{self.warning_seconds}"  # B: to our own process alone, which passes it on
         return flags
 
     def __str__(self) -> str:
@@ -59,12 +64,12 @@ def resources(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Resourc
     return Resources(**{name: value for name, value in values.items() if name in NAMES})
 
 
-def resource_problems(wanted: Resources) -> list[str]:
-    """Return what sbatch could not read of the resources."""
+def resource_problems(wanted: Resources, config: Mapping[str, Any]) -> list[str]:
+    """Return what sbatch could not read of the resources, and where they are not those that the config trains on."""
     found = []
-    for name in ("nodes", "gpus_per_node", "cpus_per_task"):
+    for name in ("nodes", "gpus_per_node", "cpus_per_task", "warning_seconds"):
         value, least = getattr(wanted, name), 0 if name == "gpus_per_node" else 1
-        if value is not None and (not isinstance(value, int) or value < least):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             found.append(f"hydra.launcher.{name} must be a whole number of at least {least}, but is {value!r}")
     if wanted.time is not None and not TIME.fullmatch(str(wanted.time)):
         found.append(
@@ -72,6 +77,26 @@ def resource_problems(wanted: Resources) -> list[str]:
         )
     if wanted.mem is not None and not MEMORY.fullmatch(str(wanted.mem)):
         found.append(f"hydra.launcher.mem must be a number with K, M, G or T, but is {wanted.mem!r}; try 64G")
+    return found or _size_problems(wanted, config["hardware"], config["trainer"]["device"] == "cpu")
+
+
+def _size_problems(wanted: Resources, hardware: Mapping[str, Any], on_cpu: bool) -> list[str]:
+    """Return where an allocation has not the size for which the hardware's preset lays the training out."""
+    found = []
+    nodes, gpus = int(hardware["nodes"]), 0 if on_cpu else int(hardware["gpus_per_node"])
+    if wanted.nodes != nodes:
+        found.append(
+            f"hydra.launcher.nodes must be hardware.nodes, which is {nodes}, but is {wanted.nodes}; set hardware.nodes"
+        )
+    name, given = "gpus_per_node", wanted.gpus_per_node
+    counts = [GPUS.fullmatch(part) for part in (wanted.gres or "").split(",")]
+    if wanted.gres:
+        name, given = "gres", sum(int(count[1] or 1) for count in counts if count)
+    if given < gpus:
+        found.append(
+            f"hydra.launcher.{name} must ask for hardware.gpus_per_node={gpus} GPUs or more, but does for {given}; "
+            "set hardware.gpus_per_node, or choose another hardware"
+        )
     return found
 
 

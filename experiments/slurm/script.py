@@ -14,6 +14,17 @@ from experiments.slurm.resources import Resources
 from experiments.slurm.unfinished import JOB_NAME
 from experiments.snapshot import ORIGIN, PROJECT_DIR
 
+# Options of sbatch that a user can't set: those that the launcher sets itself, or whose answer it would not understand,
+# and those for which there is a setting of their own, which is checked.
+OURS = {
+    *("array", "output", "error", "parsable", "wrap", "test-only", "hold", "signal", "open-mode", "job-name"),
+    *("wait", "clusters"),
+}
+SETTINGS = {
+    name.replace("_", "-"): name
+    for name in ("partition", "account", "qos", "nodes", "gpus_per_node", "gres", "cpus_per_task", "mem", "time")
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -26,7 +37,6 @@ class Settings:
     sbatch: Mapping[str, Any] | None = None
     python: str | None = None
     array_parallelism: int | None = None
-    warning_seconds: int = 120
     requeue: bool = True
 
     def flags(self) -> dict[str, str | None]:
@@ -34,7 +44,6 @@ class Settings:
         flags: dict[str, str | None] = {
             name: getattr(self, name) for name in ("partition", "account", "qos") if getattr(self, name) is not None
         }
-        flags["signal"] = f"B:USR1@{self.warning_seconds}"  # B: to our own process alone, which passes it on
         flags["requeue" if self.requeue else "no-requeue"] = None
         flags["open-mode"] = "append"  # a requeued job goes on in its log
         for name, value in (self.sbatch or {}).items():
@@ -50,14 +59,15 @@ def job_script(run: Path, steps: int, wanted: Resources, settings: Settings, cod
     flags = {"job-name": f"{JOB_NAME}{run.name.rsplit('-', 1)[-1]}", "output": _file_name(run / "job.log")}
     python = settings.python or sys.executable
     command = [python, "-P", "-m", "experiments.slurm.job", str(run), "--steps", str(steps), "--config", config]
-    command += ["--warning-seconds", str(settings.warning_seconds), *([] if settings.requeue else ["--no-requeue"])]
+    command += ["--warning-seconds", str(wanted.warning_seconds or 120)]
+    command += [] if settings.requeue else ["--no-requeue"]
     lines = [
         "#!/bin/bash",
         f"# One run, to step {steps}. By hand: sbatch {shlex.quote(str(run / 'job.sh'))}",
         *_directives({**flags, **wanted.flags(), **settings.flags()}),
         f"export {ORIGIN}={shlex.quote(str(PROJECT_DIR))}",
         f"export PYTHONPATH={shlex.quote(str(code))}  # the code as it was when this was submitted",
-        *settings.setup,
+        *(settings.setup or ()),
         f"exec {shlex.join(command)}",
     ]
     return "\n".join(lines) + "\n"
@@ -83,19 +93,32 @@ def array_script(folder: Path, tasks: int, wanted: Resources, settings: Settings
 def flag_problems(settings: Settings) -> list[str]:
     """Return what can't stand in a script."""
     found = []
+    if not isinstance(settings.sbatch, Mapping | None):
+        return [
+            f"hydra.launcher.sbatch must be a mapping of sbatch's options, but is {settings.sbatch!r}; "
+            "try '{constraint: a100}'"
+        ]
     for name, value in settings.flags().items():
-        if any(character in f"{name}{value}" for character in "\n\r\"'\\#"):
+        if any(character.isspace() or character in "\"'\\#" for character in f"{name}{value}"):
             found.append(
-                f"sbatch's --{name} must have neither quotes, backslashes, # nor line ends, but is {value!r}; "
+                f"sbatch's --{name} must have neither spaces, quotes, backslashes nor #, but is {value!r}; "
                 "put it into your own sbatch script"
             )
-    reserved = {"array", "output", "error", "parsable", "wrap", "test-only", "hold", "signal", "open-mode", "job-name"}
-    for name in sorted(reserved & set(settings.sbatch or {})):
+    for name in sorted(OURS & set(settings.sbatch or {})):
         found.append(f"hydra.launcher.sbatch must not set {name}, but does; leave it out: the launcher sets it")
-    for name, least in (("warning_seconds", 1), ("array_parallelism", 1)):
-        value = getattr(settings, name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            found.append(f"hydra.launcher.{name} must be a whole number of at least {least}, but is {value!r}")
+    for name in sorted(set(SETTINGS) & set(settings.sbatch or {})):
+        found.append(
+            f"hydra.launcher.sbatch must not set {name}, but does; set hydra.launcher.{SETTINGS[name]} instead"
+        )
+    if isinstance(settings.setup, str) or not all(isinstance(line, str) for line in settings.setup or ()):
+        found.append(
+            f"hydra.launcher.setup must be a list of lines of shell, but is {settings.setup!r}; put it into []"
+        )
+    if not isinstance(settings.requeue, bool):
+        found.append(f"hydra.launcher.requeue must be true or false, but is {settings.requeue!r}; choose one")
+    most: Any = settings.array_parallelism
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
+        found.append(f"hydra.launcher.array_parallelism must be a whole number of at least 1, but is {most!r}")
     return found
 
 

@@ -56,7 +56,8 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
 
     def record(submitted: tuple[str, PlannedRun]) -> None:
         job, run = submitted
-        run.run.record("submitted", job=job, **launched("slurm", run, code))
+        said = jobs.log_bytes(run.run.path)
+        run.run.record("submitted", job=job, log_bytes=said, **launched("slurm", run, code))
 
     each(write_script, wanted)
     shapes: dict[Resources, list[PlannedRun]] = {}

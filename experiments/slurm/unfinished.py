@@ -47,15 +47,17 @@ def complete(folder: Path) -> None:
 def take_back(runs_dirs: Collection[Path], seconds: float = 5.0) -> bool:
     """Cancel held arrays that dead launchers left in these runs folders; return whether a launcher is submitting now.
 
-    Their runs are cancelled: nothing of them has started. Asks SLURM only if there is such an array. Raises SlurmError.
+    Their runs are cancelled: nothing of them has started. Asks SLURM only if there is such an array, for no longer than
+    `seconds`. Raises SlurmError.
     """
+    deadline = time.monotonic() + seconds
     busy = False
     for runs_dir in runs_dirs:
         if not pending(runs_dir):
             continue
         try:
             with one_at_a_time(runs_dir, wait=False):
-                _take_back(runs_dir, seconds)
+                _take_back(runs_dir, deadline - time.monotonic())
         except BlockingIOError:
             busy = True
         except PermissionError:  # somebody else's runs
@@ -73,6 +75,7 @@ def pending(runs_dir: Path) -> list[Path]:
 
 def _take_back(runs_dir: Path, seconds: float) -> None:
     found = pending(runs_dir)
+    deadline = time.monotonic() + seconds
     known = jobs.named([f"{JOB_NAME}{file.name}" for file in found], seconds)
     for file in found:
         folder = runs_dir / FOLDER / file.name
@@ -82,7 +85,7 @@ def _take_back(runs_dir: Path, seconds: float) -> None:
             continue
         if held and len(held) == len(tasks):  # else it was released
             arrays = {task.id.split("_")[0] for task in held}
-            jobs.cancel(arrays)
+            jobs.cancel(arrays, deadline - time.monotonic())
             cancel_runs(folder, arrays)
         complete(folder)
 
@@ -92,6 +95,6 @@ def cancel_runs(folder: Path, arrays: Collection[str]) -> None:
     for path in (folder / "runs.txt").read_text().splitlines():
         run = RunDir(Path(path))
         with contextlib.suppress(UserError, OSError):
-            last = next((str(event["job"]) for event in reversed(run.events()) if event.get("job")), "")
+            last = jobs.job_of(run.events()) or ""
             if run.state() == "queued" and last.split("_")[0] in arrays:
                 run.record("cancelled", cause=CAUSE)

@@ -22,8 +22,8 @@ from experiments.compose import CONFIG_DIR, compose_config, plain
 from experiments.launchers.slurm import launch
 from experiments.plan import PlannedRun
 from experiments.rundir import RunDir
-from experiments.slurm.jobs import Job, job_states
-from experiments.slurm.state import job_of, settle
+from experiments.slurm.jobs import Job, job_of, job_states
+from experiments.slurm.state import settle
 from tests.slurm.cluster import Cluster
 
 STANDIN = Path(__file__).parent / "standin"

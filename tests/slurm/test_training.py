@@ -13,7 +13,8 @@ import pytest
 
 from analysis.sources.wandb_log import read_log
 from experiments.rundir import RunDir, find_runs
-from experiments.slurm.state import job_of, settle
+from experiments.slurm.jobs import job_of
+from experiments.slurm.state import settle
 from tests.e2e.training import clean_environment, left_behind
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import start_requeued, use
