@@ -22,6 +22,8 @@ from experiments.compose import CONFIG_DIR, compose_config, plain
 from experiments.launchers.slurm import launch
 from experiments.plan import PlannedRun
 from experiments.rundir import RunDir
+from experiments.runs.find import Filters
+from experiments.runs.listing import read_all
 from experiments.slurm.jobs import Job, job_of, job_states
 from experiments.slurm.state import settle
 from tests.slurm.cluster import Cluster
@@ -103,6 +105,12 @@ class Sweep:
         assert settle([run.run for run in self.runs], seconds=20.0) is None
         return [run.run.state() for run in self.runs]
 
+    def listed(self) -> list[str]:
+        """Return each run's state as `runs list` shows it."""
+        statuses, _ = read_all(self.run().path.parent, Filters([]))
+        shown = {status.run.path: status.state for status in statuses}
+        return [shown[run.run.path] for run in self.runs]
+
     def failure(self, seed: int = 1) -> dict[str, Any]:
         """Return the run's last event, which must be a failure."""
         last = self.run(seed).events()[-1]
@@ -113,10 +121,19 @@ class Sweep:
         deadline = time.monotonic() + seconds
         while not true():
             if time.monotonic() > deadline:
-                logs = [file.read_text() for run in self.runs for file in run.run.path.glob("job.log")]
-                slurm = self.cluster.run("squeue", "-t", "all") + self.cluster.logs()
-                raise AssertionError(f"{what}: not within {seconds:g} s; {self.states()}\n{slurm}\n" + "\n".join(logs))
+                raise AssertionError(f"{what}: not within {seconds:g} s; {self.states()}\n{self.told()}")
             time.sleep(0.1)
+
+    def told(self) -> str:
+        """Return what SLURM and the jobs say, for who has to find out what went wrong."""
+        logs = [file.read_text() for run in self.runs for file in run.run.path.glob("job.log")]
+        return "\n".join([self.cluster.run("squeue", "-t", "all"), self.cluster.logs(), *logs])
+
+    def until_waiting(self, seed: int = 1) -> str:
+        """Wait until SLURM has the run's job in the queue again; return its id."""
+        job = self.job(seed)
+        self.until(lambda: self.cluster.states()[job] == "PENDING", f"job {job} waits again")
+        return job
 
     def until_training(self, seed: int = 1, attempt: int = 1, step: int = 3) -> None:
         run = self.run(seed)
@@ -129,8 +146,12 @@ class Sweep:
         return job_states(jobs, 20.0)
 
     def must_become(self, *states: str) -> None:
-        """Look until the runs have these states: LOOK_SECONDS are allowed."""
-        self.until(lambda: self.states() == list(states), f"{states}", LOOK_SECONDS)
+        """`runs list` must show these states within LOOK_SECONDS of now, when SLURM knows what happened."""
+        deadline = time.monotonic() + LOOK_SECONDS
+        while (shown := self.listed()) != list(states) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        late = time.monotonic() - deadline
+        assert shown == list(states) and late < 0, f"{shown}, not {states}, {late:+.1f} s late; {self.told()}"
 
     def start_now(self, job: str) -> None:
         start_requeued(self.cluster, job)
@@ -214,11 +235,15 @@ def sweep(cluster: Cluster, make_sweep: Sweeps) -> Sweeps:
 
 
 @pytest.fixture(scope="session")
-def overdue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    """A run beyond its time limit, on a cluster of its own: SLURM takes a minute to notice, other tests go first."""
+def overdue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Sweep]]:
+    """Runs beyond their time limits, on a cluster of their own: SLURM takes minutes to notice, other tests go first.
+
+    "step": a third step that never ends, and is warned by SLURM itself; "setup": setup lines that never end.
+    """
     with Cluster(nodes=1, settings={"MinJobAge": 3600}) as own, pytest.MonkeyPatch.context() as patch:
         use(own, patch)
-        late = sweeps_in(tmp_path_factory.mktemp("overdue"))(own, "deaf")
-        late.launch(time="1", warning_seconds=1)
+        step, setup = (sweeps_in(tmp_path_factory.mktemp(name))(own, "deaf") for name in ("step", "setup"))
+        step.launch(time="2", warning_seconds=20)
+        setup.launch(time="1", warning_seconds=1, setup=["trap '' USR1", "sleep 600"])
         patch.undo()
-        yield late
+        yield {"step": step, "setup": setup}

@@ -14,19 +14,26 @@ MakeSweep = Callable[..., Sweep]
 
 
 def test_what_an_attempt_can_do_to_itself(sweep: MakeSweep) -> None:
-    ends = sweep("train", "raise", "exit:255", "signal:SIGSEGV", "signal:SIGKILL", "memory")
+    ends = sweep("train", "raise", "exit:7", "exit:255", "signal:SIGSEGV", "signal:SIGKILL", "memory")
     assert ends.launch(mem="400M") == 0
     slurm = ends.until_over()
-    ends.must_become("finished", *["failed"] * 5)
-    said = [slurm[ends.job(seed)] for seed in range(1, 7)]
-    assert said[0].state == "COMPLETED"
-    assert all(job.state in ("FAILED", "OUT_OF_MEMORY", "CANCELLED") for job in said[1:])
-    assert [job.exit_code for job in said[1:4]] == [1, 255, 139]
+    ends.must_become("finished", *["failed"] * 6)
+    said = [slurm[ends.job(seed)] for seed in range(1, 8)]
+    assert [(job.state, job.exit_code, job.signal) for job in said[:6]] == [
+        ("COMPLETED", 0, 0),
+        ("FAILED", 1, 0),
+        ("FAILED", 7, 0),
+        ("FAILED", 255, 0),
+        ("FAILED", 128 + 11, 0),
+        ("FAILED", 128 + 9, 0),
+    ]
+    assert (said[6].state, said[6].exit_code, said[6].signal) == ("FAILED", 0, 9)
     assert "the loss is not what it was" in ends.failure(2)["cause"]
-    assert "ended with 255" in ends.failure(3)["cause"]
-    assert "SIGSEGV" in ends.failure(4)["cause"]
-    assert "SIGKILL" in ends.failure(5)["cause"]
-    assert ends.failure(6)["kind"] == "out of memory" and "hydra.launcher.mem" in ends.failure(6)["remedy"]
+    assert "ended with 7" in ends.failure(3)["cause"]
+    assert "ended with 255" in ends.failure(4)["cause"]
+    assert "SIGSEGV" in ends.failure(5)["cause"]
+    assert "SIGKILL" in ends.failure(6)["cause"]
+    assert ends.failure(7)["kind"] == "out of memory" and "hydra.launcher.mem" in ends.failure(7)["remedy"]
 
 
 def test_cancelled_while_it_runs_and_while_it_waits(sweep: MakeSweep) -> None:
@@ -49,9 +56,9 @@ def test_a_requeue_goes_on_at_the_last_checkpoint(sweep: MakeSweep) -> None:
     requeued = sweep("once")
     requeued.launch()
     requeued.until_training()
-    job = requeued.job()
-    requeued.cluster.run("scontrol", "requeue", job)
-    requeued.until(lambda: requeued.states() == ["queued"], "queued again")
+    requeued.cluster.run("scontrol", "requeue", requeued.job())
+    job = requeued.until_waiting()
+    requeued.must_become("queued")
     requeued.start_now(job)
     requeued.until_over()
     requeued.must_become("finished")
@@ -60,11 +67,11 @@ def test_a_requeue_goes_on_at_the_last_checkpoint(sweep: MakeSweep) -> None:
 
 def test_preempted_and_requeued(sweep: MakeSweep) -> None:
     preempted = sweep("once")
-    preempted.launch(sbatch={"exclusive": True}, nodes=2)
+    preempted.launch(sbatch={"exclusive": True})
     preempted.until_training()
-    job = preempted.job()
     preempted.cluster.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-    preempted.until(lambda: preempted.states() == ["queued"], "queued again")
+    job = preempted.until_waiting()
+    preempted.must_become("queued")
     preempted.start_now(job)
     preempted.until_over()
     preempted.must_become("finished")
@@ -73,7 +80,7 @@ def test_preempted_and_requeued(sweep: MakeSweep) -> None:
 
 def test_preempted_and_cancelled(sweep: MakeSweep) -> None:
     preempted = sweep("once")
-    preempted.launch(sbatch={"exclusive": True}, nodes=2, partition="cancel")
+    preempted.launch(sbatch={"exclusive": True}, partition="cancel")
     preempted.until_training()
     preempted.cluster.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
     (job,) = preempted.until_over().values()
@@ -91,7 +98,8 @@ def test_a_node_that_fails(sweep: MakeSweep) -> None:
     job = failing.job()
     node = job_states([job])[job].nodes
     failing.cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
-    failing.until(lambda: failing.states() == ["queued"], "queued again")
+    failing.until_waiting()
+    failing.must_become("queued")
     failing.start_now(job)
     failing.until_over()
     failing.must_become("finished")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
+from experiments.slurm.state import verdict
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Sweep, Sweeps, use
 
@@ -25,10 +27,9 @@ def test_a_warned_run_saves_and_its_job_is_requeued(sweep: Sweeps) -> None:
     warned = sweep("until warned")
     warned.launch()
     warned.until_training()
-    job = warned.job()
     warn(warned)
-    warned.until(lambda: warned.cluster.states()[job] == "PENDING", "the job waits again")
-    assert warned.states() == ["queued"]
+    job = warned.until_waiting()
+    warned.must_become("queued")
     warned.start_now(job)
     warned.until_over()
     warned.must_become("finished")
@@ -37,9 +38,27 @@ def test_a_warned_run_saves_and_its_job_is_requeued(sweep: Sweeps) -> None:
     assert warned.job() == job
 
 
-def test_where_requeueing_is_forbidden_a_new_job_goes_on(sweep: Sweeps) -> None:
+def test_a_step_that_outlasts_the_warning_is_cut_short(sweep: Sweeps) -> None:
+    """The last checkpoint counts: nothing is lost beyond the steps since it."""
+    cut = sweep("once")
+    cut.launch(warning_seconds=8)
+    cut.until_training()
+    assert cut.run().checkpoint_step() == 2
+    warn(cut)
+    job = cut.until_waiting()
+    cut.must_become("queued")
+    cut.start_now(job)
+    cut.until_over()
+    cut.must_become("finished")
+    assert steps_trained(cut) == [[1, 2, 3], [3, 4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    "forbidding", [{"requeue": False}, {"sbatch": {"no-requeue": True}}], ids=["by us", "by SLURM"]
+)
+def test_where_requeueing_is_forbidden_a_new_job_goes_on(sweep: Sweeps, forbidding: dict[str, Any]) -> None:
     chained = sweep("until warned")
-    chained.launch(requeue=False)
+    chained.launch(**forbidding)
     chained.until_training()
     first = chained.job()
     warn(chained)
@@ -48,6 +67,8 @@ def test_where_requeueing_is_forbidden_a_new_job_goes_on(sweep: Sweeps) -> None:
     chained.must_become("finished")
     assert steps_trained(chained)[1][0] == steps_trained(chained)[0][-1] + 1
     assert chained.cluster.states()[first] == "COMPLETED"
+    refused = "requeueing was refused" in (chained.run().path / "job.log").read_text()
+    assert refused == ("sbatch" in forbidding)
 
 
 def test_a_warning_without_progress_ends_the_chain(sweep: Sweeps) -> None:
@@ -55,7 +76,8 @@ def test_a_warning_without_progress_ends_the_chain(sweep: Sweeps) -> None:
     stuck.launch()
     stuck.until(lambda: stuck.run().attempts() and (stuck.run().attempts()[0].path / "seen.json").exists(), "training")
     warn(stuck)
-    stuck.until_over()
+    (job,) = stuck.until_over().values()
+    assert (job.state, job.exit_code) == ("FAILED", 1)
     stuck.must_become("failed")
     assert stuck.failure()["kind"] == "time limit" and "trainer.save_freq" in stuck.failure()["remedy"]
 
@@ -67,14 +89,29 @@ def test_a_cluster_that_requeues_nothing_by_itself(make_sweep: Sweeps, monkeypat
         warned = make_sweep(strict, "until warned")
         warned.launch()
         warned.until_training()
-        job = warned.job()
         warn(warned)
-        warned.until(lambda: strict.states()[job] == "PENDING", "the job waits again")
-        assert warned.states() == ["queued"]
+        warned.until_waiting()
+        warned.must_become("queued")
 
 
-def test_a_time_limit_whose_warning_was_not_heeded(overdue: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(overdue.cluster, monkeypatch)
-    overdue.until(lambda: "TIMEOUT" in overdue.cluster.states().values(), "the time limit", 150)
-    overdue.must_become("failed")
-    assert overdue.failure()["kind"] == "time limit" and "hydra.launcher.time" in overdue.failure()["remedy"]
+def test_a_job_that_ends_by_its_time_limit(overdue: dict[str, Sweep], monkeypatch: pytest.MonkeyPatch) -> None:
+    late = overdue["setup"]
+    use(late.cluster, monkeypatch)
+    job = late.job()
+    late.until(lambda: late.cluster.states()[job] == "TIMEOUT", "the time limit", 150)
+    forgotten = verdict(late.run(), late.run().events(), None, siblings=False)
+    late.must_become("failed")
+    assert late.failure()["kind"] == "time limit" and "hydra.launcher.time" in late.failure()["remedy"]
+    assert forgotten and forgotten["kind"] == "time limit", "SLURM's last word stands in job.log"
+
+
+def test_slurm_s_own_warning(overdue: dict[str, Sweep], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attempt heeds neither it nor SIGTERM: it is ended before the limit, and the job requeued."""
+    warned = overdue["step"]
+    use(warned.cluster, monkeypatch)
+    warned.until(lambda: len(warned.run().events()) > 5, "cut short", 180)
+    job = warned.until_waiting()
+    warned.must_become("queued")
+    last = warned.run().events()[-1]
+    assert (last["event"], last["cause"], last["step"]) == ("submitted", "requeued after the warning", 2)
+    assert "Restarts=1" in warned.cluster.run("scontrol", "show", "job", job)
