@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +19,7 @@ import pytest
 
 from experiments.rundir import find_runs
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import STANDIN
+from tests.slurm.conftest import STANDIN, start_requeued
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,51 @@ def test_wait_follows_to_the_end(cluster: Cluster, tmp_path: Path, data_dir: Pat
     )
     assert done.returncode == 0, done.stderr
     assert states(tmp_path) == ["finished", "finished"]
-    assert "2 finished" in done.stdout or "finished" in done.stdout.rsplit("where the runs are", 1)[-1]
+    followed = done.stdout.split("the figures, of what is there")[1].splitlines()
+    counts = [line for line in followed if re.fullmatch(r"(\d (queued|running|finished)(, )?)+", line)]
+    assert counts[0] in ("2 queued", "1 queued, 1 running", "2 running", "1 finished, 1 running"), followed
+    assert [line.split()[1] for line in followed if "seed=" in line] == ["finished", "finished"], followed
+
+
+def test_wait_on_a_terminal_shows_a_table_and_outlasts_a_requeue(
+    cluster: Cluster, tmp_path: Path, data_dir: Path
+) -> None:
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 150, 0, 0))
+    launcher = subprocess.Popen(
+        command(tmp_path, data_dir, "seed=3", "trainer.total_training_steps=6", "hydra.launcher.wait=true"),
+        cwd=tmp_path,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown: list[bytes] = []
+    reader = threading.Thread(target=read_to_the_end, args=(ours, shown), daemon=True)
+    reader.start()
+    deadline = time.monotonic() + 60
+    while states(tmp_path) != ["running"] or find_runs(tmp_path / "runs")[0].last_step() < 3:
+        assert time.monotonic() < deadline and launcher.poll() is None, b"".join(shown)
+        time.sleep(0.05)
+    (job,) = queue(cluster)
+    cluster.run("scancel", "--signal=USR1", "--batch", job)
+    start_requeued(cluster, job)
+    assert launcher.wait(60) == 0, b"".join(shown)
+    reader.join(10)
+    screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(shown).decode())
+    rows = re.findall(r"│ seed=3 +│ (\w+) +│ (\d+)/6 +│", screen)
+    assert ("running", "3") in rows and rows.index(("running", "3")) < len(rows), screen
+    assert any(state == "queued" and step != "0" for state, step in rows), "between its two lives"
+    assert states(tmp_path) == ["finished"] and "finished" in screen
+
+
+def read_to_the_end(terminal: int, into: list[bytes]) -> None:
+    """Keep what is written to a terminal until nobody has it open any more."""
+    with contextlib.suppress(OSError):
+        while text := os.read(terminal, 65_536):
+            into.append(text)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])

@@ -1,0 +1,167 @@
+"""docs/slurm.md tells the truth: each of its commands is executed here, on a cluster like the one it speaks of."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments.rundir import find_runs
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import use
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
+RUN = "python -m experiments.run "
+LATER = "+hydra.launcher.sbatch.begin=now+1hour"
+SMALL = "model.parameters=1000000"  # the disk of this machine need not hold three models
+
+
+def commands() -> list[str]:
+    """Return the commands of the page: lines of its blocks, and what stands in a sentence and can be typed."""
+    blocks = re.findall(r"```\n(.*?)```", PAGE, flags=re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    typed = re.findall(r"`((?:hf|sbatch|scontrol|pip|wandb|experiments\.runs) [^`]+)`", PAGE)
+    return sorted({*filter(None, lines), *typed})
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Cluster]:
+    """A cluster whose nodes have what the page's sweep asks for, in a partition gpu and with a feature."""
+    partition = "PartitionName=gpu Nodes=ALL MaxTime=2-0 State=UP\nPartitionName=cpu Nodes=ALL Default=YES State=UP"
+    with Cluster(cpus=64, memory_mb=500_000, partitions=partition) as cluster:
+        for node in cluster.nodes:
+            cluster.run("scontrol", "update", f"NodeName={node}", "AvailableFeatures=a100", "ActiveFeatures=a100")
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page's conf/local/default.yaml, where Hydra finds it."""
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+    file = tmp_path_factory.mktemp("conf") / "local" / "default.yaml"
+    file.parent.mkdir()
+    file.write_text(block)
+    return f"--config-dir={file.parents[1]}"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"data_dir={tmp_path_factory.mktemp('data')}"
+
+
+def execute(command: str, folder: Path, *more: str) -> str:
+    """Return what a `python ...` command of the page prints in a folder, with this Python."""
+    arguments = [sys.executable, *shlex.split(command)[1:], *more]
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def sweep(settings: str) -> str:
+    """Return the page's command that submits, for a user whose settings are the page's."""
+    (command,) = (command for command in commands() if command.startswith(RUN))
+    assert command.endswith(" hydra/launcher=slurm") and " -m " in command
+    return command.replace(" -m ", f" -m {settings} ")
+
+
+@pytest.mark.parametrize("launcher", ["plan", "local"])
+def test_the_settings_once_made_suit_every_launcher(
+    launcher: str, settings: str, data_dir: str, tmp_path: Path
+) -> None:
+    command = sweep(settings).replace("launcher=slurm", f"launcher={launcher}")
+    assert "3 to start" in execute(command, tmp_path, "show=plan", data_dir)
+
+
+def test_submitted_looked_at_and_taken_home(
+    site: Cluster, settings: str, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(site, monkeypatch)
+    (options,) = re.findall(r"`'(hydra\.launcher\.sbatch=[^`]+)'`", PAGE)
+    values = re.findall(r"`(hydra\.launcher\.(?:time|mem)=[^`]+)`", PAGE)
+    assert len(values) == 2
+    said = execute(sweep(settings), tmp_path, options, *values, LATER, SMALL, data_dir)
+    assert ": 3 runs" in said
+    assert set(site.run("squeue", "-h", "-r", "-o", "%P %a %l %m %f").splitlines()) == {
+        "gpu my-project 1-00:00:00 240G a100"
+    }
+    first, second, third = find_runs(tmp_path / "runs")
+    script = (first.path / "job.sh").read_text()
+    assert "\nmodule load cuda\n" in script
+
+    def over_runs(command: str) -> None:
+        if " logs " in command:
+            run = third
+            run.new_attempt().log.write_text("a log\n")
+            run.record("finished", attempt=1, step=550)
+        else:
+            run = first if " cancel " in command or " show " in command else second
+        printed = execute(f"python -m {command.removeprefix('python -m ')}".replace("RUN", run.id), tmp_path)
+        assert printed.strip()
+        assert " cancel " not in command or run.state() == "cancelled"
+
+    def by_hand(command: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        job = site.run("sbatch", "--begin=now+1hour", *shlex.split(command.replace("<name>", first.path.name))[1:])
+        site.run("scancel", job.split()[-1])
+
+    def home(command: str) -> None:
+        (second.checkpoints / "global_step_1").mkdir(parents=True)
+        there = tmp_path / "laptop"
+        there.mkdir()
+        done = command.replace("cluster:project/runs/", f"{tmp_path}/runs/")
+        subprocess.run(shlex.split(done), cwd=there, check=True)
+        assert len(find_runs(there / "runs")) == 3 and not list(there.rglob("global_step_*"))
+
+    def release(command: str) -> None:
+        site.run("scontrol", "hold", site.run("squeue", "-h", "-r", "-o", "%A").split()[0])
+        site.run(*command.replace("JOB", site.run("squeue", "-h", "-r", "-o", "%A").split()[0]).split())
+
+    def helps(command: str) -> None:
+        """What needs a network, or a key, is asked whether it is there."""
+        program, what = command.split()[:2]
+        found = subprocess.run([Path(sys.executable).with_name(program), what, "--help"], capture_output=True)
+        assert found.returncode == 0, found.stderr
+
+    def installs(command: str) -> None:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        for extra in re.findall(r"\.\[(\w+)\]", command):
+            assert extra in project["optional-dependencies"]
+        for name, version in re.findall(r"([\w-]+)==([\d.]+)", command):
+            assert importlib.metadata.version(name) == version
+
+    handlers: dict[str, Callable[[str], object]] = {
+        "git clone <this project>": lambda command: None,
+        "python3.11 -m venv": installs,
+        "pip install": installs,
+        "source .venv/bin/activate": lambda command: None,
+        "sinfo": lambda command: site.run(*shlex.split(command)),
+        RUN: lambda command: None,
+        "python -m experiments.runs list": over_runs,
+        "python -m experiments.runs logs": over_runs,
+        "experiments.runs show": over_runs,
+        "scontrol release": release,
+        "sbatch": by_hand,
+        "rsync": home,
+        "hf ": helps,
+        "wandb ": helps,
+        "python -m analysis.plot_ablation": lambda command: None,  # tests/test_readme.py executes it
+        "python -m experiments.runs cancel": over_runs,
+        "experiments.runs cancel": lambda command: None,  # the same
+        "experiments.runs retry": lambda command: None,  # test_holds.py
+    }
+    left = commands()
+    for start, handler in handlers.items():
+        mine = [command for command in left if command.startswith(start)]
+        assert mine, f"the page has no {start}"
+        for command in mine:
+            handler(command)
+        left = [command for command in left if command not in mine]
+    assert left == [], "a command that nobody has tried"
