@@ -288,6 +288,11 @@ class Cluster:
         lines = self.run("squeue", "-h", "-r", "-t", "all", "-o", "%i %T").splitlines()
         return dict(line.split() for line in lines)
 
+    def over(self) -> float:
+        """Return when the last job that ended did, in seconds since the epoch, to the second."""
+        ends = self.run("squeue", "-h", "-t", "all", "-o", "%e").split()
+        return max(time.mktime(time.strptime(end, "%Y-%m-%dT%H:%M:%S")) for end in ends)
+
     def cancel_all(self) -> None:
         """End every job, and wait until none is left."""
         self.run("scancel", "--user", getpass.getuser(), check=False)

@@ -4,7 +4,8 @@
 
 Runs the command as a user of two nodes in network namespaces: each has an address, a host name, processes, /tmp and
 /dev/shm of its own. Everything ends with the command, whose exit code is returned. The last line printed is JSON:
-{"workers": {node: most of veRL's workers at once}, "left": what stayed in the nodes' /tmp and /dev/shm}.
+{"workers": {node: most of veRL's workers at once}, "left": what stayed in the nodes' /tmp and /dev/shm, "over": when
+the last allocation was given back, in seconds since the epoch}.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def main(command: list[str]) -> int:
             seen |= workers()
             time.sleep(0.5)
         room.wait(lambda: not room.run("squeue", "-h"), "the allocation given back")
-        print(json.dumps({"workers": seen, "left": room.left()}))
+        print(json.dumps({"workers": seen, "left": room.left(), "over": room.over()}))
     return process.returncode
 
 

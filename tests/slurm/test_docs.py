@@ -26,8 +26,8 @@ SMALL = "model.parameters=1000000"  # the disk of this machine need not hold thr
 
 def commands() -> list[str]:
     """Return the commands of the page: lines of its blocks, and what stands in a sentence and can be typed."""
-    blocks = re.findall(r"```\n(.*?)```", PAGE, flags=re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
+    lines = [line.split("  #")[0].strip() for kind, block in blocks if not kind for line in block.splitlines()]
     typed = re.findall(r"`((?:hf|sbatch|scontrol|pip|wandb|experiments\.runs) [^`]+)`", PAGE)
     return sorted({*filter(None, lines), *typed})
 
@@ -147,6 +147,7 @@ def test_submitted_looked_at_and_taken_home(
         "python -m experiments.runs list": over_runs,
         "python -m experiments.runs logs": over_runs,
         "experiments.runs show": over_runs,
+        "scontrol hold": lambda command: None,  # what is released below
         "scontrol release": release,
         "sbatch": by_hand,
         "rsync": home,

@@ -15,6 +15,7 @@ from tests.e2e.training import clean_environment, left_behind
 from tests.slurm.cluster import Cluster
 
 PROJECT = Path(__file__).parents[2]
+TEARDOWN_SECONDS = 20.0
 IN_A_ROOM = os.geteuid() == 0  # who is not root can't have nodes with addresses of their own: they share this host's
 
 
@@ -43,7 +44,13 @@ def test_one_training_on_two_nodes(request: pytest.FixtureRequest, tmp_path: Pat
     assert run.state() == "finished" and run.last_step() == 2
     assert sorted(run.checkpoints.glob("global_step_2/actor/model_world_size_2_rank_*.pt")), "two ranks"
     if IN_A_ROOM:
-        assert json.loads(done.stdout.splitlines()[-1]) == {"workers": {"n1": 1, "n2": 1}, "left": []}
+        room = json.loads(done.stdout.splitlines()[-1])
+        over = room.pop("over")
+        assert room == {"workers": {"n1": 1, "n2": 1}, "left": []}
     else:
         cluster.wait(lambda: not cluster.run("squeue", "-h"), "the allocation given back")
+        over = cluster.over()
         assert not left_behind(run)
+    finished = run.events()[-1]
+    assert finished["event"] == "finished"
+    assert over - finished["time"] < TEARDOWN_SECONDS, "Ray is taken down and the nodes are given back"

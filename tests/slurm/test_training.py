@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.sources.wandb_log import read_log
+from analysis.sources.wandb_log import WandbLog, read_log
+from experiments import processes
 from experiments.rundir import RunDir, find_runs
 from experiments.slurm.jobs import job_of
 from experiments.slurm.state import settle
@@ -56,15 +57,19 @@ def test_two_trainings_on_one_node_one_of_them_warned(one_node: Cluster, tmp_pat
     )
     assert submitted.returncode == 0, submitted.stderr
     warned, other = find_runs(tmp_path / "runs")
-    until(lambda: warned.last_step() >= 2 or warned.state() == "failed", "two steps")
-    assert warned.state() == "running", warned.events()[-1]
+    until(
+        lambda: (warned.last_step() >= 2 and other.last_step() >= 1) or "failed" in states(warned, other), "two steps"
+    )
+    assert states(warned, other) == ["running", "running"], [run.events()[-1] for run in (warned, other)]
+    clusters = [ray_clusters(run) for run in (warned, other)]
+    assert [len(own) for own in clusters] == [1, 1] and clusters[0] != clusters[1], "each a Ray of its own, at once"
     job = job_of(warned.events())
     assert job and one_node.states()[job_of(other.events()) or ""] == "RUNNING", "both train at the same time"
     one_node.run("scancel", "--signal=USR1", "--batch", job)
     until(lambda: one_node.states()[job] == "PENDING", "saved and requeued")
     saved = warned.checkpoint_step()
     assert saved == warned.last_step() >= 2
-    assert wandb_steps(warned)[-1] == saved, "W&B's last step is on disk"
+    assert wandb_log(warned).rows[-1][0] == saved, "W&B's last step is on disk"
     start_requeued(one_node, job)
     until(lambda: not {"PENDING", "RUNNING", "COMPLETING"} & set(one_node.states().values()), "both over")
     assert set(one_node.states().values()) == {"COMPLETED"}, [run.events()[-1] for run in (warned, other)]
@@ -74,11 +79,10 @@ def test_two_trainings_on_one_node_one_of_them_warned(one_node: Cluster, tmp_pat
         assert trained_steps(run) == list(range(1, STEPS + 1)), "no step is lost, none is trained twice"
         assert not left_behind(run)
     assert [len(run.attempts()) for run in (warned, other)] == [2, 1]
-    ids = {
-        json.loads((attempt.path / "job.json").read_text())["environment"]["WANDB_RUN_ID"]
-        for attempt in warned.attempts()
-    }
-    assert ids == {warned.id}, "one run for W&B"
+    logs = [wandb_log(warned, attempt) for attempt in (0, 1)]
+    assert {log.run_id for log in logs} == {warned.id}, "one run for W&B, by what its own files say"
+    steps = [[step for step, row in log.rows if "training/global_step" in row] for log in logs]
+    assert steps[0] + steps[1] == list(range(1, STEPS + 1))
 
 
 def trained_steps(run: RunDir) -> list[int]:
@@ -86,6 +90,15 @@ def trained_steps(run: RunDir) -> list[int]:
     return [row["step"] for row in rows if "training/global_step" in row["data"]]
 
 
-def wandb_steps(run: RunDir) -> list[int]:
-    (file,) = run.attempts()[0].path.glob("wandb/offline-run-*/*.wandb")
-    return [step for step, _ in read_log(file).rows]
+def states(*runs: RunDir) -> list[str]:
+    return [run.state() for run in runs]
+
+
+def ray_clusters(run: RunDir) -> set[int]:
+    """Return the processes, now, that are heads of a run's Ray clusters."""
+    return {process.pid for process in processes.of_run(run.path) if process.name() == "gcs_server"}
+
+
+def wandb_log(run: RunDir, attempt: int = 0) -> WandbLog:
+    (file,) = run.attempts()[attempt].path.glob("wandb/offline-run-*/*.wandb")
+    return read_log(file)
