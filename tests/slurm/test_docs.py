@@ -8,12 +8,13 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from experiments.rundir import find_runs
+from experiments.rundir import RunDir, find_runs
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import use
 
@@ -68,8 +69,8 @@ def execute(command: str, folder: Path, *more: str) -> str:
 def sweep(settings: str) -> str:
     """Return the page's command that submits, for a user whose settings are the page's."""
     (command,) = (command for command in commands() if command.startswith(RUN))
-    assert command.endswith(" hydra/launcher=slurm") and " -m " in command
-    return command.replace(" -m ", f" -m {settings} ")
+    assert command.endswith(" hydra/launcher=slurm")
+    return command.replace(f"{RUN}-m ", f"{RUN}-m {settings} ")
 
 
 @pytest.mark.parametrize("launcher", ["plan", "local"])
@@ -80,6 +81,81 @@ def test_the_settings_once_made_suit_every_launcher(
     assert "3 to start" in execute(command, tmp_path, "show=plan", data_dir)
 
 
+@dataclass
+class Visitor:
+    """Who follows the page on a cluster, in a folder where three runs were submitted as it says."""
+
+    site: Cluster
+    folder: Path
+    runs: list[RunDir]
+
+    def look(self, command: str) -> None:
+        """The first run is cancelled; the last one has a log."""
+        run = self.runs[2] if " logs " in command else self.runs[0]
+        assert execute(f"python -m {command.removeprefix('python -m ')}".replace("RUN", run.id), self.folder).strip()
+        assert " cancel " not in command or run.state() == "cancelled"
+
+    def by_hand(self, command: str) -> None:
+        script = self.folder / command.split()[1].replace("<name>", self.runs[0].path.name)
+        self.site.run("scancel", self.site.run("sbatch", "--begin=now+1hour", script).split()[-1])
+
+    def home(self, command: str) -> None:
+        (self.runs[1].checkpoints / "global_step_1").mkdir(parents=True)
+        there = self.folder / "laptop"
+        there.mkdir()
+        done = command.replace("cluster:project/runs/", f"{self.folder}/runs/")
+        subprocess.run(shlex.split(done), cwd=there, check=True)
+        assert len(find_runs(there / "runs")) == 3 and not list(there.rglob("global_step_*"))
+
+    def release(self, command: str) -> None:
+        job = self.site.run("squeue", "-h", "-r", "-o", "%A").split()[0]
+        self.site.run("scontrol", "hold", job)
+        self.site.run(*command.replace("JOB", job).split())
+
+    def on_the_login_node(self, command: str) -> None:
+        assert self.site.run(*shlex.split(command))
+
+    def helps(self, command: str) -> None:
+        """What needs a network, or a key, is asked whether it is there."""
+        program, what = command.split()[:2]
+        found = subprocess.run([Path(sys.executable).with_name(program), what, "--help"], capture_output=True)
+        assert found.returncode == 0, found.stderr
+
+    def installs(self, command: str) -> None:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        for extra in re.findall(r"\.\[(\w+)\]", command):
+            assert extra in project["optional-dependencies"]
+        for name, version in re.findall(r"([\w-]+)==([\d.]+)", command):
+            assert importlib.metadata.version(name) == version
+
+    def elsewhere(self, command: str) -> None:
+        """Another test executes it, or it is the reader's own folder that it is about."""
+
+
+# What is done with the commands that begin so.
+FOLLOWED = {
+    "git clone <this project>": Visitor.elsewhere,
+    "python3.11 -m venv": Visitor.installs,
+    "pip install": Visitor.installs,
+    "source .venv/bin/activate": Visitor.elsewhere,
+    "sinfo": Visitor.on_the_login_node,
+    RUN: Visitor.elsewhere,  # below
+    "python -m experiments.runs list": Visitor.look,
+    "python -m experiments.runs logs": Visitor.look,
+    "experiments.runs show": Visitor.look,
+    "scontrol hold": Visitor.elsewhere,  # before the next one
+    "scontrol release": Visitor.release,
+    "sbatch": Visitor.by_hand,
+    "rsync": Visitor.home,
+    "hf ": Visitor.helps,
+    "wandb ": Visitor.helps,
+    "python -m analysis.plot_ablation": Visitor.elsewhere,  # tests/test_readme.py
+    "python -m experiments.runs cancel": Visitor.look,
+    "experiments.runs cancel": Visitor.elsewhere,  # the same
+    "experiments.runs retry": Visitor.elsewhere,  # test_holds.py
+}
+
+
 def test_submitted_looked_at_and_taken_home(
     site: Cluster, settings: str, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,82 +163,18 @@ def test_submitted_looked_at_and_taken_home(
     (options,) = re.findall(r"`'(hydra\.launcher\.sbatch=[^`]+)'`", PAGE)
     values = re.findall(r"`(hydra\.launcher\.(?:time|mem)=[^`]+)`", PAGE)
     assert len(values) == 2
-    said = execute(sweep(settings), tmp_path, options, *values, LATER, SMALL, data_dir)
-    assert ": 3 runs" in said
-    assert set(site.run("squeue", "-h", "-r", "-o", "%P %a %l %m %f").splitlines()) == {
-        "gpu my-project 1-00:00:00 240G a100"
-    }
-    first, second, third = find_runs(tmp_path / "runs")
-    script = (first.path / "job.sh").read_text()
-    assert "\nmodule load cuda\n" in script
-
-    def over_runs(command: str) -> None:
-        if " logs " in command:
-            run = third
-            run.new_attempt().log.write_text("a log\n")
-            run.record("finished", attempt=1, step=550)
-        else:
-            run = first if " cancel " in command or " show " in command else second
-        printed = execute(f"python -m {command.removeprefix('python -m ')}".replace("RUN", run.id), tmp_path)
-        assert printed.strip()
-        assert " cancel " not in command or run.state() == "cancelled"
-
-    def by_hand(command: str) -> None:
-        monkeypatch.chdir(tmp_path)
-        job = site.run("sbatch", "--begin=now+1hour", *shlex.split(command.replace("<name>", first.path.name))[1:])
-        site.run("scancel", job.split()[-1])
-
-    def home(command: str) -> None:
-        (second.checkpoints / "global_step_1").mkdir(parents=True)
-        there = tmp_path / "laptop"
-        there.mkdir()
-        done = command.replace("cluster:project/runs/", f"{tmp_path}/runs/")
-        subprocess.run(shlex.split(done), cwd=there, check=True)
-        assert len(find_runs(there / "runs")) == 3 and not list(there.rglob("global_step_*"))
-
-    def release(command: str) -> None:
-        site.run("scontrol", "hold", site.run("squeue", "-h", "-r", "-o", "%A").split()[0])
-        site.run(*command.replace("JOB", site.run("squeue", "-h", "-r", "-o", "%A").split()[0]).split())
-
-    def helps(command: str) -> None:
-        """What needs a network, or a key, is asked whether it is there."""
-        program, what = command.split()[:2]
-        found = subprocess.run([Path(sys.executable).with_name(program), what, "--help"], capture_output=True)
-        assert found.returncode == 0, found.stderr
-
-    def installs(command: str) -> None:
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        for extra in re.findall(r"\.\[(\w+)\]", command):
-            assert extra in project["optional-dependencies"]
-        for name, version in re.findall(r"([\w-]+)==([\d.]+)", command):
-            assert importlib.metadata.version(name) == version
-
-    handlers: dict[str, Callable[[str], object]] = {
-        "git clone <this project>": lambda command: None,
-        "python3.11 -m venv": installs,
-        "pip install": installs,
-        "source .venv/bin/activate": lambda command: None,
-        "sinfo": lambda command: site.run(*shlex.split(command)),
-        RUN: lambda command: None,
-        "python -m experiments.runs list": over_runs,
-        "python -m experiments.runs logs": over_runs,
-        "experiments.runs show": over_runs,
-        "scontrol hold": lambda command: None,  # what is released below
-        "scontrol release": release,
-        "sbatch": by_hand,
-        "rsync": home,
-        "hf ": helps,
-        "wandb ": helps,
-        "python -m analysis.plot_ablation": lambda command: None,  # tests/test_readme.py executes it
-        "python -m experiments.runs cancel": over_runs,
-        "experiments.runs cancel": lambda command: None,  # the same
-        "experiments.runs retry": lambda command: None,  # test_holds.py
-    }
-    left = commands()
-    for start, handler in handlers.items():
+    assert ": 3 runs" in execute(sweep(settings), tmp_path, options, *values, LATER, SMALL, data_dir)
+    queued = site.run("squeue", "-h", "-r", "-o", "%P %a %l %m %f").splitlines()
+    assert queued == ["gpu my-project 1-00:00:00 240G a100"] * 3
+    runs = find_runs(tmp_path / "runs")
+    assert "\nmodule load cuda\n" in (runs[0].path / "job.sh").read_text()
+    runs[2].new_attempt().log.write_text("a log\n")
+    runs[2].record("finished", attempt=1, step=550)
+    visitor, left = Visitor(site, tmp_path, runs), commands()
+    for start, follow in FOLLOWED.items():
         mine = [command for command in left if command.startswith(start)]
         assert mine, f"the page has no {start}"
         for command in mine:
-            handler(command)
+            follow(visitor, command)
         left = [command for command in left if command not in mine]
     assert left == [], "a command that nobody has tried"

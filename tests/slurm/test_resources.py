@@ -1,18 +1,24 @@
-"""What the shipped presets ask SLURM for, and how much of a node Ray is told of."""
+"""What the shipped presets ask SLURM for, what an allocation must hold, and how much of a node Ray is told of."""
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from experiments.attempt import verl_config
 from experiments.compose import CONFIG_DIR, compose_config, plain
-from experiments.rundir import Attempt
+from experiments.cost import costs
+from experiments.errors import UserError
+from experiments.launchers.slurm import warned_in_time
+from experiments.rundir import Attempt, RunDir
 from experiments.slurm.resources import Resources, resource_problems, resources, time_limit_seconds
-from tests.slurm.conftest import launcher_defaults, smoke
+from experiments.slurm.script import Settings, job_script
+from tests.slurm.conftest import Sweeps, launcher_defaults, smoke
 
 PRESETS = sorted(file.stem for file in (CONFIG_DIR / "hardware").glob("*.yaml"))
 
@@ -74,3 +80,70 @@ def test_ray_is_told_of_the_job_s_cpus(
     verl = verl_config(config, Attempt(1, tmp_path), 6, {"TMPDIR": str(tmp_path)})
     assert verl.ray_kwargs.ray_init.num_cpus == told
     assert verl.ray_kwargs.ray_init.address == "local"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"gpus_per_node": 1},
+            "hydra.launcher.gpus_per_node must ask for hardware.gpus_per_node=2 GPUs .* does for 1;",
+        ),
+        ({"gres": "gpu:a100:1"}, "hydra.launcher.gres must ask for hardware.gpus_per_node=2 GPUs .* does for 1; set"),
+        ({"gres": "gpu"}, "hydra.launcher.gres must ask .* does for 1;"),
+        ({"gres": "lustre:1"}, "hydra.launcher.gres must ask .* does for 0;"),
+        ({"gres": "gpu:9"}, "Requested node configuration is not available"),
+        ({"gres": "lustre:1,gpu:9"}, "SLURM must accept the jobs"),
+    ],
+)
+def test_fewer_gpus_than_the_training_is_laid_out_for(sweep: Sweeps, values: dict[str, Any], said: str) -> None:
+    def on_two(config: dict[str, Any], seed: int) -> None:
+        config["trainer"]["device"] = "cuda"
+        config["hardware"]["gpus_per_node"] = 2
+
+    with pytest.raises(UserError, match=said):
+        sweep("train", change=on_two).launch(**values)
+
+
+def test_a_time_limit_that_holds_no_step(sweep: Sweeps, tmp_path: Path) -> None:
+    """By the preset's estimate, and by what a like run was measured to take, which the preset does not know."""
+
+    def slow(config: dict[str, Any], seed: int) -> None:
+        config["hardware"]["seconds_per_step"] = 600 if seed == 1 else None
+
+    stated = sweep("train", change=slow)
+    with pytest.raises(UserError, match=r"must hold a step \(600 s, estimated\) and then the 20 s .* above 10 minutes"):
+        stated.launch(time="10:00")
+    measured = sweep("train", "train", change=slow)
+    measured.runs = measured.runs[1:]
+    before = RunDir(tmp_path / "runs" / "seed=9-0123abcd")
+    before.create(yaml.safe_dump(measured.runs[0].config), {})
+    rows = [{"step": step, "data": {"perf/time_per_step": 700.0}} for step in (1, 2)]
+    before.new_attempt().metrics.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(UserError, match=r"must hold a step \(700 s, estimated\)"):
+        measured.launch(time="10:00")
+
+
+@pytest.mark.parametrize(
+    ("step", "parameters", "warning_seconds"), [(1, 1e6, 120), (144, 3.09e9, 240), (144, 6e9, 300)]
+)
+def test_the_warning_holds_a_step_and_a_checkpoint(
+    sweep: Sweeps, step: float, parameters: float, warning_seconds: int
+) -> None:
+    def sized(config: dict[str, Any], seed: int) -> None:
+        config["hardware"]["seconds_per_step"] = step
+        config["model"]["parameters"] = parameters
+
+    (planned,) = sweep("train", change=sized).runs
+    (cost,) = costs([planned])
+    needs = warned_in_time(resources(planned.config, launcher_defaults()), planned, cost)
+    assert needs.flags()["signal"] == f"B:USR1@{warning_seconds}"
+    script = job_script(tmp := Path("run-0123abcd"), 6, needs, Settings(), tmp)
+    assert f"--warning-seconds {warning_seconds}" in script and f"--signal=B:USR1@{warning_seconds}" in script
+
+
+def test_a_time_limit_that_holds_a_step_but_no_checkpoint(sweep: Sweeps) -> None:
+    """A checkpoint of 3e9 parameters is 36 GB and more."""
+    large = sweep("train", change=lambda config, seed: config["model"].update(parameters=3e9))
+    with pytest.raises(UserError, match=r"must hold a step .* or a checkpoint \((3[6-9]|[4-9]\d) s, estimated\)"):
+        large.launch(time="00:00:30", warning_seconds=1)
