@@ -67,13 +67,13 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
         return 0
     runs_dir = runs[0].run.path.parent
     costs = {run.name: cost for run, cost in zip(runs, estimates(runs), strict=True)}
-    wanted = {run.name: warned_in_time(resources(run.config, launcher), run, costs[run.name]) for run in runs}
+    wanted = {run.name: warned_in_time(resources(run.config, launcher), costs[run.name]) for run in runs}
     problems = list(flag_problems(settings))
     if not isinstance(launcher["wait"], bool):
         problems.append(f"hydra.launcher.wait must be true or false, but is {launcher['wait']!r}; choose one")
     for run in runs:
         found = resource_problems(wanted[run.name], run.config)
-        found = found or time_problems(run, costs[run.name], wanted[run.name])
+        found = found or time_problems(costs[run.name], wanted[run.name])
         problems += [problem for problem in found if problem not in problems]
     problems = problems or partition_problems((needs.time for needs in wanted.values()), settings)
     if problems:
@@ -92,24 +92,24 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
     return follow(runs) if launcher["wait"] else 0
 
 
-def checkpoint_seconds(run: PlannedRun) -> float:
+def checkpoint_seconds(cost: Cost) -> float:
     """Return how long writing a checkpoint takes at least."""
-    return disk_needed(run.config) / KEPT_CHECKPOINTS / CHECKPOINT_BYTES_PER_SECOND
+    return cost.disk / KEPT_CHECKPOINTS / CHECKPOINT_BYTES_PER_SECOND
 
 
-def warned_in_time(wanted: Resources, run: PlannedRun, cost: Cost) -> Resources:
+def warned_in_time(wanted: Resources, cost: Cost) -> Resources:
     """Return the resources with a warning early enough for a step, a checkpoint and the end, if none was chosen."""
     if wanted.warning_seconds is not None:
         return wanted
-    needed = (cost.seconds_per_step or 0) + checkpoint_seconds(run) + END_SECONDS
+    needed = (cost.seconds_per_step or 0) + checkpoint_seconds(cost) + END_SECONDS
     return replace(wanted, warning_seconds=max(LEAST_WARNING_SECONDS, 60 * math.ceil(needed / 60)))
 
 
-def time_problems(run: PlannedRun, cost: Cost, wanted: Resources) -> list[str]:
+def time_problems(cost: Cost, wanted: Resources) -> list[str]:
     """Return a problem if the time limit can't hold a step and what is needed after it: the warning, a checkpoint."""
     if wanted.time is None or wanted.warning_seconds is None:
         return []
-    step, checkpoint = cost.seconds_per_step or 0, checkpoint_seconds(run)
+    step, checkpoint = cost.seconds_per_step or 0, checkpoint_seconds(cost)
     needed = step + max(wanted.warning_seconds, checkpoint)
     if time_limit_seconds(wanted.time) > needed:
         return []

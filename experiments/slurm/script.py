@@ -110,7 +110,8 @@ def flag_problems(settings: Settings) -> list[str]:
         found.append(
             f"hydra.launcher.sbatch must not set {name}, but does; set hydra.launcher.{SETTINGS[name]} instead"
         )
-    if isinstance(settings.setup, str) or not all(isinstance(line, str) for line in settings.setup or ()):
+    lines: Any = settings.setup or ()
+    if isinstance(lines, str) or not isinstance(lines, Sequence) or not all(isinstance(line, str) for line in lines):
         found.append(
             f"hydra.launcher.setup must be a list of lines of shell, but is {settings.setup!r}; put it into []"
         )

@@ -136,7 +136,7 @@ def test_the_warning_holds_a_step_and_a_checkpoint(
 
     (planned,) = sweep("train", change=sized).runs
     (cost,) = costs([planned])
-    needs = warned_in_time(resources(planned.config, launcher_defaults()), planned, cost)
+    needs = warned_in_time(resources(planned.config, launcher_defaults()), cost)
     assert needs.flags()["signal"] == f"B:USR1@{warning_seconds}"
     script = job_script(tmp := Path("run-0123abcd"), 6, needs, Settings(), tmp)
     assert f"--warning-seconds {warning_seconds}" in script and f"--signal=B:USR1@{warning_seconds}" in script

@@ -76,6 +76,7 @@ def test_an_array_above_the_cluster_s_limit_is_split(make_sweep: Sweeps, monkeyp
         ({"sbatch": {"time": "1"}}, ["must not set time, but does; set hydra.launcher.time instead"]),
         ({"sbatch": "exclusive"}, ["hydra.launcher.sbatch must be a mapping of sbatch's options, but is 'exclusive'"]),
         ({"setup": "module load cuda"}, ["hydra.launcher.setup must be a list of lines of shell, but is 'module load"]),
+        ({"setup": 5}, ["hydra.launcher.setup must be a list of lines of shell, but is 5"]),
         ({"requeue": "nope"}, ["hydra.launcher.requeue must be true or false, but is 'nope'"]),
         ({"wait": "nope"}, ["hydra.launcher.wait must be true or false, but is 'nope'"]),
     ],
