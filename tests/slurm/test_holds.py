@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from experiments.runs.find import Filters
 from experiments.runs.listing import read_all
+from experiments.slurm.state import settle
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import LOOK_SECONDS, Sweep, Sweeps, use
 
@@ -92,8 +94,19 @@ def stopping(folder: Path, where: str) -> Path:
     return programs
 
 
+def slow_scancel(folder: Path) -> Path:
+    """Return a folder for the PATH in which scancel takes a minute."""
+    program = folder / "slow" / "scancel"
+    program.parent.mkdir()
+    program.write_text("#!/bin/bash\nexec sleep 60\n")
+    program.chmod(0o755)
+    return program.parent
+
+
 @pytest.mark.parametrize(("where", "become"), [("sbatch", "planned"), ("scontrol", "cancelled")])
-def test_a_launcher_killed_before_it_released_its_jobs(sweep: Sweeps, tmp_path: Path, where: str, become: str) -> None:
+def test_a_launcher_killed_before_it_released_its_jobs(
+    sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, become: str
+) -> None:
     killed = sweep("train", "train")
     programs, note = stopping(tmp_path, where), tmp_path / "pid"
     launcher = os.fork()
@@ -111,6 +124,11 @@ def test_a_launcher_killed_before_it_released_its_jobs(sweep: Sweeps, tmp_path: 
     os.kill(launcher, signal.SIGKILL)
     os.waitpid(launcher, 0)
     os.kill(int(note.read_text()), signal.SIGKILL)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{slow_scancel(tmp_path)}:{os.environ['PATH']}")
+        start = time.monotonic()
+        assert "scancel did not answer within" in (settle([killed.run()], seconds=3.0) or "")
+        assert time.monotonic() - start < 5, "a look takes no longer than asked for, in all"
     killed.must_become(become, become)
     assert killed.cluster.run("squeue", "-h") == ""
     assert not list(tmp_path.glob("runs/.slurm/pending/*"))
