@@ -2,7 +2,7 @@
 
 At the end of a step it looks whether the attempt was warned (experiments/warning.py). If so it saves, when the time
 that the last save took is left, and lets veRL's loop end as after a last step: rollouts and W&B are written to the end.
-A step that outlasts the warning is lost; what W&B holds of those before it is written shortly before the kill.
+A step that outlasts the warning is lost; what W&B holds of those before it is written shortly before the end.
 
 Read in veRL 0.9.1: verl/trainer/ppo/v1/trainer_base.py (`fit`), verl/utils/tracking.py.
 """
@@ -22,7 +22,7 @@ from experiments.rundir import NOTED_ROW, write_atomically
 from experiments.verl_plugin.trainer import AblationTrainer
 
 POLL_SECONDS = 1.0
-FLUSH_SECONDS = 20.0  # how long before the kill W&B is closed; it keeps the last step in memory until then
+FLUSH_SECONDS = 20.0  # how long before the end W&B is closed; it keeps the last step in memory until then
 
 
 @register_trainer("stoppable")
@@ -30,7 +30,7 @@ class StoppableTrainer(AblationTrainer):
     """Chosen by an attempt for every run."""
 
     _saved_step = 0
-    _save_seconds = 0.0
+    _save_seconds = 0.0  # before the first save: it is tried, since nothing is lost if it is cut short
     _stopping = False
     _began = 0.0
     _trained: tuple[Any, dict[str, Any]]
