@@ -211,6 +211,8 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
             return INTERRUPTED
         except SlurmError as error:
             print(f"requeueing was refused: {error}", flush=True)
+    if signals.terminated:
+        return INTERRUPTED
     try:
         # After this job: it must not start before its id is on the disk.
         after = f"--dependency=afterany:{os.environ['SLURM_JOB_ID']}"
