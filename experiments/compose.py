@@ -10,6 +10,7 @@ import difflib
 import importlib.util
 import math
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import UserError
@@ -42,6 +44,8 @@ OUR_NODES = (
     "hardware",
     "tracking",
 )
+
+OPTIONAL = ("experiment", "local")  # groups without which a config is whole
 
 # What Hydra's grammar takes for a text without quotes.
 PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.@-]*")
@@ -124,7 +128,7 @@ def verl_arguments(config: DictConfig) -> list[str]:
     register_resolvers()
     ours = plain(config)
     resolved = plain(config, resolve=True)
-    known, values = dict(_nodes(_verl_defaults())), dict(flatten(verl_node(resolved)))
+    known, values = dict(nodes(_verl_defaults())), dict(flatten(verl_node(resolved)))
     return [
         f"{'' if key in known else '+'}{key}={_grammar(values[key])}"
         for key, expression in flatten(verl_node(ours))
@@ -146,11 +150,18 @@ def verl_number_keys() -> frozenset[str]:
     return frozenset(k for k, value in leaves if isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
-def _nodes(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+@cache
+def free_form() -> frozenset[str]:
+    """Return the keys whose default in veRL's own config is an empty mapping: what is in it is the user's."""
+    return frozenset(key for key, value in nodes(_verl_defaults()) if value == {})
+
+
+def nodes(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of every node of a tree, leaves or not."""
     for key, value in node.items():
         yield f"{prefix}{key}", value
         if isinstance(value, dict):
-            yield from _nodes(value, f"{prefix}{key}.")
+            yield from nodes(value, f"{prefix}{key}.")
 
 
 def _grammar(value: Any) -> str:
@@ -173,18 +184,43 @@ def override(key: str, value: Any) -> str:
     return f"{key}={_grammar(value)}"
 
 
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Return the overrides parsed; UserError naming each that is not in Hydra's grammar."""
+    parser = OverridesParser.create()
+    parsed, problems = [], []
+    for line in overrides:
+        try:
+            parsed.append(parser.parse_override(line))
+        except HydraException:
+            key, equals, value = line.partition("=")
+            quoted = shlex.quote(f'{key}="{value}"')
+            do = f"where the value has special characters, quote it twice: {quoted}" if equals else "write key=value"
+            problems.append(f"an override must be in Hydra's grammar, but is {line}; {do}")
+    if problems:
+        raise UserError(*problems)
+    return parsed
+
+
 def check_overrides(overrides: Sequence[str]) -> None:
     """Raise one UserError that names every override whose key does not exist or whose value has a wrong type.
 
     A key begins to exist by being in veRL's tree or in conf/; `+key=value` adds one on purpose and is let through.
     """
     register_resolvers()
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = parse_overrides(overrides)
     groups = {path.relative_to(CONFIG_DIR).as_posix() for path in CONFIG_DIR.rglob("*") if path.is_dir()}
+    emptied = [
+        f"{item.key_or_group} must be one of its choices, but is {'deleted (~)' if item.is_delete() else 'null'}; "
+        "leave it out, or choose one of conf/"
+        for item in parsed
+        if item.key_or_group in groups and _is_emptied(item)
+    ]
+    if emptied:
+        raise UserError(*emptied)
     selected = [item.input_line for item in parsed if item.key_or_group in groups and not item.is_sweep_override()]
     with _hydra(str(CONFIG_DIR)):
         base = compose("config", overrides=[line for line in selected if line])
-    known = dict(_nodes(plain(base)))
+    known = dict(nodes(plain(base)))
     problems = []
     for item in parsed:
         key = item.key_or_group
@@ -201,6 +237,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
             problems.append(unknown_key(key, known, groups))
             continue
         if item.is_delete():
+            problems.append(f"{key} must stay, since something reads it, but is deleted (~); set a value instead")
             continue
         expected = _selected(base, key)
         if item.is_interval_sweep():  # an optimiser's: numbers, whatever it will draw
@@ -212,6 +249,12 @@ def check_overrides(overrides: Sequence[str]) -> None:
                 problems.append(f"{key} must be {wanted}, but is {value!r}; its default is {expected!r}")
     if problems:
         raise UserError(*problems)
+
+
+def _is_emptied(item: Override) -> bool:
+    if item.is_delete():
+        return item.key_or_group not in OPTIONAL
+    return not item.is_sweep_override() and item.value() is None
 
 
 def unknown_key(key: str, known: Any, groups: Any = ()) -> str:
@@ -241,6 +284,8 @@ def _type_problem(expected: Any, value: Any) -> str | None:
     """Return what the value must be, or None if it fits the default. A whole-number default takes any number."""
     text = isinstance(value, str)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is None and expected and isinstance(expected, dict):
+        return "a mapping"
     if value is None or (text and "${" in value):
         return None
     kinds = {

@@ -42,10 +42,16 @@ def paths(files: Any) -> list[str]:
 
 
 def data_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return problems of the parquet files: missing, empty, wrong columns, prompts beyond the limit."""
+    """Return problems of the parquet files: missing, empty, wrong columns or rows, prompts beyond the limit."""
     found = []
-    for key in ("train_files", "val_files"):
-        for file in paths(config["data"][key]):
+    given = {key: paths(config["data"][key]) for key in ("train_files", "val_files")}
+    for key, files in given.items():
+        if not files and (config["data"][key] is not None or any(given.values())):
+            found.append(
+                f"data.{key} must be a parquet file, or several, but is {config['data'][key]}; set it, or leave both "
+                "null for what task=... makes"
+            )
+        for file in files:
             found += parquet_problems(f"data.{key}", Path(file), file_stamp(Path(file)), Limits.of(config))
     return found
 
@@ -66,13 +72,29 @@ def parquet_problems(key: str, file: Path, stamp: tuple[int, int] | None, limits
             return [f"{key} must have rows, but {file} is empty; build it again"]
         if key == "data.train_files" and table.metadata.num_rows < limits.train_batch_size:
             return [too_few_rows(key, file, table.metadata.num_rows, limits)]
-        prompts = table.read(columns=["prompt"]).column("prompt")
+        columns = table.read(columns=["prompt", "reward_model"])
     except FileNotFoundError:
         return [f"{key} must be a parquet file, but there is no {file}; check the path, or leave it null"]
     except (OSError, pyarrow.ArrowInvalid) as error:
         reason = str(error).splitlines()[0]
         return [f"{key} must be a parquet file, but {file} can't be read ({reason}); build it again"]
-    return prompt_problems(key, file, prompts, limits)
+    prompts = columns.column("prompt")
+    return [*truth_problems(key, file, columns.column("reward_model")), *prompt_problems(key, file, prompts, limits)]
+
+
+def truth_problems(key: str, file: Path, column: Any) -> list[str]:
+    """Return a problem if rows of an Arrow column reward_model hold no ground_truth; none at all is a task's choice."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    must = f"{key} must have mappings with a ground_truth as its reward_model"
+    if not pa.types.is_struct(column.type) or column.type.get_field_index("ground_truth") < 0:
+        return [f"{must}, but {file} has {column.type}; build it with experiments.tasks"]
+    truths = pc.struct_field(column, "ground_truth")
+    if column.null_count or 0 < truths.null_count < len(column):
+        row = truths.is_null().index(True).as_py()
+        return [f"{must}, but row {row} of {file} has none; build it again without such rows"]
+    return []
 
 
 def too_few_rows(key: str, file: Path, rows: int, limits: Limits) -> str:
@@ -83,19 +105,41 @@ def too_few_rows(key: str, file: Path, rows: int, limits: Limits) -> str:
     return f"{key} must hold at least data.train_batch_size={limits.train_batch_size} rows, but {file} has {rows}; {do}"
 
 
-def longest_chats(prompts: Any) -> list[Any]:
-    """Return the 256 prompts of an Arrow column with the longest message, which take the most tokens or nearly so."""
+def are_chats(kind: Any) -> bool:
+    """Return whether an Arrow type is that of chats: lists of messages that have a text as their content."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    kind = prompts.type
     message = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
     if message is None or not pa.types.is_struct(message) or message.get_field_index("content") < 0:
-        return prompts.slice(0, 256).to_pylist()
+        return False
+    content = message.field("content").type
+    return pa.types.is_string(content) or pa.types.is_large_string(content)
+
+
+def first_empty(prompts: Any) -> int | None:
+    """Return the number of the first prompt of an Arrow column of chats that is null or says nothing, None if all do.
+
+    A message that is null makes its prompt null as well: veRL can read neither.
+    """
+    import pyarrow.compute as pc
+
     contents = pc.struct_field(pc.list_flatten(prompts), "content")
-    if not pa.types.is_string(contents.type) and not pa.types.is_large_string(contents.type):
+    parents = pc.list_parent_indices(prompts)
+    said = pc.unique(parents.filter(pc.greater(pc.utf8_length(contents), 0)))
+    if contents.null_count == 0 and len(said) == len(prompts):
+        return None
+    unsaid = parents.filter(contents.is_null()).to_pylist()
+    return min({*unsaid, *(set(range(len(prompts))) - set(said.to_pylist()))})
+
+
+def longest_chats(prompts: Any) -> list[Any]:
+    """Return the 256 prompts of an Arrow column with the longest message, which take the most tokens or nearly so."""
+    import pyarrow.compute as pc
+
+    if not are_chats(prompts.type):
         return prompts.slice(0, 256).to_pylist()
-    parents, lengths = pc.list_parent_indices(prompts), pc.utf8_length(contents)
+    parents = pc.list_parent_indices(prompts)
+    lengths = pc.utf8_length(pc.struct_field(pc.list_flatten(prompts), "content"))
     order = pc.sort_indices(lengths, sort_keys=[("", "descending")]).slice(0, 256)
     return prompts.take(pc.unique(parents.take(order))).to_pylist()
 
@@ -103,8 +147,11 @@ def longest_chats(prompts: Any) -> list[Any]:
 def prompt_problems(key: str, file: Path, prompts: Any, limits: Limits) -> list[str]:
     """Return a problem if prompts of an Arrow column are no chats, or longer than data.max_prompt_length tokens.
 
-    Only the longest are looked at; if one is too long, all are counted.
+    Only the longest are tokenized; if one is too long, all are counted.
     """
+    empty = first_empty(prompts) if are_chats(prompts.type) else None
+    if empty is not None:
+        return [f"{key} must have a prompt in every row, but row {empty} of {file} has none; build it again without it"]
     try:
         texts = _texts(longest_chats(prompts))
     except (TypeError, KeyError):

@@ -155,6 +155,8 @@ def _content(config: dict[str, Any]) -> dict[str, Any]:
         "plugin.code": plugin_code(),
         **{key: str(file) for key, file in code.items()},  # an attempt works in a folder of its own
     }
+    if folder.is_dir():
+        found["model.path"] = str(folder.absolute())
     data = config["data"]
     if data["train_files"] is None:
         arguments = dataset.arguments(config["task"], config["model"]["template"])
@@ -165,7 +167,12 @@ def _content(config: dict[str, Any]) -> dict[str, Any]:
         if data["val_files"] is None:
             found["data.val_files"] = str(built.test)
             return found
-    files = [Path(file) for key in ("train_files", "val_files") for file in paths(data[key])]
+    files = []
+    for key in ("train_files", "val_files"):
+        whole = [Path(file).expanduser().absolute() for file in paths(data[key])]
+        files += whole
+        if whole:  # as they were typed, a path or several
+            found[f"data.{key}"] = [str(file) for file in whole] if isinstance(data[key], list) else str(whole[0])
     if all(file.is_file() for file in files):  # a missing one is told by preflight
         own = digests.files_digest(tuple(files))
         found["task.digest"] = f"{found.get('task.digest', 'files')}:{own}"

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments import model_folder
+from experiments.cpu_run import cpu_problems
 from experiments.cpu_vllm import cpu_vllm_problems
 from experiments.data_files import data_problems
 from experiments.digests import file_stamp
 from experiments.errors import UserError
 from experiments.memory import Shape, memory_problems
 from experiments.parallelism import parallel_problems
+from experiments.settings import rate_problems, record_problems
 from experiments.tasks.reward_check import reward_problems
 
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
@@ -32,9 +34,11 @@ def problems_of(config: Mapping[str, Any]) -> list[str]:
         return knobs
     shape = shape_of(config)
     return [
+        *rate_problems(config),
         *batch_problems(config),
         *parallel_problems(config, shape),
         *memory_problems(config, shape),
+        *cpu_problems(config),
         *cpu_vllm_problems(config, shape),
         *model_problems(config),
         *data_problems(config),
@@ -83,6 +87,7 @@ def knob_problems(config: Mapping[str, Any]) -> list[str]:
     if "end" in config["temperature"]:
         check("temperature.end", "a number above 0", lambda value: value > 0, "try 0.6")
         check_whole("temperature.steps", 2, "set it to the step in which the temperature is to reach temperature.end")
+    found += record_problems(config)
     if config["show"] not in (None, "config", "verl", "plan", "json"):
         found.append(f"show must be config, verl, plan or json, but is {config['show']!r}; leave it out to run")
     return found

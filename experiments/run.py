@@ -10,7 +10,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-import hydra
+try:
+    import hydra
+except ModuleNotFoundError:
+    print(
+        f"error: Python must be the project's own, but {sys.executable} has no hydra; "
+        "do: make install, then: source .venv/bin/activate",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -21,6 +30,7 @@ from experiments.compose import CONFIG_DIR, check_overrides, register_resolvers
 from experiments.errors import UserError
 from experiments.launchers.base import PlannedLauncher
 from experiments.launchers.standby import Standby
+from experiments.local_config import check_local
 
 # Hydra's own questions (--cfg, --help, ...) are left to Hydra; everything else goes through a launcher.
 HYDRA_QUESTIONS = (
@@ -62,11 +72,14 @@ def main() -> int:
         if not questions:
             Standby.guess(arguments)
             check_overrides(overrides)
+            check_local(overrides)
         hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(_run_elsewhere)()
     except UserError as error:
         return _refuse(error.problems)
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse([str(error)])
+    except yaml.YAMLError as error:
+        return _refuse([f"a file of conf/ must be YAML, but is not: {' '.join(str(error).split())}; mend it"])
     except OSError as error:  # before the first run, or in the middle of a sweep
         where = f" {error.filename}" if error.filename else ""
         print(f"error: the runs' folder must be writable, but{where}: {error.strerror}; set runs_dir", file=sys.stderr)

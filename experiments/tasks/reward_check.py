@@ -48,7 +48,7 @@ def _problems(path: str, name: str, kwargs: str, train_file: str) -> tuple[str, 
     try:
         row = first_row(Path(train_file))
     except (OSError, ValueError, KeyError, TypeError):
-        return ()  # told by data_files
+        return ()  # data_files tells of it
     request = {"path": path, "name": name, "kwargs": json.loads(kwargs), "row": row}
     try:
         if user_code.is_ours(Path(path)):

@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -338,7 +339,7 @@ def test_what_is_right_is_let_through() -> None:
             "kl.coef=0",
             "+trainer.something_new=3",
             "++data.custom=[1,2]",
-            "~trainer.v1",
+            "~experiment",
             "trainer.logger=wandb",
             "trainer.experiment_name=a-name",
             "trainer.default_local_dir=/scratch/x y",
@@ -351,6 +352,33 @@ def test_what_is_right_is_let_through() -> None:
             "hydra.sweep.dir=elsewhere",
         ]
     )
+
+
+EMPTIED = {
+    "~temperature": "temperature must be one of its choices, but is deleted (~); ",
+    "model=null": "model must be one of its choices, but is null; ",
+    "hydra/launcher=null": "hydra/launcher must be one of its choices, but is null; ",
+    "~rollout.n": "rollout.n must stay, since something reads it, but is deleted (~); set a value instead",
+    "~trainer": "trainer must stay, ",
+    "actor_rollout_ref=null": "actor_rollout_ref must be a mapping, but is None; ",
+}
+
+
+@pytest.mark.parametrize("override", EMPTIED)
+def test_what_a_run_can_t_do_without_must_not_be_taken_away(override: str) -> None:
+    with pytest.raises(UserError) as refused:
+        check_overrides([override, "seed=1"])
+    (problem,) = refused.value.problems
+    assert problem.startswith(EMPTIED[override])
+
+
+def test_what_is_no_grammar_is_told_with_the_quotes_that_it_needs() -> None:
+    with pytest.raises(UserError) as refused:
+        check_overrides(["model.path=~/my model", "seed=1", "faster"])
+    path, word = refused.value.problems
+    quoted = shlex.split(path.split("quote it twice: ")[1])[0]
+    assert OverridesParser.create().parse_override(quoted).value() == "~/my model"
+    assert word == "an override must be in Hydra's grammar, but is faster; write key=value"
 
 
 # The way back to veRL's own command

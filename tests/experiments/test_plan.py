@@ -126,6 +126,24 @@ def test_data_and_models_are_known_by_content(ask: Ask, tmp_path: Path) -> None:
     assert first.config["task"]["code"] and first.config["model"]["digest"]
 
 
+def test_paths_are_frozen_whole_since_an_attempt_works_elsewhere(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (generated,) = ask("")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    shutil.copytree(generated.config["model"]["path"], tmp_path / "home" / "model")
+    for key in ("train", "val"):
+        shutil.copyfile(generated.config["data"][f"{key}_files"], tmp_path / f"{key}.parquet")
+    monkeypatch.chdir(tmp_path)
+    (run,) = ask('model.path="~/model" data.train_files=[train.parquet,train.parquet] data.val_files=./val.parquet')
+    assert run.config["model"]["path"] == str(tmp_path / "home" / "model")
+    assert run.config["actor_rollout_ref"]["model"]["path"] == run.config["model"]["path"]
+    assert run.config["data"]["train_files"] == [str(tmp_path / "train.parquet")] * 2
+    assert run.config["data"]["val_files"] == str(tmp_path / "val.parquet")
+    (own,) = ask("data.val_files=val.parquet")
+    assert own.config["data"]["train_files"] == generated.config["data"]["train_files"], "made, beside a file of one's"
+
+
 def test_two_models_on_the_hub_are_two_runs(ask: Ask) -> None:
     one, other = ask("model.path=me/one", "model.path=me/other")
     assert one.run.id != other.run.id and one.config["model"]["digest"] == "hub:me/one@main"

@@ -153,6 +153,28 @@ def test_show_has_four_values(make: Make) -> None:
         assert preflight.problems_of(make(show=good)) == []
 
 
+@pytest.mark.parametrize("value", ["wandb", ["console"], None])
+def test_metrics_go_to_the_file_that_figures_are_drawn_from(make: Make, value: Any) -> None:
+    assert the_problem(make(trainer__logger=value)).startswith("trainer.logger must be a list with file in it, ")
+    assert preflight.problems_of(make(trainer__logger=["console", "file"])) == []
+
+
+@pytest.mark.parametrize("value", [None, "", 3])
+@pytest.mark.parametrize("key", ["runs_dir", "data_dir"])
+def test_folders_are_texts(make: Make, key: str, value: Any) -> None:
+    problem = the_problem(with_values(make(), {key: value}))
+    assert problem == f"{key} must be a folder, but is {value!r}; leave it out, or set {key}=/a/path"
+
+
+@pytest.mark.parametrize("key", ["actor_rollout_ref.actor.optim.lr", "critic.optim.lr"])
+def test_a_learning_rate_is_no_negative_number(make: Make, key: str) -> None:
+    for value in (-1e-6, "fast", None, float("inf")):
+        assert the_problem(with_values(make(), {key: value})) == (
+            f"{key} must be a number of at least 0, but is {value!r}; try 1e-6"
+        )
+    assert preflight.problems_of(with_values(make(), {key: 0})) == []
+
+
 def test_all_problems_are_told_at_once(make: Make, tmp_path: Path) -> None:
     config = make(rollout__temperature=0, rollout__n=0, seed=-1)
     keys = [problem.split(" must ")[0] for problem in preflight.problems_of(config)]
@@ -486,6 +508,47 @@ def test_prompts_must_be_chats(make: Make, tmp_path: Path, prompts: list[Any]) -
     assert the_problem(make(data__train_files=str(file))) == (
         f"data.train_files must hold prompts as lists of messages with a content, but {file} does not; "
         "build it with experiments.tasks"
+    )
+
+
+@pytest.mark.parametrize("empty", [None, [], [{"role": "user", "content": ""}]], ids=str)
+@pytest.mark.parametrize("key", ["data.train_files", "data.val_files"])
+def test_one_prompt_that_says_nothing_is_told(make: Make, tmp_path: Path, key: str, empty: Any) -> None:
+    """In a file of several row groups, which are several chunks of a column."""
+    prompts: list[Any] = [[{"role": "system", "content": ""}, {"role": "user", "content": "w"}]] * 40
+    prompts[33] = empty
+    file = write_rows(tmp_path / "rows.parquet", 40, prompt=prompts)
+    parquet.write_table(parquet.read_table(file), file, row_group_size=8)
+    assert the_problem(with_values(make(), {key: str(file)})) == (
+        f"{key} must have a prompt in every row, but row 33 of {file} has none; build it again without it"
+    )
+
+
+TRUTH = {"ground_truth": {"target": 3, "numbers": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"),
+    [
+        (['{"ground_truth": 3}'] * 40, "{file} has string; build it with experiments.tasks"),
+        ([{"style": "rule"}] * 40, "{file} has struct<style: string>; build it with experiments.tasks"),
+        ([TRUTH] * 39 + [None], "row 39 of {file} has none; build it again without such rows"),
+        ([TRUTH, {"style": "rule"}] * 20, "row 1 of {file} has none; build it again without such rows"),
+    ],
+    ids=["text", "no ground truth", "nothing once", "no ground truth at times"],
+)
+@pytest.mark.parametrize("key", ["data.train_files", "data.val_files"])
+def test_every_row_has_a_ground_truth(make: Make, tmp_path: Path, key: str, column: list[Any], wrong: str) -> None:
+    file = write_rows(tmp_path / "rows.parquet", 40, reward_model=column)
+    must = f"{key} must have mappings with a ground_truth as its reward_model, but "
+    assert the_problem(with_values(make(), {key: str(file)})) == must + wrong.format(file=file)
+
+
+@pytest.mark.parametrize("value", [None, []])
+@pytest.mark.parametrize("key", ["data.train_files", "data.val_files"])
+def test_both_files_are_given_or_neither(make: Make, key: str, value: Any) -> None:
+    assert the_problem(with_values(make(), {key: value})) == (
+        f"{key} must be a parquet file, or several, but is {value}; set it, or leave both null for what task=... makes"
     )
 
 

@@ -47,6 +47,8 @@ MISTAKES = {
     "a text for a number": (["rollout.temperature=hot"], ["rollout.temperature must be a number", "'hot'"]),
     "two mistakes at once": (["rollout.n=none", "sed=1"], ["rollout.n must be", "sed must be a key"]),
     "broken grammar": (["rollout.temperature=[0.6"], ["[0.6", "grammar"]),
+    "a path that the grammar does not take": (["model.path=~/m"], ["grammar", "'model.path=\"~/m\"'"]),
+    "a group taken away": (["~temperature"], ["temperature must be one of its choices, but is deleted"]),
     "a negative KL": (["kl.coef=-1"], ["kl.coef must be a number of at least 0, but is -1"]),
     "GRPO with one response": (["rollout.n=1"], ["rollout.n must be at least 2 with GRPO, but is 1", "algorithm=ppo"]),
     "a batch that does not divide": (
@@ -91,6 +93,21 @@ def test_a_mistake_gets_one_message_and_starts_nothing(name: str, tmp_path: Path
         assert part in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("runs/*-*"))
+
+
+def test_a_python_without_the_packages_is_told() -> None:
+    """Outside the venv, as one forgets to activate it: -S leaves the packages out."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "experiments.run"],
+        cwd=WEIGHTS.parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: Python must be the project's own, but {sys.executable} has no hydra; "
+        "do: make install, then: source .venv/bin/activate\n"
+    )
 
 
 def test_a_disk_without_room_is_told_before_anything_starts(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""conf/local/: the user's own defaults, of which a misspelt key is refused as one on the command line is.
+
+Hydra takes any key from a file: `rollot:` would make a node that nothing reads, without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from experiments.compose import CONFIG_DIR, compose_config, free_form, nodes, parse_overrides, plain, unknown_key
+from experiments.errors import UserError
+
+PACKAGE = "# @package _global_"
+FOLDER = CONFIG_DIR / "local"
+
+
+def check_local(overrides: Sequence[str]) -> None:
+    """Raise one UserError that names every key of the user's file in conf/local/ that nothing composes."""
+    if not FOLDER.is_dir():
+        return
+    parsed = [item for item in parse_overrides(overrides) if not item.is_sweep_override()]
+    chosen = [item for item in parsed if item.key_or_group == "local"]
+    file = FOLDER / f"{chosen[-1].value() if chosen else 'default'}.yaml"
+    if not file.is_file() or any(item.is_delete() for item in chosen):
+        return
+    text = file.read_text(encoding="utf-8")
+    content = yaml.safe_load(text) or {}
+    if not isinstance(content, dict) or PACKAGE not in text.splitlines()[:3]:
+        raise UserError(f"{file} must be a mapping below a first line {PACKAGE}, but is not; else nothing reads it")
+    groups = [
+        item.input_line or "" for item in parsed if (CONFIG_DIR / item.key_or_group).is_dir() and item not in chosen
+    ]
+    composed = compose_config([*groups, *_choices(content.pop("defaults", [])), "~local"])
+    known = dict(nodes(plain(composed)))
+    problems = [f"{file}: {unknown_key(key, known)}" for key in unknown(content, known) if key.split(".")[0] != "hydra"]
+    if problems:
+        raise UserError(*problems)
+
+
+def unknown(content: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the keys, dotted, that are not among the known ones; what veRL leaves to its users is let through."""
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if name not in known:
+            yield name
+        elif isinstance(value, dict) and name not in free_form():
+            yield from unknown(value, known, f"{name}.")
+
+
+def _choices(defaults: Any) -> list[str]:
+    """Return what a defaults list chooses, as overrides: "override /hardware: a100x2" is hardware=a100x2."""
+    pairs = [pair for entry in defaults or () if isinstance(entry, dict) for pair in entry.items()]
+    return [f"{group.removeprefix('override ').removeprefix('/')}={choice}" for group, choice in pairs]
