@@ -15,12 +15,14 @@ import signal
 import socket
 import sys
 import traceback
+import zipfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from experiments import fork_client, processes, warning
-from experiments.failures import classify
+from experiments.errors import UserError
+from experiments.failures import classify, of_an_error
 from experiments.frozen import FIRST
 from experiments.rundir import NOTED_ROW, Attempt, RunDir, append_line, read_jsonl, write_atomically
 from experiments.slurm.jobs import own_id
@@ -114,7 +116,7 @@ def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables:
 def repair_checkpoints(run: RunDir) -> None:
     """Make veRL's pointer name a complete checkpoint, and drop the torn ones that a kill left.
 
-    veRL writes data.pt last and then the pointer, in place: a kill in between leaves an empty pointer.
+    veRL writes data.pt last and then the pointer, in place: a kill leaves data.pt torn, or after it an empty pointer.
     """
     complete = {
         int(folder.name.removeprefix("global_step_")): folder
@@ -123,14 +125,12 @@ def repair_checkpoints(run: RunDir) -> None:
     }
     pointer = run.checkpoints / "latest_checkpointed_iteration.txt"
     step = run.checkpoint_step()
-    if step not in complete:
-        # Without a pointer the newest folder may be torn: data.pt is there, but was it whole? Take the one before.
-        older = sorted(complete)[:-1] if pointer.exists() and step == 0 and len(complete) > 1 else sorted(complete)
-        step = older[-1] if older else 0
+    if step not in complete:  # nothing vouches for them; torch writes zip files, whose end says that they are whole
+        step = max((n for n, folder in complete.items() if zipfile.is_zipfile(folder / "data.pt")), default=0)
         if step:
             write_atomically(pointer, str(step))
-        elif pointer.exists():
-            pointer.unlink()
+        else:
+            pointer.unlink(missing_ok=True)
     for folder in run.checkpoints.glob("global_step_*"):
         if int(folder.name.removeprefix("global_step_")) > step:
             shutil.rmtree(folder)
@@ -175,6 +175,38 @@ def train(verl: Any) -> None:
         ray.shutdown()
 
 
+def prepare(
+    run: RunDir, config: dict[str, Any], frozen: str, steps: int, scratch: str
+) -> tuple[Attempt, dict[str, str]]:
+    """Make the next attempt's folder and record its start; return it and the variables of its environment.
+
+    From here on this process prints into the attempt's log. What raises does so before, where one sees it.
+    """
+    attempt = run.new_attempt()
+    variables = environment(config, run, attempt, scratch)
+    os.environ.update(variables)
+    os.environ.setdefault(processes.MARKER, str(run.path))  # started by hand, nobody has set it
+    if RAY_ADDRESS in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"  # as Ray has it for a cluster that a driver starts itself
+    if config["trainer"]["device"] == "cpu":
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray would count its devices against our logical ones
+    repair_checkpoints(run)
+    restore_row(run)
+    where = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps, "config": frozen}
+    if own_id():
+        where["job"] = own_id()
+    job = {**where, "environment": variables}
+    write_atomically(attempt.path / "job.json", json.dumps(job, indent=1) + "\n")
+    with open(attempt.log, "ab", buffering=0) as log:
+        run.record("started", attempt=attempt.number, **where)
+        if resumed := run.checkpoint_step():
+            run.record("resumed", attempt=attempt.number, step=resumed)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.chdir(attempt.path)
+    return attempt, variables
+
+
 def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
     """Execute one attempt of a run in this process; return its exit code (0 done, 1 failed, 130 interrupted).
 
@@ -183,32 +215,20 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
     config = relocated(run.load_config(frozen))
     steps = steps or int(config["trainer"]["total_training_steps"])
     with run.lock():
-        attempt = run.new_attempt()
-        ray_dir = str(processes.scratch_folder(processes.scratch_prefix(run.path)))
-        variables = environment(config, run, attempt, ray_dir)
-        os.environ.update(variables)
-        os.environ.setdefault(processes.MARKER, str(run.path))  # started by hand, nobody has set it
-        if RAY_ADDRESS in os.environ:
-            os.environ["RAY_AUTH_MODE"] = "token"  # as Ray has it for a cluster that a driver starts itself
-        if config["trainer"]["device"] == "cpu":
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray would count its devices against our logical ones
-        repair_checkpoints(run)
-        restore_row(run)
-        where = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps, "config": frozen}
-        if own_id():
-            where["job"] = own_id()
-        job = {**where, "environment": variables}
-        write_atomically(attempt.path / "job.json", json.dumps(job, indent=1) + "\n")
-        with open(attempt.log, "ab", buffering=0) as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-        os.chdir(attempt.path)
-        resumed = run.checkpoint_step()
-        run.record("started", attempt=attempt.number, **where)
-        if resumed:
-            run.record("resumed", attempt=attempt.number, step=resumed)
-        signal.signal(signal.SIGTERM, _interrupt)
-        signal.signal(signal.SIGINT, _interrupt)
+        scratch = ""
+        try:
+            scratch = str(processes.scratch_folder(processes.scratch_prefix(run.path)))
+            attempt, variables = prepare(run, config, frozen, steps, scratch)
+        except (UserError, OSError) as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            failure = of_an_error(error)
+            try:
+                run.record("failed", kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+            except OSError:  # the disk may be full: then the terminal is the only place
+                print(f"error: {failure.cause}; {failure.remedy}", file=sys.stderr)
+            return 1
+        signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGINT, interrupt)
         try:
             train(verl_config(config, attempt, steps, variables))
         except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit
@@ -232,10 +252,11 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            shutil.rmtree(ray_dir, ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, once: a handler of SIGINT and SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the clean-up short
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -247,7 +268,11 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="train to this step (default: the frozen config's)")
     parser.add_argument("--config", default=FIRST, help="which frozen config in the folder (default: the first)")
     arguments = parser.parse_args()
-    return execute(RunDir(arguments.run.absolute()), arguments.steps, arguments.config)
+    try:
+        return execute(RunDir(arguments.run.absolute()), arguments.steps, arguments.config)
+    except UserError as error:
+        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
+        return UserError.exit_code
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from collections.abc import Sequence
@@ -120,6 +121,17 @@ def of_a_silent_end(run: Path, code: int) -> Failure:
     if shutil.disk_usage(run).free < ROOM_BYTES:
         return Failure(DISK_FULL, f"no room left where {run} is", f"make room and {RESUMES}")
     return Failure("killed", f"the attempt ended with {code}", RESUMES)
+
+
+def of_an_error(error: Exception) -> Failure:
+    """Return the failure of an attempt that could not begin: the disk or the temporary folder would not have it."""
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return Failure(
+            DISK_FULL if full else "error", str(error), f"{'make room' if full else 'mend that'} and {RESUMES}"
+        )
+    cause, _, remedy = str(error).partition("; ")  # X must be ..., but is Y; do Z
+    return Failure("error", cause, remedy or RESUMES)
 
 
 def classify(log: Path) -> Failure:

@@ -6,15 +6,17 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
 from experiments.plan import PlannedRun
-from experiments.rundir import RunDir, read_jsonl
+from experiments.rundir import TERMINAL, RunDir, read_jsonl
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 LINE_SECONDS = 20.0  # how often a line is printed where there is no terminal for a bar
@@ -39,8 +41,7 @@ class Progress:
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[left]}"),
             console=console,
         )
         self.task: Any = None
@@ -59,10 +60,11 @@ class Progress:
         self.run, self.number = run, self.number + 1
         self.attempts_before = len(run.run.attempts())
         self.offset, self.step, self.figures = 0, run.reached, "starting"
-        self.first_row, self.printed = 0.0, time.monotonic()
+        self.first: tuple[int, float] | None = None
+        self.left, self.printed = "", time.monotonic()
         label = f"[{self.number}/{self.total}] {self.labels[run.name]}"
         if console.is_terminal:
-            self.task = self.bars.add_task(label, total=run.steps, completed=self.step, figures=self.figures)
+            self.task = self.bars.add_task(label, total=run.steps, completed=self.step, figures=self.figures, left="")
         else:
             console.print(f"{label}: starting, to step {run.steps}")
         self.label = label
@@ -73,10 +75,10 @@ class Progress:
             data = row["data"]
             if "training/global_step" in data:
                 self.step = int(row["step"])
-                self.first_row = self.first_row or time.monotonic()
+                self.left = f"ETA {self._seconds_left(data.get('perf/time_per_step', 0.0))}"
                 self.figures = f"reward {data['critic/score/mean']:.3f}  length {data['response_length/mean']:.0f}"
         if console.is_terminal:
-            self.bars.update(self.task, completed=self.step, figures=self.figures)
+            self.bars.update(self.task, completed=self.step, figures=self.figures, left=self.left)
         elif self.step and time.monotonic() - self.printed > LINE_SECONDS:
             self._print_line()
 
@@ -91,15 +93,23 @@ class Progress:
 
     def end(self) -> None:
         """Close the run's bar."""
+        self.left = ""
         if console.is_terminal:
-            self.bars.update(self.task, completed=self.step)
+            self.bars.update(self.task, completed=self.step, left=self.left)
             self.bars.stop_task(self.task)
         else:
             self._print_line()
 
     def _print_line(self) -> None:
         self.printed = time.monotonic()
-        console.print(f"{self.label}: step {self.step}/{self.run.steps}  {self.figures}")
+        console.print(f"{self.label}: step {self.step}/{self.run.steps}  {self.figures}  {self.left}".rstrip())
+
+    def _seconds_left(self, seconds_per_step: float) -> timedelta:
+        """Return how long the other steps will take at the pace since the first one that was seen, that one's at it."""
+        now = time.monotonic()
+        first, since = self.first = self.first or (self.step, now)
+        pace = (now - since) / (self.step - first) if self.step > first else seconds_per_step
+        return timedelta(seconds=round(pace * (self.run.steps - self.step)))
 
     def _new_rows(self) -> list[dict[str, Any]]:
         attempts = self.run.run.attempts()
@@ -127,10 +137,21 @@ def print_summary(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         failed = next((event for event in reversed(run.run.events()) if event["event"] == "failed"), None)
         if run.run.state() == "failed" and failed:
-            log = run.run.attempts()[-1].log if run.run.attempts() else run.run.path
-            console.print(
-                f"{run.name} failed: {failed['kind']}: {failed['cause']}\n  do: {failed['remedy']}\n  log: {log}"
-            )
+            console.print(f"{run.name} failed: {failed['kind']}: {failed['cause']}\n  do: {failed['remedy']}")
+            if log := failed_log(run.run):
+                console.print(f"  log: {log}")
+
+
+def failed_log(run: RunDir) -> Path | None:
+    """Return the log of the attempt that a run's last failure is about; None if that died before it had one."""
+    number = failed = None
+    for event in run.events():
+        if event["event"] == "started":
+            number = event["attempt"]
+        elif event["event"] in TERMINAL:
+            failed, number = number, None
+    log = run.path / "attempts" / str(failed) / "log"
+    return log if log.is_file() else None
 
 
 def _summary_row(run: PlannedRun) -> list[str]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments import processes
-from experiments.attempt import INTERRUPTED
+from experiments.attempt import INTERRUPTED, interrupt
 from experiments.cost import disk_needed
-from experiments.failures import Failure, of_a_silent_end
+from experiments.errors import UserError
+from experiments.failures import DISK_FULL, RESUMES, Failure, of_a_silent_end
 from experiments.launchers.standby import HelperEnded, Standby
 from experiments.plan import PlannedRun, attempt_arguments, code_version, freeze, launched
 from experiments.preflight import check_disk
@@ -34,6 +35,7 @@ def run_all(runs: Sequence[PlannedRun], code: Path | None = None) -> int:
     Ctrl-C interrupts the run in progress, leaves it resumable and skips the rest (exit code 130). What another
     launcher has taken, and what was cancelled while it waited for its turn, is passed over.
     """
+    signal.signal(signal.SIGINT, interrupt)
     todo = [run for run in runs if run.action not in ("skip", "wait")]
     codes: list[int] = []
     if todo:
@@ -53,6 +55,12 @@ def take_turns(runs: Sequence[PlannedRun], progress: Progress, standby: Standby)
     """Execute the runs in order up to an interrupt; return the exit codes of those that were executed."""
     codes: list[int] = []
     for run in runs:
+        if full := _full_disk(run):
+            progress.begin(run)
+            record_failure(run, full, progress)
+            progress.end()
+            codes.append(1)
+            continue
         try:
             with run.run.launching():
                 now = replace(run, state=run.run.state(), reached=run.run.reached())
@@ -68,6 +76,15 @@ def take_turns(runs: Sequence[PlannedRun], progress: Progress, standby: Standby)
         if INTERRUPTED in codes:
             break
     return codes
+
+
+def _full_disk(run: PlannedRun) -> Failure | None:
+    """Return the failure of a run that the disk has no room for any more: those before it may have filled it."""
+    try:
+        check_disk(run.run.path, disk_needed(run.config))
+    except UserError as error:
+        return Failure(DISK_FULL, str(error), f"make room and {RESUMES}")
+    return None
 
 
 def reap(run: RunDir) -> None:
@@ -120,9 +137,10 @@ def execute(run: PlannedRun, progress: Progress, standby: Standby) -> int:
         interrupted = True
         progress.note(f"{run.name}: interrupted, going down (it can be resumed)")
         child.interrupt()
+    finally:
+        with contextlib.suppress(AlreadyRunning):
+            reap(run.run)
     progress.update()
-    with contextlib.suppress(AlreadyRunning):
-        reap(run.run)
     code = child.process.returncode
     silent = len(run.run.events()) == events and not run.run.is_locked()  # what it printed stands on the terminal
     failure = None

@@ -42,7 +42,7 @@ with run.lock():
 """
 
 LAUNCHER = """
-import dataclasses, sys
+import dataclasses, os, sys
 from pathlib import Path
 from omegaconf import OmegaConf
 from experiments.launchers.local import take_turns
@@ -61,7 +61,8 @@ fields = {field.name for field in dataclasses.fields(PlannedRun)}
 runs = []
 for name in sys.argv[3:]:
     run = RunDir(Path(sys.argv[1]) / name)
-    config = {"seed": 1}
+    parameters = 10**15 if name == os.environ["TOO_LARGE"] else 1
+    config = {"seed": 1, "model": {"parameters": parameters}, "algorithm": {"adv_estimator": "grpo"}}
     run.create("seed: 1\\n", {})
     run.record("launched", steps=4)
     given = dict(name=name, run=run, config=config, verl=OmegaConf.create(config), steps=4, state="planned", reached=0)
@@ -83,15 +84,15 @@ class Launchers:
         (folder / "attempt.py").write_text(ATTEMPT)
         self.processes: list[subprocess.Popen[str]] = []
 
-    def start(self, seconds_a_run: float | str = 0.5) -> subprocess.Popen[str]:
-        """Start a launcher; return it once its runs are planned."""
+    def start(self, seconds_a_run: float | str = 0.5, too_large: str = "") -> subprocess.Popen[str]:
+        """Start a launcher; return it once its runs are planned. `too_large`: the run that no disk has room for."""
         process = subprocess.Popen(
             [sys.executable, "-c", LAUNCHER, str(self.runs_dir), str(self.folder / "attempt.py"), *NAMES],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "SECONDS_A_RUN": str(seconds_a_run)},
+            env={**os.environ, "SECONDS_A_RUN": str(seconds_a_run), "TOO_LARGE": too_large},
         )
         self.processes.append(process)
         assert process.stdout is not None and process.stdout.readline() == "planned\n"
@@ -201,3 +202,16 @@ def test_an_attempt_that_dies_before_it_starts_is_a_failure(launchers: Launchers
     assert only.returncode == 1 and printed.count("it can't start") == 3
     assert attempts(launchers) == {name: ["failed"] for name in NAMES}
     assert launchers.run(NAMES[0]).events()[-1]["cause"] == "the attempt ended with 1 before it started"
+
+
+def test_a_run_that_the_disk_has_no_room_for_is_told_and_the_others_go_on(launchers: Launchers) -> None:
+    """The disk is looked at before every run: those before it may have filled it."""
+    only = launchers.start(too_large=NAMES[1])
+    launchers.go()
+    printed = only.communicate(timeout=60)[0]
+    assert only.returncode == 1 and "Traceback" not in printed
+    found = attempts(launchers)
+    assert found == {NAMES[0]: ["started", "finished"], NAMES[1]: ["failed"], NAMES[2]: ["started", "finished"]}
+    failed = launchers.run(NAMES[1]).events()[-1]
+    assert failed["kind"] == "disk full" and "MiB free, but has" in failed["cause"]
+    assert failed["remedy"].startswith("make room")
