@@ -1,4 +1,4 @@
-"""How `make test` shares the tests between two processes, and what holds for all of them."""
+"""How `make test` shares the tests between two processes, which it leaves out, and what holds for all of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
+
+from tests import needs
 
 settings.register_profile("untimed", deadline=None)  # a test that fails on a busy machine tells nothing
 settings.load_profile("untimed")
@@ -20,9 +22,17 @@ def group(nodeid: str) -> str:
     return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    without = tuple(need.tests for need in needs.left_out())
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid.startswith(without)])
+    items[:] = [item for item in items if not item.nodeid.startswith(without)]
     order = {item: [*TOGETHER, group(item.nodeid)].index(group(item.nodeid)) for item in items}
     items.sort(key=order.__getitem__)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if without := needs.left_out():
+        terminalreporter.write_line(needs.message(without), yellow=True)
 
 
 class ByGroup(LoadScopeScheduling):

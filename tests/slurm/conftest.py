@@ -60,7 +60,7 @@ def use(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def smoke() -> dict[str, Any]:
-    local = ["local=null"] if (CONFIG_DIR / "local" / "default.yaml").exists() else []
+    local = ["~local"] if (CONFIG_DIR / "local" / "default.yaml").exists() else []
     return plain(compose_config(["experiment=smoke", "trainer.total_training_steps=6", *local]), resolve=True)
 
 

@@ -1,0 +1,63 @@
+"""`make test` on a machine with Python, make and git alone: it says which tests it leaves out; CI leaves out none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.needs import NEEDS
+
+ROOT = Path(__file__).parents[1]
+FILES = ("tests/slurm", "tests/analysis/test_report.py", "tests/e2e/test_full_disk.py", "tests/test_needs.py")
+
+
+def collected(folder: Path, ci: str) -> list[str]:
+    """Return what pytest prints of the tests that it would run where there is no program but Python."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "CI"))}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--collect-only",
+            "-qq",
+            "--no-header",
+            "-o",
+            "addopts=--import-mode=importlib",
+        ]
+        + [*FILES],
+        cwd=ROOT,
+        env={**variables, "PATH": str(folder), **({"CI": ci} if ci else {})},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if line]
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return collected(tmp_path_factory.mktemp("bin"), ci="true")
+
+
+def test_where_ci_is_set_nothing_is_left_out(everything: list[str]) -> None:
+    for need in NEEDS:
+        assert any(line.startswith(need.tests.split("::")[0]) for line in everything), need.tests
+    assert not [line for line in everything if line.startswith("left out")]
+
+
+def test_elsewhere_one_line_says_what_is_left_out_and_how_to_have_it(everything: list[str], tmp_path: Path) -> None:
+    *found, line = collected(tmp_path, ci="")
+    assert sorted({name.split(":")[0] for name in found}) == ["tests/analysis/test_report.py", "tests/test_needs.py"]
+    assert line.startswith("left out: ") and "CI runs them" in line
+    for need in NEEDS:
+        assert need.tests.rstrip("_") in line
+        assert set(need.packages.split()) <= set(line.split("apt-get install ")[1].split())
+    for program in ("sbatch", "chromium", "unshare"):
+        assert program in line
+    before, after = (sum(int(n.split(": ")[1]) for n in names) for names in (everything, found))
+    assert before - after > 20
