@@ -18,18 +18,9 @@ FILES = ("tests/slurm", "tests/analysis/test_report.py", "tests/e2e/test_full_di
 def collected(folder: Path, ci: str) -> list[str]:
     """Return what pytest prints of the tests that it would run where there is no program but Python."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "CI"))}
+    options = ("--collect-only", "-qq", "--no-header", "-o", "addopts=--import-mode=importlib")
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "--collect-only",
-            "-qq",
-            "--no-header",
-            "-o",
-            "addopts=--import-mode=importlib",
-        ]
-        + [*FILES],
+        [sys.executable, "-m", "pytest", *options, *FILES],
         cwd=ROOT,
         env={**variables, "PATH": str(folder), **({"CI": ci} if ci else {})},
         capture_output=True,
