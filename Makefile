@@ -1,7 +1,8 @@
 # make demo    a venv, the pinned packages, three real trainings on the CPU, the figure
 # make test    a venv, the pinned packages, lint, types, every test
 # make test-vllm    tests/vllm in a venv of its own: veRL's vLLM rollout, as GPUs run it, on the CPU
-# Needs Python 3.11 or 3.12; no GPU, no compiler; some tests more (tests/needs.py), and are left out without it. TORCH_ARGS picks another source of torch's CPU build, e.g.
+# Needs Python 3.11 or 3.12; no GPU, no compiler. Some tests need more (tests/needs.py) and are left out without it.
+# TORCH_ARGS picks another source of torch's CPU build, e.g.
 #   make demo TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV ?= .venv

@@ -64,6 +64,8 @@ class HFRolloutServer:
     def _restart_noise(self) -> None:
         # Single requests for one prompt may be spread over the replicas: each has streams of its own. A batch brings
         # all n requests for a prompt to one replica: there the samples do not depend on how many replicas there are.
+        # So with one replica the plain and the fast path draw the same samples, with several others of the same
+        # distribution, though the run's identity is the same: which of the n a request is, a replica can't know.
         self.noise = NoiseStream(self.config.seed, self.replica_rank, self.global_steps)
         self.batch_noise = NoiseStream(self.config.seed, 0, self.global_steps)
 

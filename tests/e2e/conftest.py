@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.training import Command, path_without_compilers, train
+from tests.e2e.training import Command, path_without_compilers, taken, train
 
 
 @pytest.fixture(scope="session")
@@ -13,7 +13,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def straight(folder: Path) -> Command:
-    """Four GRPO steps in one go, with W&B offline and no compiler: what the other runs are held against."""
+    """Four GRPO steps in one go, with W&B offline: what the other runs are held against.
+
+    No compiler is there, and the ports are taken that Ray, its dashboard and its clients, and torch have by default.
+    """
     path = path_without_compilers(folder / "bin")
     assert not any(shutil.which(name, path=path) for name in ("cc", "gcc", "c++", "g++", "clang", "make"))
-    return train(folder / "straight", "trainer.total_training_steps=4", PATH=path)
+    with taken((6379, 8265, 10001, 29500)):
+        return train(folder / "straight", "trainer.total_training_steps=4", PATH=path)

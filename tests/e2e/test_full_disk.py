@@ -16,7 +16,7 @@ SIZE = "64m"
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    """The test goes on in a mount namespace, on a file system of its own."""
+    """Two arms, of which the second finds it full; in a mount namespace, on a file system of its own."""
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     inside = 'mount -t tmpfs -o size="$1" none "$2" && exec "$3" -m tests.e2e.test_full_disk "$2"'
     done = subprocess.run(
@@ -44,7 +44,7 @@ def main(disk: Path) -> None:
     place.mkdir()
     overrides = ["trainer.total_training_steps=8", "tracking=none"]
     command = subprocess.Popen(
-        arguments(place, overrides),
+        arguments(place, [*overrides, "seed=1,2"]),
         cwd=place,
         env=clean_environment(),
         stdout=subprocess.PIPE,
@@ -55,12 +55,14 @@ def main(disk: Path) -> None:
     while not any(run.checkpoint_step() >= 2 for run in find_runs(place / "runs")):
         assert command.poll() is None and time.monotonic() < deadline, command.communicate()[0]
         time.sleep(0.05)
-    (run,) = find_runs(place / "runs")
+    run, second = find_runs(place / "runs")
     before = rows(run)
     fill(disk / "filler")
     output, _ = command.communicate(timeout=120)
     assert command.returncode == 1, output
     assert "disk full" in output and "make room" in output and "Traceback" not in output, output
+    told = " ".join(output.split())  # lines are broken to a width
+    assert f"{second.path.name} failed: disk full: " in told and "MiB free, but has" in told and not second.attempts()
     assert all(rows(run)[step].items() >= row.items() for step, row in before.items())
     (disk / "filler").unlink()
     again = train(place, *overrides)

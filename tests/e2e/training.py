@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,18 @@ def clean_environment() -> dict[str, str]:
         if not key.startswith("WANDB") and key != "TORCHINDUCTOR_CACHE_DIR"
     }
     return {**plain, "WANDB_API_KEY": SECRET}
+
+
+@contextlib.contextmanager
+def taken(ports: Iterable[int]) -> Iterator[None]:
+    """Listen on ports, for as long as this lasts, so that nobody else can."""
+    with contextlib.ExitStack() as stack:
+        for port in ports:
+            listener = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):  # somebody else has it: then it is taken
+                listener.bind(("", port))
+                listener.listen()
+        yield
 
 
 def path_without_compilers(folder: Path) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -308,6 +311,17 @@ def test_ray_s_prefix_and_colours_are_no_part_of_the_cause(log: Path, prefix: st
     for line in ("AssertionError: 30 % 7 != 0", "zmq.error.ZMQError: busy"):
         log.write_text(f"{NOISE}{prefix}Traceback (most recent call last):\n{prefix}{line}\x1b[0m\n{prefix}  ^^^^\n")
         assert classify(log).cause == line
+
+
+def test_a_port_that_is_taken_is_told_by_what_python_says_of_it(log: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        again = f"import socket; socket.socket().bind({listener.getsockname()!r})"
+        log.write_text(subprocess.run([sys.executable, "-c", again], capture_output=True, text=True).stderr)
+    failure = classify(log)
+    assert (failure.kind, failure.remedy) == ("port taken", "start again: ports are chosen anew")
+    assert "Address already in use" in failure.cause
 
 
 def test_a_cause_outranks_what_follows_from_it(log: Path) -> None:

@@ -7,7 +7,18 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.tasks.countdown import problems as module
-from experiments.tasks.countdown.problems import ARTICLE, MINIATURE, Key, Problem, Space, generate, key, solve
+from experiments.tasks.countdown.problems import (
+    ARTICLE,
+    MINIATURE,
+    Key,
+    Problem,
+    Space,
+    generate,
+    is_held_out,
+    key,
+    solve,
+)
+from experiments.tiny_model import traces
 
 MINIATURE_SIZE = 11_970
 
@@ -143,3 +154,12 @@ def test_a_space_says_all_that_is_wrong_with_it() -> None:
 def test_a_space_from_yaml_equals_one_from_python() -> None:
     assert Space([3], 1, 20, 10, 99, 99) == MINIATURE  # type: ignore[arg-type]
     assert hash(Space([3], 1, 20, 10, 99, 99)) == hash(MINIATURE)  # type: ignore[arg-type]
+
+
+def test_what_is_kept_from_pre_training_is_what_is_validated_on() -> None:
+    """Two modules say which those are; the tiny model's must not need the task's."""
+    every = traces.problems()
+    assert len(every) == MINIATURE_SIZE
+    assert [traces.held_out(one.numbers, one.target) for one in every] == [
+        is_held_out((tuple(one.numbers), one.target)) for one in every
+    ]
