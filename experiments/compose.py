@@ -128,7 +128,7 @@ def verl_arguments(config: DictConfig) -> list[str]:
     register_resolvers()
     ours = plain(config)
     resolved = plain(config, resolve=True)
-    known, values = dict(nodes(_verl_defaults())), dict(flatten(verl_node(resolved)))
+    known, values = dict(nodes(verl_defaults())), dict(flatten(verl_node(resolved)))
     return [
         f"{'' if key in known else '+'}{key}={_grammar(values[key])}"
         for key, expression in flatten(verl_node(ours))
@@ -137,7 +137,7 @@ def verl_arguments(config: DictConfig) -> list[str]:
 
 
 @cache
-def _verl_defaults() -> dict[str, Any]:
+def verl_defaults() -> dict[str, Any]:
     """Return veRL's own config, interpolations as they are written; composed once, whatever the number of runs."""
     with _hydra(verl_config_dir()):
         return plain(compose("ppo_trainer"))
@@ -146,14 +146,8 @@ def _verl_defaults() -> dict[str, Any]:
 @cache
 def verl_number_keys() -> frozenset[str]:
     """Return the keys whose default in veRL's own config is a number."""
-    leaves = flatten(_verl_defaults())
+    leaves = flatten(verl_defaults())
     return frozenset(k for k, value in leaves if isinstance(value, (int, float)) and not isinstance(value, bool))
-
-
-@cache
-def free_form() -> frozenset[str]:
-    """Return the keys whose default in veRL's own config is an empty mapping: what is in it is the user's."""
-    return frozenset(key for key, value in nodes(_verl_defaults()) if value == {})
 
 
 def nodes(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -209,13 +203,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
     register_resolvers()
     parsed = parse_overrides(overrides)
     groups = {path.relative_to(CONFIG_DIR).as_posix() for path in CONFIG_DIR.rglob("*") if path.is_dir()}
-    emptied = [
-        f"{item.key_or_group} must be one of its choices, but is {'deleted (~)' if item.is_delete() else 'null'}; "
-        "leave it out, or choose one of conf/"
-        for item in parsed
-        if item.key_or_group in groups and _is_emptied(item)
-    ]
-    if emptied:
+    if emptied := [_emptied(item) for item in parsed if item.key_or_group in groups and _is_emptied(item)]:
         raise UserError(*emptied)
     selected = [item.input_line for item in parsed if item.key_or_group in groups and not item.is_sweep_override()]
     with _hydra(str(CONFIG_DIR)):
@@ -255,6 +243,11 @@ def _is_emptied(item: Override) -> bool:
     if item.is_delete():
         return item.key_or_group not in OPTIONAL
     return not item.is_sweep_override() and item.value() is None
+
+
+def _emptied(item: Override) -> str:
+    found = "deleted (~)" if item.is_delete() else "null"
+    return f"{item.key_or_group} must be one of its choices, but is {found}; leave it out, or choose one of conf/"
 
 
 def unknown_key(key: str, known: Any, groups: Any = ()) -> str:

@@ -5,12 +5,12 @@ Hydra takes any key from a file: `rollot:` would make a node that nothing reads,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from experiments.compose import CONFIG_DIR, compose_config, free_form, nodes, parse_overrides, plain, unknown_key
+from experiments.compose import CONFIG_DIR, compose_config, nodes, parse_overrides, plain, unknown_key, verl_defaults
 from experiments.errors import UserError
 
 PACKAGE = "# @package _global_"
@@ -35,22 +35,26 @@ def check_local(overrides: Sequence[str]) -> None:
     ]
     composed = compose_config([*groups, *_choices(content.pop("defaults", [])), "~local"])
     known = dict(nodes(plain(composed)))
-    problems = [f"{file}: {unknown_key(key, known)}" for key in unknown(content, known) if key.split(".")[0] != "hydra"]
+    content.pop("hydra", None)
+    free = frozenset(key for key, value in nodes(verl_defaults()) if value == {})
+    problems = [f"{file}: {unknown_key(key, known)}" for key in unknown(content, known, free)]
     if problems:
         raise UserError(*problems)
 
 
-def unknown(content: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the keys, dotted, that are not among the known ones; what veRL leaves to its users is let through."""
+def unknown(
+    content: Mapping[str, Any], known: Collection[str], free: Collection[str], prefix: str = ""
+) -> Iterator[str]:
+    """Yield the keys, dotted, that are not among the known ones; what is in a `free` one is the user's own matter."""
     for key, value in content.items():
         name = f"{prefix}{key}"
         if name not in known:
             yield name
-        elif isinstance(value, dict) and name not in free_form():
-            yield from unknown(value, known, f"{name}.")
+        elif isinstance(value, dict) and name not in free:
+            yield from unknown(value, known, free, f"{name}.")
 
 
 def _choices(defaults: Any) -> list[str]:
     """Return what a defaults list chooses, as overrides: "override /hardware: a100x2" is hardware=a100x2."""
     pairs = [pair for entry in defaults or () if isinstance(entry, dict) for pair in entry.items()]
-    return [f"{group.removeprefix('override ').removeprefix('/')}={choice}" for group, choice in pairs]
+    return [f"{group.removeprefix('override ').removeprefix('/')}={choice}" for group, choice in pairs if choice]
