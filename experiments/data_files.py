@@ -46,7 +46,8 @@ def data_problems(config: Mapping[str, Any]) -> list[str]:
     found = []
     given = {key: paths(config["data"][key]) for key in ("train_files", "val_files")}
     for key, files in given.items():
-        if not files and (config["data"][key] is not None or any(given.values())):
+        # Training files that are null are made when a run is planned; nothing is, to validate on, beside one's own.
+        if not files and (config["data"][key] is not None or (key == "val_files" and given["train_files"])):
             found.append(
                 f"data.{key} must be a parquet file, or several, but is {config['data'][key]}; set it, or leave both "
                 "null for what task=... makes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import subprocess
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from experiments.failures import PHASES, TAIL_BYTES, classify
+from experiments.errors import UserError
+from experiments.failures import PHASES, TAIL_BYTES, classify, of_an_error
 from experiments.identity import flatten
 
 NOISE = """\
@@ -311,6 +313,15 @@ def test_ray_s_prefix_and_colours_are_no_part_of_the_cause(log: Path, prefix: st
     for line in ("AssertionError: 30 % 7 != 0", "zmq.error.ZMQError: busy"):
         log.write_text(f"{NOISE}{prefix}Traceback (most recent call last):\n{prefix}{line}\x1b[0m\n{prefix}  ^^^^\n")
         assert classify(log).cause == line
+
+
+def test_an_attempt_that_could_not_begin_says_what_was_in_its_way() -> None:
+    full = of_an_error(OSError(errno.ENOSPC, "No space left on device", "/runs/a/attempts/1"))
+    assert full.kind == "disk full" and "/runs/a/attempts/1" in full.cause and full.remedy.startswith("make room and ")
+    other = of_an_error(PermissionError(errno.EACCES, "Permission denied", "/runs/a/attempts"))
+    assert other.kind == "error" and "/runs/a/attempts" in other.cause and other.remedy.startswith("mend that and ")
+    told = of_an_error(UserError("/tmp must be writable, but is not; mend it"))
+    assert (told.cause, told.remedy) == ("/tmp must be writable, but is not", "mend it")
 
 
 def test_a_port_that_is_taken_is_told_by_what_python_says_of_it(log: Path) -> None:

@@ -544,11 +544,11 @@ def test_every_row_has_a_ground_truth(make: Make, tmp_path: Path, key: str, colu
     assert the_problem(with_values(make(), {key: str(file)})) == must + wrong.format(file=file)
 
 
-@pytest.mark.parametrize("value", [None, []])
-@pytest.mark.parametrize("key", ["data.train_files", "data.val_files"])
-def test_both_files_are_given_or_neither(make: Make, key: str, value: Any) -> None:
-    assert the_problem(with_values(make(), {key: value})) == (
-        f"{key} must be a parquet file, or several, but is {value}; set it, or leave both null for what task=... makes"
+@pytest.mark.parametrize(("key", "value"), [("train_files", []), ("val_files", []), ("val_files", None)])
+def test_whoever_brings_training_data_brings_validation_data(make: Make, key: str, value: Any) -> None:
+    assert the_problem(with_values(make(), {f"data.{key}": value})) == (
+        f"data.{key} must be a parquet file, or several, but is {value}; set it, or leave both null for what "
+        "task=... makes"
     )
 
 
