@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from experiments.memory import GIB, TIGHT, Setup, Shape, memory_problems, phases, setup_of, verdict
+from experiments.fitting import memory_problems
+from experiments.memory import GIB, TIGHT, Setup, Shape, phases, setup_of, verdict
 from experiments.placement import OFFLOADS, TOKENS, placement
 from experiments.preflight import shape_of
 
@@ -70,8 +71,8 @@ def test_each_part_counts(resolved: Resolve) -> None:
 def test_what_does_not_fit_is_told_with_what_to_change(resolved: Resolve) -> None:
     config = resolved("model=qwen2.5-7b", "hardware=a100x1")
     (problem,) = memory_problems(config, shape_of(config))
-    assert problem.startswith("the update phase must fit the 79 GiB of a GPU, but needs about 127 (optimizer 57, ")
-    assert "take more GPUs" in problem
+    assert problem.startswith("the update phase must fit hardware.memory_gib=79, but needs about 127 GiB (optimizer 57")
+    assert "take more GPUs, set hardware.gpus_per_node=2" in problem
     config["hardware"]["memory_gib"] = None
     assert memory_problems(config, shape_of(config)) == []
 
@@ -84,11 +85,12 @@ def test_each_advice_leads_on(resolved: Resolve) -> None:
     assert "set actor_rollout_ref.rollout.gpu_memory_utilization=0.55" in problem
     rollout["gpu_memory_utilization"] = 0.1
     (problem,) = memory_problems(config, shape_of(config))
-    assert problem.startswith("vLLM's share of a GPU must hold the weights and one whole response")
+    assert problem.startswith("actor_rollout_ref.rollout.gpu_memory_utilization must leave room for the weights and")
+    assert "; set actor_rollout_ref.rollout.gpu_memory_utilization=0.15" in problem
     rollout["gpu_memory_utilization"] = 0.4
     config["actor_rollout_ref"]["actor"]["ppo_max_token_len_per_gpu"] = 65536
     (problem,) = memory_problems(config, shape_of(config))
-    assert "set smaller micro-batches" in problem
+    assert "; set actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384 (" in problem
 
 
 def test_nothing_is_said_of_what_is_not_known(resolved: Resolve) -> None:

@@ -20,7 +20,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from experiments import preflight
+from experiments.batches import batch_problems
 from experiments.errors import UserError
+from experiments.knobs import knob_problems
 
 Config = dict[str, Any]
 Make = Callable[..., Config]
@@ -134,9 +136,9 @@ def test_a_value_out_of_range_is_named_with_what_to_try(make: Make, key: str) ->
 def test_the_smallest_value_allowed_is_allowed(make: Make, key: str) -> None:
     kind, _ = NUMBERS[key]
     smallest = 0 if kind.endswith("at least 0") else 1e-3 if kind.endswith("above 0") else 1
-    assert preflight.knob_problems(with_values(make(), {key: smallest})) == []
+    assert knob_problems(with_values(make(), {key: smallest})) == []
     if kind.startswith("a whole"):
-        assert preflight.knob_problems(with_values(make(), {key: 3.0})) != [], "veRL's loops count with integers only"
+        assert knob_problems(with_values(make(), {key: 3.0})) != [], "veRL's loops count with integers only"
 
 
 @pytest.mark.parametrize("key", ["trainer.nnodes", "trainer.n_gpus_per_node"])
@@ -157,7 +159,12 @@ def test_all_problems_are_told_at_once(make: Make, tmp_path: Path) -> None:
     config = make(rollout__temperature=0, rollout__n=0, seed=-1)
     keys = [problem.split(" must ")[0] for problem in preflight.problems_of(config)]
     assert keys == ["rollout.temperature", "rollout.n", "seed"]
-    config = make(rollout__n=1, model__path="/no/such/model", data__val_files=str(tmp_path / "missing.parquet"))
+    config = make(
+        rollout__n=1,
+        actor_rollout_ref__rollout__n=1,
+        model__path="/no/such/model",
+        data__val_files=str(tmp_path / "missing.parquet"),
+    )
     keys = [problem.split(" must ")[0] for problem in preflight.problems_of(config)]
     assert keys == ["rollout.n", "model.path", "data.val_files"]
 
@@ -191,6 +198,9 @@ DYNAMIC = {
 }
 
 
+PADDED = ": veRL would fill the last mini-batch with padding"
+
+
 def test_a_group_of_one_is_refused_for_grpo_only(make: Make) -> None:
     assert the_problem(sizes(make, n=1)) == (
         "rollout.n must be at least 2 with GRPO, but is 1: a group of one has no mean to compare with "
@@ -209,12 +219,15 @@ def test_a_group_of_one_is_refused_for_grpo_only(make: Make) -> None:
             "set data.train_batch_size=32",
         ),
         ({"batch": 8}, f"{MINI} must be at most data.train_batch_size=8, but is 16; set {MINI}=8"),
-        ({"batch": 40}, f"data.train_batch_size must be a multiple of {MINI}=16, but is 40; set {MINI}=10"),
+        ({"batch": 40}, f"data.train_batch_size must be a multiple of {MINI}=16, but is 40{PADDED}; set {MINI}=10"),
         (
             {"batch": 10**12, "mini": 3},
-            f"data.train_batch_size must be a multiple of {MINI}=3, but is {10**12}; set {MINI}=2",
+            f"data.train_batch_size must be a multiple of {MINI}=3, but is {10**12}{PADDED}; set {MINI}=2",
         ),
-        ({"batch": 13, "mini": 5}, f"data.train_batch_size must be a multiple of {MINI}=5, but is 13; set {MINI}=1"),
+        (
+            {"batch": 13, "mini": 5},
+            f"data.train_batch_size must be a multiple of {MINI}=5, but is 13{PADDED}; set {MINI}=1",
+        ),
         (
             {"batch": 6, "n": 5, "mini": 3, "gpus": 2},
             f"{MINI} x rollout.n must be a multiple of the 2 GPUs, but is 3 x 5; set {MINI}=2",
@@ -222,7 +235,7 @@ def test_a_group_of_one_is_refused_for_grpo_only(make: Make) -> None:
     ],
 )
 def test_batches_that_do_not_divide(make: Make, chosen: dict[str, int], problem: str) -> None:
-    assert preflight.batch_problems(sizes(make, **chosen, **DYNAMIC)) == [problem]
+    assert batch_problems(sizes(make, **chosen, **DYNAMIC)) == [problem]
 
 
 @pytest.mark.parametrize(
@@ -291,15 +304,15 @@ def test_following_the_suggestions_leads_to_a_good_config(
     config = sizes(make, batch, n, mini, gpus, algorithm__adv_estimator="grpo")
     config = with_values(config, dict(zip((ACTOR, ROLLOUT, REF, CRITIC), micro, strict=True)))
     for _ in range(12):
-        found = preflight.batch_problems(config)
+        found = batch_problems(config)
         if not found:
             break
         values = suggestion(found[0])
         config = with_values(
             config, {**values, **({"actor_rollout_ref.rollout.n": 5} if "rollout.n" in values else {})}
         )
-        assert found[0] not in preflight.batch_problems(config)
-    assert preflight.batch_problems(config) == []
+        assert found[0] not in batch_problems(config)
+    assert batch_problems(config) == []
     # What veRL's workers assert, minutes after the start:
     batch, n = config["data"]["train_batch_size"], config["rollout"]["n"]
     mini = config["actor_rollout_ref"]["actor"]["ppo_mini_batch_size"]
