@@ -60,10 +60,18 @@ def register_resolvers() -> None:
     """Teach OmegaConf the few functions that conf/ uses."""
     OmegaConf.register_new_resolver("project_dir", lambda: str(PROJECT_DIR), replace=True)
     OmegaConf.register_new_resolver("verl_config_dir", verl_config_dir, replace=True)
-    OmegaConf.register_new_resolver("nonzero", lambda value: float(value) != 0, replace=True)
+    OmegaConf.register_new_resolver("nonzero", _nonzero, replace=True)
     OmegaConf.register_new_resolver("share", _share, replace=True)
     OmegaConf.register_new_resolver("placement", _placement, replace=True)
     OmegaConf.register_new_resolver("cpu_attention", lambda fast: "packed_sdpa" if fast else "sdpa", replace=True)
+
+
+def _nonzero(value: Any) -> bool:
+    """Return whether a number is not 0; true for what is no number (preflight says so in words)."""
+    try:
+        return float(value) != 0
+    except (TypeError, ValueError):
+        return True
 
 
 def _share(batch: Any, n: Any, *ranks: Any) -> Any:

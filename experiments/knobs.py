@@ -187,6 +187,7 @@ RULES = (
     _whole(f"{R}.pipeline_model_parallel_size", 1, "try 1"),
     _whole(f"{A}.ulysses_sequence_parallel_size", 1, "try 1"),
     _whole("critic.ulysses_sequence_parallel_size", 1, "try 1"),
+    _whole(f"{F}.ulysses_sequence_parallel_size", 1, "try 1", repeats=f"{A}.ulysses_sequence_parallel_size"),
     _one_of(f"{R}.name", ENGINES, "try vllm on GPUs, hf elsewhere"),
     Rule(
         f"{R}.gpu_memory_utilization",
@@ -224,6 +225,12 @@ RULES = (
         TOKENS,
         when=_critic_given("critic.use_dynamic_bsz"),
         repeats="critic.ppo_max_token_len_per_gpu",
+    ),
+    _whole(
+        "critic.ppo_infer_max_token_len_per_gpu",
+        1,
+        TOKENS,
+        when=lambda config: has_critic(config) and "ppo_infer_max_token_len_per_gpu" in config["critic"],
     ),
     _flag(f"{A}.use_kl_loss"),
     _flag(f"{A}.entropy_from_logits_with_chunking"),

@@ -259,6 +259,7 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
     infer += [_tokens(ref, "log_prob_use_dynamic_bsz", "log_prob", sequence)] if reference else []
     if update is None or None in infer:
         return None
+    name = CRITIC_TOKENS.removeprefix("critic.")
     vllm, tensor = rollout["name"] == "vllm", int(rollout["tensor_model_parallel_size"])
     return Setup(
         shape=shape,
@@ -273,7 +274,7 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
         critic_optimizer_offload=critic["fsdp"]["optimizer_offload"],
         update_tokens=update,
         infer_tokens=max(tokens for tokens in infer if tokens is not None),
-        critic_tokens=int(critic.get(CRITIC_TOKENS.removeprefix("critic."), DEFAULT_CRITIC_TOKENS)),
+        critic_tokens=int(critic.get(name, DEFAULT_CRITIC_TOKENS)) if has_critic(config) else 0,
         utilization=float(rollout["gpu_memory_utilization"]) if vllm else 0.0,
         tensor_parallel=tensor,
         sequence=sequence,

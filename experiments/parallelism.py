@@ -97,8 +97,10 @@ def token_problems(config: Mapping[str, Any]) -> list[str]:
         ]
     for key, section, dynamic in asked:
         tokens = section.get(key.rsplit(".", 1)[-1], DEFAULT_CRITIC_TOKENS)
-        parallel = int(section.get("ulysses_sequence_parallel_size") or 1)
-        if dynamic and tokens * parallel < longest:
+        if not dynamic:
+            continue
+        parallel = int(section.get("ulysses_sequence_parallel_size", 1))
+        if tokens * parallel < longest:
             least = -(-longest // parallel)
             found.append(
                 f"{key} must be at least {least}, a prompt and a response of the longest, but is {tokens!r}; "
