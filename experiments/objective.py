@@ -58,7 +58,7 @@ def legacy_problems(config: Mapping[str, Any]) -> list[str]:
         value = at(config, old)
         if value == default:
             continue
-        left, instead = "null" if default is None else default, value
+        left, instead = "null" if default is None else default, "null" if value is None else value
         if does is _TOGETHER:
             instead = max(1, value // ranks_of(config)) if is_whole(value, 1) else 1
         found.append(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
+import yaml
+from hydra import initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -21,8 +24,12 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from experiments import preflight
 from experiments.batches import batch_problems
+from experiments.compose import CONFIG_DIR, override, register_resolvers
+from experiments.composer import Composer
 from experiments.errors import UserError
+from experiments.identity import flatten
 from experiments.knobs import knob_problems
+from tests.experiments.conftest import SHIPPED
 
 Config = dict[str, Any]
 Make = Callable[..., Config]
@@ -92,10 +99,62 @@ def test_a_good_config_has_no_problems(make: Make) -> None:
     assert preflight.problems_of(make()) == []
 
 
-@pytest.mark.parametrize("overrides", [(), ("algorithm=ppo",), ("model=qwen2.5-3b", "hardware=a100x2")], ids=str)
-def test_what_is_shipped_has_no_problems(resolved: Callable[..., Config], overrides: tuple[str, ...]) -> None:
-    config = resolved(*overrides)
-    assert preflight.problems_of(config) == [], "before its data are made: train_files is null"
+def choices(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    register_resolvers()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        yield Composer.of_running_hydra()
+
+
+def values(group: str, name: str, root: str) -> dict[str, Any]:
+    """Return what a file of a group sets beyond the root of its defaults: only values of the group's own node."""
+    if name == root:
+        return {}
+    file = yaml.safe_load((CONFIG_DIR / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    (parent, itself) = file.pop("defaults")
+    assert itself == "_self_" and set(file) == {group}, f"{name} must be {root} with other numbers"
+    return {**values(group, parent, root), **dict(flatten(file))}
+
+
+GPUS = [name for name in choices("hardware") if name not in ("cpu", "cpu_vllm", "cuda")]
+MODELS = [name for name in choices("model") if name != "tiny"]
+TOO_LARGE = {(model, f"{gpu}x1") for model in ["qwen2.5-7b"] for gpu in ("a100", "h100")}
+
+
+@pytest.mark.parametrize("algorithm", choices("algorithm"))
+def test_every_preset_of_gpus_fits_every_model(composer: Composer, algorithm: str) -> None:
+    """Before their data are made. What can't fit is said to need more GPUs."""
+    assert len(MODELS) == 5 and len(GPUS) == 15
+    common = (*SHIPPED, "model=qwen2.5-3b", "hardware=a100x2", f"algorithm={algorithm}")
+    known: dict[tuple[Any, ...], list[str]] = {}
+    for model, hardware in itertools.product(MODELS, GPUS):
+        chosen = {**values("model", model, "qwen2.5-3b"), **values("hardware", hardware, "a100x2")}
+        sizes = {key: value for key, value in chosen.items() if key not in UNSIZED and value is not None}
+        if (size := tuple(sorted(sizes.items()))) not in known:
+            composed = composer.compose([*common, *(override(key, value) for key, value in sizes.items())])
+            known[size] = preflight.problems_of(composed.resolved())
+        if (model, hardware) in TOO_LARGE:
+            assert known[size] and all("; take more GPUs, set hardware.gpus_per_node=2" in one for one in known[size])
+        else:
+            assert known[size] == [], (model, hardware)
+    assert len(known) == len(MODELS) * 10, "an H100 has an A100's memory"
+
+
+UNSIZED = ("hardware.name", "hardware.resources", "hardware.seconds_per_step")
+
+
+@pytest.mark.parametrize("algorithm", choices("algorithm"))
+def test_the_default_has_no_problems(resolved: Callable[..., Config], algorithm: str) -> None:
+    assert preflight.problems_of(resolved(f"algorithm={algorithm}")) == []
+
+
+@pytest.mark.parametrize("experiment", [name for name in choices("experiment") if name != "article_settings"])
+def test_every_experiment_has_no_problems(composer: Composer, experiment: str) -> None:
+    assert preflight.problems_of(composer.compose([*SHIPPED, f"experiment={experiment}"]).resolved()) == []
 
 
 # Single values

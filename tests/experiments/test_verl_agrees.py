@@ -1,4 +1,4 @@
-"""Each rule of sizes against veRL itself: its own assertion, or its worker, stops at what we refuse, and not at the rest.
+"""Each rule of sizes against veRL itself: its assertion, or its worker, stops at what we refuse and at nothing else.
 
 What veRL's validate_config knows is in test_parallelism.py; trainings that pass are in tests/e2e.
 """
