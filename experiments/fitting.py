@@ -74,6 +74,8 @@ def _moves(setup: Setup, name: str, config: Mapping[str, Any]) -> Iterator[Move]
                 yield f"{SHARE}={share:g}", {"utilization": share}
     else:
         yield from _smaller(setup, name, config)
+        if setup.utilization and not setup.frees_cache:
+            yield f"{R}.free_cache_engine=true", {"frees_cache": True}
     if setup.reference and not setup.ref_offload:
         yield f"{F}.fsdp_config.param_offload=true", {"ref_offload": True}
     for part in ("optimizer", "param"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import re
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,14 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from experiments import preflight
+from experiments import model_folder, preflight
 from experiments.batches import batch_problems
-from experiments.compose import CONFIG_DIR, override, register_resolvers
+from experiments.compose import CONFIG_DIR, PROJECT_DIR, override, register_resolvers
 from experiments.composer import Composer
 from experiments.errors import UserError
 from experiments.identity import flatten
 from experiments.knobs import knob_problems
+from experiments.memory import Shape
 from tests.experiments.conftest import SHIPPED
 
 Config = dict[str, Any]
@@ -444,6 +447,57 @@ def test_weights_that_can_t_be_read_are_a_problem_and_no_traceback(
     (tmp_path / "model.safetensors").write_bytes(content)
     problem = the_problem(make(model__path=str(tmp_path)))
     assert problem.startswith(f"model.path must hold whole weights, but {tmp_path / 'model.safetensors'} can't be read")
+
+
+def test_a_cached_snapshot_without_weights(make: Make, files: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """As `hf download --include "*.json"` leaves it."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--me--mine"
+    snapshot = cached / "snapshots" / "0123"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0123")
+    shutil.copytree(files / "model", snapshot)
+    assert preflight.problems_of(make(model__path="me/mine")) == []
+    (snapshot / "model.safetensors").unlink()
+    assert the_problem(make(model__path="me/mine")) == (
+        f"model.path must hold weights, but {snapshot} has no *.safetensors; run `hf download me/mine`"
+    )
+
+
+def test_a_sequence_must_fit_the_model_s_positions(make: Make, files: Path, tmp_path: Path) -> None:
+    shutil.copytree(files / "model", tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text('{"max_position_embeddings": 100}')
+    config = make(model__path=str(tmp_path / "model"))
+    assert the_problem(config) == (
+        "data.max_prompt_length + data.max_response_length must be at most 100, the model's max_position_embeddings, "
+        "but is 16 + 128; set data.max_response_length=84"
+    )
+    config["data"]["max_response_length"] = 84
+    assert preflight.problems_of(config) == []
+    config["actor_rollout_ref"]["rollout"]["max_model_len"] = 101
+    assert the_problem(config) == (
+        "actor_rollout_ref.rollout.max_model_len must be at most 100, the model's positions, but is 101; "
+        "set actor_rollout_ref.rollout.max_model_len=null"
+    )
+
+
+def test_the_folder_s_sizes_count_and_the_plan_says_where_others_were_stated(make: Make) -> None:
+    stated = Shape(2048, 11008, 36, 16, 2, 151936, True)
+    weights = PROJECT_DIR / "experiments" / "tiny_model" / "weights"
+    config = make(model__path=str(weights), model__shape=asdict(stated))
+    shape = preflight.shape_of(config)
+    assert shape is not None and shape.hidden_size == 96
+    assert preflight.shape_of(make(model__path="me/mine", model__shape=asdict(stated))) == stated
+    (note,) = model_folder.unchecked(str(weights), asdict(stated))
+    assert note.endswith("set model.shape to them") and "config.json has other sizes than model.shape" in note
+    assert model_folder.unchecked(str(weights), None) == model_folder.unchecked(str(weights), asdict(shape)) == []
+
+
+def test_a_tokenizer_that_is_none_is_no_traceback(make: Make, files: Path, tmp_path: Path) -> None:
+    shutil.copytree(files / "model", tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    problems = preflight.problems_of(make(model__path=str(tmp_path / "model")))
+    assert problems and all(problem.startswith("model.path must hold a tokenizer, but ") for problem in problems)
 
 
 def test_parameters_are_counted(files: Path, tmp_path: Path) -> None:
