@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from experiments.plan import PlannedRun
 
 BYTES = {"model": 4, "optimizer": 8, "hf_model": 4}  # a parameter, in fp32, by checkpoint.save_contents
+KEPT_CHECKPOINTS = 3  # of a role by conf/config.yaml: two kept and one being written
 MOST_CONFIGS = 60  # finished runs whose configs are read, newest first: a folder of thousands must not delay a plan
 
 # Runs that agree in these take about the same time for a step.
@@ -104,7 +105,7 @@ def step_times(run: RunDir) -> list[float]:
     rows = [at(row, "data") for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
     # A foreign folder may hold anything: what is no number of seconds was not measured.
     times = [data.get("perf/time_per_step") for data in rows if isinstance(data, Mapping)]
-    return [float(time) for time in times if is_number(time)]
+    return [float(time) for time in times if time is not None and is_number(time)]
 
 
 def disk_needed(config: Mapping[str, Any]) -> int:
@@ -118,8 +119,9 @@ def disk_needed(config: Mapping[str, Any]) -> int:
     total = 0
     for role, section in roles.items():
         kept, saves = at(config, f"trainer.max_{role}_ckpt_to_keep"), saves_of(config)
-        each = sum(BYTES.get(content, 0) for content in at(section, "checkpoint.save_contents") or ())
-        total += int(parameters) * each * (saves if kept is None else min(saves, kept + 1))
+        contents = at(section, "checkpoint.save_contents") or ()
+        each = int(parameters) * sum(BYTES.get(content, 0) for content in contents if isinstance(content, str))
+        total += each * (saves if kept is None else min(saves, kept + 1))
     return total
 
 

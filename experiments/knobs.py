@@ -132,6 +132,15 @@ RULES = (
     _whole("trainer.test_freq", -1, "try 10, or -1 for no validation"),
     _whole_or_null("trainer.max_actor_ckpt_to_keep", "try 2, or null for all"),
     _whole_or_null("trainer.max_critic_ckpt_to_keep", "try 2, or null for all"),
+    *(
+        Rule(
+            f"{role}.checkpoint.save_contents",
+            "a list of what a checkpoint holds",
+            lambda value: isinstance(value, list),
+            "try [model,optimizer,extra]",
+        )
+        for role in (A, "critic")
+    ),
     _whole("data.train_batch_size", 1, "try a power of two"),
     _whole("data.max_prompt_length", 1, "try a power of two"),
     _whole("data.max_response_length", 1, "try a power of two"),
@@ -197,6 +206,7 @@ RULES = (
         when=_on_vllm,
     ),
     _whole(f"{R}.max_num_batched_tokens", 1, "try 8192", when=_on_vllm),
+    _whole(f"{R}.max_num_seqs", 1, "try 1024"),
     _flag(f"{R}.enable_chunked_prefill", "true"),
     _flag(f"{R}.free_cache_engine", "true"),
     _flag(f"{A}.use_dynamic_bsz", "true"),

@@ -260,6 +260,8 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
     if update is None or None in infer:
         return None
     name = CRITIC_TOKENS.removeprefix("critic.")
+    samples = int(at(config, "data.train_batch_size")) * int(rollout["n"]) * int(rollout["tensor_model_parallel_size"])
+    samples //= ranks
     vllm, tensor = rollout["name"] == "vllm", int(rollout["tensor_model_parallel_size"])
     return Setup(
         shape=shape,
@@ -278,7 +280,7 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
         utilization=float(rollout["gpu_memory_utilization"]) if vllm else 0.0,
         tensor_parallel=tensor,
         sequence=sequence,
-        samples=int(at(config, "data.train_batch_size")) * int(rollout["n"]) * tensor // ranks,
+        samples=samples if vllm else min(samples, int(rollout["max_num_seqs"])),
         chunked_entropy=actor["entropy_from_logits_with_chunking"],
         checkpointing=at(config, "actor_rollout_ref.model.enable_gradient_checkpointing"),
         frees_cache=rollout["free_cache_engine"],

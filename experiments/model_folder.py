@@ -1,7 +1,8 @@
 """What a model's folder says of itself, read without torch: tokenizer, end of a response, vocabulary, shape.
 
 The trap (TinyZero's issues 30, 66 and 97): a base model whose tokenizer, config and generation_config name different
-ends of a response; a rollout that waits for the wrong one runs every response to its limit.
+ends of a response; a rollout that waits for the wrong one runs every response to its limit. With what a batch is padded
+is no such trap: veRL's agent loop takes the tokenizer's pad id, our server generation_config's, and both mask it.
 """
 
 from __future__ import annotations

@@ -117,7 +117,8 @@ def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
     hf = setup(changed(config, {"actor_rollout_ref.rollout.name": "hf"}))
     (rollout, *others) = phases(hf)
     assert rollout.parts["rollout's copy"] == pytest.approx(hf.shape.parameters * 2 / GIB)
-    assert rollout.parts["KV cache"] == pytest.approx(320 * 1280 * hf.shape.kv_bytes / GIB)
+    assert config["actor_rollout_ref"]["rollout"]["max_num_seqs"] == 256, "of the 320 responses, at once"
+    assert rollout.parts["KV cache"] == pytest.approx(256 * 1280 * hf.shape.kv_bytes / GIB)
     assert all(phase.parts["rollout's copy"] == rollout.parts["rollout's copy"] for phase in others)
 
 
