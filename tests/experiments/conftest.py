@@ -25,7 +25,7 @@ Resolve = Callable[..., dict[str, Any]]
 WaitFor = Callable[..., None]
 
 # The tests speak about what is shipped, not about the developer's own conf/local/.
-SHIPPED = ["local=null"] if (CONFIG_DIR / "local" / "default.yaml").exists() else []
+SHIPPED = ["~local"] if (CONFIG_DIR / "local" / "default.yaml").exists() else []
 
 
 @cache
