@@ -177,7 +177,7 @@ UNSAID: tuple[tuple[str, str, str, str], ...] = (
         "metric names",
         "val/test_score/countdown",
         "reward.custom_reward_function.name",
-        "val-core/countdown/acc/mean@1 now: veRL would take a bare score, with its credit for format, for the accuracy; "
+        "val-core/countdown/acc/mean@1 now: veRL takes a bare score, with its credit for format, for the accuracy; "
         "ours returns acc beside it",
     ),
     (
