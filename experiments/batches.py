@@ -11,7 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.knobs import MINI_BATCH, A, F, R, at, has_critic, has_reference, is_whole
+from experiments.knobs import MINI_BATCH, A, F, R, has_critic, has_reference
+from experiments.rule import at, is_whole
 
 BATCH = "data.train_batch_size"
 

@@ -9,8 +9,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import UserError
-from experiments.knobs import A, at, has_critic, is_number
+from experiments.knobs import A, has_critic
 from experiments.preflight import model_parameters
+from experiments.rule import at, is_number
 from experiments.rundir import RunDir, find_runs, read_jsonl
 
 if TYPE_CHECKING:

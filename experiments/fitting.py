@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from experiments.batches import divisors
-from experiments.knobs import A, F, R, at
+from experiments.knobs import A, F, R
 from experiments.memory import CRITIC_TOKENS, Phase, Setup, Shape, phases, setup_of, verdict
+from experiments.rule import at
 
 SHARE, TENSOR, GPUS = f"{R}.gpu_memory_utilization", f"{R}.tensor_model_parallel_size", "hardware.gpus_per_node"
 SHARES = [step / 20 for step in range(1, 20)]

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-Config = Mapping[str, Any]
+from experiments.rule import (
+    Config,
+    Rule,
+    above_zero,
+    at,
+    flag,
+    is_number,
+    is_whole,
+    not_negative,
+    one_of,
+    text,
+    whole,
+    whole_or_null,
+)
+
 A, R, F = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref"
 MINI_BATCH = f"{A}.ppo_mini_batch_size"
 
@@ -22,14 +34,6 @@ ENGINES = ("vllm", "hf", "sglang", "trtllm")
 SHOWN = (None, "config", "verl", "plan", "json")
 
 
-def at(config: Config, key: str) -> Any:
-    """Return the value at a dotted key, None if there is none: a task of one's own may lack a key."""
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
 def has_critic(config: Config) -> bool:
     """Return whether a critic is trained."""
     return bool(at(config, "algorithm.adv_estimator") == "gae")
@@ -38,10 +42,6 @@ def has_critic(config: Config) -> bool:
 def has_reference(config: Config) -> bool:
     """Return whether the reference model computes log-probabilities."""
     return bool(at(config, f"{A}.use_kl_loss") or at(config, "algorithm.use_kl_in_reward"))
-
-
-def _always(config: Config) -> bool:
-    return True
 
 
 def _given(key: str) -> Callable[[Config], bool]:
@@ -56,82 +56,30 @@ def _critic_given(key: str) -> Callable[[Config], bool]:
     return lambda config: has_critic(config) and bool(at(config, key))
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What the value at a key must be; `do` is the end of the message, a value that would work."""
-
-    key: str
-    kind: str
-    good: Callable[[Any], bool]
-    do: str
-    when: Callable[[Config], bool] = _always
-    repeats: str | None = None
-    """The key of ours that this one of veRL's follows unless it is set by itself: not told twice."""
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number, and no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def is_whole(value: Any, least: int) -> bool:
-    """Return whether a value is an integer of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _whole(key: str, least: int, do: str, **more: Any) -> Rule:
-    return Rule(key, f"a whole number of at least {least}", lambda value: is_whole(value, least), do, **more)
-
-
-def _whole_or_null(key: str, do: str) -> Rule:
-    return Rule(key, "null or a whole number of at least 1", lambda value: value is None or is_whole(value, 1), do)
-
-
-def _above_zero(key: str, do: str, **more: Any) -> Rule:
-    return Rule(key, "a number above 0", lambda value: is_number(value) and value > 0, do, **more)
-
-
-def _not_negative(key: str, do: str, **more: Any) -> Rule:
-    return Rule(key, "a number of at least 0", lambda value: is_number(value) and value >= 0, do, **more)
-
-
-def _flag(key: str, do: str = "false", **more: Any) -> Rule:
-    return Rule(key, "true or false", lambda value: isinstance(value, bool), f"try {do}", **more)
-
-
-def _one_of(key: str, choices: tuple[Any, ...], do: str, **more: Any) -> Rule:
-    names = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
-    return Rule(key, names, lambda value: isinstance(value, str) and value in choices, do, **more)
-
-
-def _text(key: str, do: str) -> Rule:
-    return Rule(key, "a text", lambda value: isinstance(value, str) and bool(value.strip()), do)
-
-
 TOKENS = "try 16384"
 OPTIMIZER = "optimizer_offload"
 
 RULES = (
-    _above_zero("rollout.temperature", "try 1.0"),
-    _above_zero(f"{R}.temperature", "try 1.0", repeats="rollout.temperature"),
-    _whole("rollout.n", 1, "try 5"),
-    _whole(f"{R}.n", 1, "try 5", repeats="rollout.n"),
-    _not_negative("kl.coef", "try 0.001, or 0 for no KL term"),
-    _not_negative(f"{A}.kl_loss_coef", "try 0.001", when=_given(f"{A}.use_kl_loss"), repeats="kl.coef"),
-    _not_negative(
+    above_zero("rollout.temperature", "try 1.0"),
+    above_zero(f"{R}.temperature", "try 1.0", repeats="rollout.temperature"),
+    whole("rollout.n", 1, "try 5"),
+    whole(f"{R}.n", 1, "try 5", repeats="rollout.n"),
+    not_negative("kl.coef", "try 0.001, or 0 for no KL term"),
+    not_negative(f"{A}.kl_loss_coef", "try 0.001", when=_given(f"{A}.use_kl_loss"), repeats="kl.coef"),
+    not_negative(
         "algorithm.kl_ctrl.kl_coef", "try 0.001", when=_given("algorithm.use_kl_in_reward"), repeats="kl.coef"
     ),
-    _one_of("kl.type", KL_TYPES, "try low_var_kl with GRPO, kl with PPO"),
-    _one_of(f"{A}.kl_loss_type", KL_TYPES, "try low_var_kl", when=_given(f"{A}.use_kl_loss"), repeats="kl.type"),
-    _one_of("algorithm.kl_penalty", KL_TYPES, "try kl", when=_given("algorithm.use_kl_in_reward"), repeats="kl.type"),
-    _one_of("algorithm.adv_estimator", ESTIMATORS, "set algorithm=grpo or algorithm=ppo"),
-    _flag("algorithm.use_kl_in_reward"),
-    _whole("seed", 0, "try 1"),
-    _whole("trainer.total_training_steps", 1, "try 50"),
-    _whole("trainer.save_freq", -1, "try 10, or -1 for no checkpoints"),
-    _whole("trainer.test_freq", -1, "try 10, or -1 for no validation"),
-    _whole_or_null("trainer.max_actor_ckpt_to_keep", "try 2, or null for all"),
-    _whole_or_null("trainer.max_critic_ckpt_to_keep", "try 2, or null for all"),
+    one_of("kl.type", KL_TYPES, "try low_var_kl with GRPO, kl with PPO"),
+    one_of(f"{A}.kl_loss_type", KL_TYPES, "try low_var_kl", when=_given(f"{A}.use_kl_loss"), repeats="kl.type"),
+    one_of("algorithm.kl_penalty", KL_TYPES, "try kl", when=_given("algorithm.use_kl_in_reward"), repeats="kl.type"),
+    one_of("algorithm.adv_estimator", ESTIMATORS, "set algorithm=grpo or algorithm=ppo"),
+    flag("algorithm.use_kl_in_reward"),
+    whole("seed", 0, "try 1"),
+    whole("trainer.total_training_steps", 1, "try 50"),
+    whole("trainer.save_freq", -1, "try 10, or -1 for no checkpoints"),
+    whole("trainer.test_freq", -1, "try 10, or -1 for no validation"),
+    whole_or_null("trainer.max_actor_ckpt_to_keep", "try 2, or null for all"),
+    whole_or_null("trainer.max_critic_ckpt_to_keep", "try 2, or null for all"),
     *(
         Rule(
             f"{role}.checkpoint.save_contents",
@@ -141,15 +89,15 @@ RULES = (
         )
         for role in (A, "critic")
     ),
-    _whole("data.train_batch_size", 1, "try a power of two"),
-    _whole("data.max_prompt_length", 1, "try a power of two"),
-    _whole("data.max_response_length", 1, "try a power of two"),
-    _whole(MINI_BATCH, 1, "try 16"),
-    _whole("critic.ppo_mini_batch_size", 1, "try 16", when=has_critic, repeats=MINI_BATCH),
-    _whole("hardware.gpus_per_node", 1, "try 1"),
-    _whole("trainer.n_gpus_per_node", 1, "try 1", repeats="hardware.gpus_per_node"),
-    _whole("hardware.nodes", 1, "try 1"),
-    _whole("trainer.nnodes", 1, "try 1", repeats="hardware.nodes"),
+    whole("data.train_batch_size", 1, "try a power of two"),
+    whole("data.max_prompt_length", 1, "try a power of two"),
+    whole("data.max_response_length", 1, "try a power of two"),
+    whole(MINI_BATCH, 1, "try 16"),
+    whole("critic.ppo_mini_batch_size", 1, "try 16", when=has_critic, repeats=MINI_BATCH),
+    whole("hardware.gpus_per_node", 1, "try 1"),
+    whole("trainer.n_gpus_per_node", 1, "try 1", repeats="hardware.gpus_per_node"),
+    whole("hardware.nodes", 1, "try 1"),
+    whole("trainer.nnodes", 1, "try 1", repeats="hardware.nodes"),
     Rule(
         "hardware.memory_gib",
         "null or a number above 0",
@@ -162,10 +110,10 @@ RULES = (
         lambda value: value is None or (is_number(value) and value > 0),
         "try null",
     ),
-    _flag("hardware.fast"),
-    _whole("task.train_size", 1, "try 1000"),
-    _whole("task.test_size", 1, "try 1000"),
-    _whole("task.data_seed", 0, "try 0"),
+    flag("hardware.fast"),
+    whole("task.train_size", 1, "try 1000"),
+    whole("task.test_size", 1, "try 1000"),
+    whole("task.data_seed", 0, "try 0"),
     Rule(
         "task.name",
         "letters, digits, _, . and -, and not end in greedy",
@@ -173,11 +121,11 @@ RULES = (
         "try my_task",
     ),
     Rule("show", "config, verl, plan or json", lambda value: value in SHOWN, "leave it out to run"),
-    _text("runs_dir", "try runs"),
-    _text("data_dir", "try data"),
-    _text("model.path", "try Qwen/Qwen2.5-3B or a model's folder"),
-    _text("model.template", "try base"),
-    _whole_or_null("model.parameters", "try null"),
+    text("runs_dir", "try runs"),
+    text("data_dir", "try data"),
+    text("model.path", "try Qwen/Qwen2.5-3B or a model's folder"),
+    text("model.template", "try base"),
+    whole_or_null("model.parameters", "try null"),
     Rule(
         "model.shape",
         "null or the sizes in the model's config.json",
@@ -191,13 +139,13 @@ RULES = (
         "try {mode: strict}",
     ),
     # How a step is cut up, and over which GPUs.
-    _whole(f"{R}.tensor_model_parallel_size", 1, "try 1"),
-    _whole(f"{R}.data_parallel_size", 1, "try 1"),
-    _whole(f"{R}.pipeline_model_parallel_size", 1, "try 1"),
-    _whole(f"{A}.ulysses_sequence_parallel_size", 1, "try 1"),
-    _whole("critic.ulysses_sequence_parallel_size", 1, "try 1"),
-    _whole(f"{F}.ulysses_sequence_parallel_size", 1, "try 1", repeats=f"{A}.ulysses_sequence_parallel_size"),
-    _one_of(f"{R}.name", ENGINES, "try vllm on GPUs, hf elsewhere"),
+    whole(f"{R}.tensor_model_parallel_size", 1, "try 1"),
+    whole(f"{R}.data_parallel_size", 1, "try 1"),
+    whole(f"{R}.pipeline_model_parallel_size", 1, "try 1"),
+    whole(f"{A}.ulysses_sequence_parallel_size", 1, "try 1"),
+    whole("critic.ulysses_sequence_parallel_size", 1, "try 1"),
+    whole(f"{F}.ulysses_sequence_parallel_size", 1, "try 1", repeats=f"{A}.ulysses_sequence_parallel_size"),
+    one_of(f"{R}.name", ENGINES, "try vllm on GPUs, hf elsewhere"),
     Rule(
         f"{R}.gpu_memory_utilization",
         "a number above 0 and at most 1",
@@ -205,52 +153,52 @@ RULES = (
         "try 0.5",
         when=_on_vllm,
     ),
-    _whole(f"{R}.max_num_batched_tokens", 1, "try 8192", when=_on_vllm),
-    _whole(f"{R}.max_num_seqs", 1, "try 1024"),
-    _flag(f"{R}.enable_chunked_prefill", "true"),
-    _flag(f"{R}.free_cache_engine", "true"),
-    _flag(f"{A}.use_dynamic_bsz", "true"),
-    _flag(f"{R}.log_prob_use_dynamic_bsz", "true", repeats=f"{A}.use_dynamic_bsz"),
-    _flag(f"{F}.log_prob_use_dynamic_bsz", "true", repeats=f"{A}.use_dynamic_bsz"),
-    _flag("critic.use_dynamic_bsz", "true", repeats=f"{A}.use_dynamic_bsz"),
-    _whole(f"{A}.ppo_max_token_len_per_gpu", 1, TOKENS, when=_given(f"{A}.use_dynamic_bsz")),
-    _whole(
+    whole(f"{R}.max_num_batched_tokens", 1, "try 8192", when=_on_vllm),
+    whole(f"{R}.max_num_seqs", 1, "try 1024"),
+    flag(f"{R}.enable_chunked_prefill", "true"),
+    flag(f"{R}.free_cache_engine", "true"),
+    flag(f"{A}.use_dynamic_bsz", "true"),
+    flag(f"{R}.log_prob_use_dynamic_bsz", "true", repeats=f"{A}.use_dynamic_bsz"),
+    flag(f"{F}.log_prob_use_dynamic_bsz", "true", repeats=f"{A}.use_dynamic_bsz"),
+    flag("critic.use_dynamic_bsz", "true", repeats=f"{A}.use_dynamic_bsz"),
+    whole(f"{A}.ppo_max_token_len_per_gpu", 1, TOKENS, when=_given(f"{A}.use_dynamic_bsz")),
+    whole(
         f"{R}.log_prob_max_token_len_per_gpu",
         1,
         TOKENS,
         when=_given(f"{R}.log_prob_use_dynamic_bsz"),
         repeats=f"{A}.ppo_max_token_len_per_gpu",
     ),
-    _whole(
+    whole(
         f"{F}.log_prob_max_token_len_per_gpu",
         1,
         TOKENS,
         when=lambda config: has_reference(config) and bool(at(config, f"{F}.log_prob_use_dynamic_bsz")),
         repeats=f"{A}.ppo_max_token_len_per_gpu",
     ),
-    _whole("critic.ppo_max_token_len_per_gpu", 1, TOKENS, when=_critic_given("critic.use_dynamic_bsz")),
-    _whole(
+    whole("critic.ppo_max_token_len_per_gpu", 1, TOKENS, when=_critic_given("critic.use_dynamic_bsz")),
+    whole(
         "critic.forward_max_token_len_per_gpu",
         1,
         TOKENS,
         when=_critic_given("critic.use_dynamic_bsz"),
         repeats="critic.ppo_max_token_len_per_gpu",
     ),
-    _whole(
+    whole(
         "critic.ppo_infer_max_token_len_per_gpu",
         1,
         TOKENS,
         when=lambda config: has_critic(config) and "ppo_infer_max_token_len_per_gpu" in config["critic"],
     ),
-    _flag(f"{A}.use_kl_loss"),
-    _flag(f"{A}.entropy_from_logits_with_chunking"),
-    _flag(f"{A}.fsdp_config.param_offload"),
-    _flag(f"{A}.fsdp_config.{OPTIMIZER}"),
-    _flag(f"{F}.fsdp_config.param_offload"),
-    _flag("critic.fsdp.param_offload"),
-    _flag(f"critic.fsdp.{OPTIMIZER}"),
-    _flag("actor_rollout_ref.model.use_remove_padding"),
-    _flag("actor_rollout_ref.model.enable_gradient_checkpointing", "true"),
+    flag(f"{A}.use_kl_loss"),
+    flag(f"{A}.entropy_from_logits_with_chunking"),
+    flag(f"{A}.fsdp_config.param_offload"),
+    flag(f"{A}.fsdp_config.{OPTIMIZER}"),
+    flag(f"{F}.fsdp_config.param_offload"),
+    flag("critic.fsdp.param_offload"),
+    flag(f"critic.fsdp.{OPTIMIZER}"),
+    flag("actor_rollout_ref.model.use_remove_padding"),
+    flag("actor_rollout_ref.model.enable_gradient_checkpointing", "true"),
 )
 
 
@@ -261,18 +209,11 @@ def faults(config: Config) -> dict[str, str]:
         value = at(config, rule.key)
         # One value in two places is one mistake; what differs from ours was set by itself.
         twice = rule.repeats in found and value == at(config, rule.repeats or "")
-        if not twice and rule.when(config) and not _fits(rule, value):
+        if not twice and rule.when(config) and not rule.fits(value):
             found[rule.key] = f"{rule.key} must be {rule.kind}, but is {value!r}; {rule.do}"
         elif twice:
             found[rule.key] = found[rule.repeats or ""]
     return found | dict(_schedule_faults(config["temperature"]))
-
-
-def _fits(rule: Rule, value: Any) -> bool:
-    try:
-        return rule.good(value)
-    except (TypeError, OverflowError):  # a value that can't be compared, or an integer of a thousand digits
-        return False
 
 
 def knob_problems(config: Config) -> list[str]:
@@ -300,12 +241,12 @@ def _schedule_faults(temperature: Config) -> Iterator[tuple[str, str]]:
         )
     if "end" in temperature:
         ends = (
-            _above_zero("end", "try 0.6"),
-            _whole("steps", 2, "set it to the step in which the temperature is to reach temperature.end"),
+            above_zero("end", "try 0.6"),
+            whole("steps", 2, "set it to the step in which the temperature is to reach temperature.end"),
         )
         for rule in ends:
             key, value = f"temperature.{rule.key}", temperature.get(rule.key)
-            if not _fits(rule, value):
+            if not rule.fits(value):
                 yield key, f"{key} must be {rule.kind}, but is {value!r}; {rule.do}"
 
 

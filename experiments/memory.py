@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.knobs import A, F, R, at, has_critic, has_reference, is_whole
+from experiments.knobs import A, F, R, has_critic, has_reference
+from experiments.rule import at, is_whole
 
 GIB = 2**30
 FITS, TIGHT = 0.93, 1.0  # of a GPU's memory: above TIGHT a phase does not fit

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.digests import file_stamp
-from experiments.knobs import is_whole
 from experiments.memory import Shape
+from experiments.rule import is_whole
 
 
 def find(path: str) -> Path | None:

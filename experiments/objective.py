@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.batches import ranks_of
-from experiments.knobs import A, R, at, is_whole
+from experiments.knobs import A, R
+from experiments.rule import at, is_whole
 
 LOSS, REWARD = f"{A}.use_kl_loss", "algorithm.use_kl_in_reward"
 # Coefficients that count only if their switch is on, and veRL's default of both.

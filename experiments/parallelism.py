@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.batches import divisors, ranks_of
-from experiments.knobs import A, F, R, has_critic, has_reference, is_whole
+from experiments.knobs import A, F, R, has_critic, has_reference
 from experiments.memory import CRITIC_TOKENS, DEFAULT_CRITIC_TOKENS, Shape
+from experiments.rule import is_whole
 
 
 def parallel_problems(config: Mapping[str, Any], shape: Shape | None, positions: int | None = None) -> list[str]:

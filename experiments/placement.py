@@ -9,8 +9,8 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from experiments.knobs import is_number, is_whole
 from experiments.memory import FITS, RUNTIME, Setup, Shape, phases
+from experiments.rule import is_number, is_whole
 
 # In the order in which they cost time: nothing offloaded, the reference model, the optimizer too, everything.
 OFFLOADS = ((False, False, False), (False, False, True), (False, True, True), (True, True, True))

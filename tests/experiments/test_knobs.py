@@ -15,11 +15,12 @@ from experiments.composer import Composer
 from experiments.cost import costs, disk_needed
 from experiments.errors import UserError
 from experiments.identity import flatten
-from experiments.knobs import RULES, at, knob_problems
+from experiments.knobs import RULES, knob_problems
 from experiments.memory import setup_of
 from experiments.plan import plan_runs
 from experiments.plan_table import remarks
 from experiments.preflight import problems_of, shape_of
+from experiments.rule import at
 from tests.experiments.conftest import SHIPPED
 
 Config = dict[str, Any]

@@ -19,6 +19,7 @@ from tensordict import TensorDict
 
 from experiments.batches import batch_problems
 from experiments.compose import PROJECT_DIR, verl_node
+from experiments.memory import DEFAULT_CRITIC_TOKENS
 from experiments.parallelism import parallel_problems
 from tests.experiments.test_parallelism import SP, TP, A, C, R, changed
 
@@ -112,6 +113,23 @@ def test_mini_batches_that_do_not_divide_are_padded(resolved: Resolve, batch: in
     padded = batch * n % multiple != 0
     told = [problem for problem in batch_problems(config) if "fill the last mini-batch with padding" in problem]
     assert bool(told) == padded
+
+
+@pytest.mark.parametrize("experiment", ["article_ppo", "tinyzero_ppo"])
+def test_the_critic_s_micro_batches_are_cut_by_the_key_that_the_presets_set(resolved: Resolve, experiment: str) -> None:
+    """veRL hands its engine this number of tokens and no other size: not its own YAML's, nor the samples of a GPU."""
+    from omegaconf import OmegaConf
+    from verl.utils.config import omega_conf_to_dataclass
+    from verl.workers.config import FSDPCriticConfig
+
+    assert FSDPCriticConfig.ppo_infer_max_token_len_per_gpu == DEFAULT_CRITIC_TOKENS
+    config = resolved(f"experiment={experiment}")
+    weights = str(PROJECT_DIR / "experiments" / "tiny_model" / "weights")
+    config = changed(config, {f"{C}.model.path": weights, f"{C}.model.tokenizer_path": weights})
+    critic = omega_conf_to_dataclass(OmegaConf.create(config["critic"]))
+    assert critic.engine.use_dynamic_bsz and critic.engine.micro_batch_size_per_gpu is None
+    longest = config["data"]["max_prompt_length"] + config["data"]["max_response_length"]
+    assert critic.ppo_infer_max_token_len_per_gpu == config["critic"]["ppo_micro_batch_size_per_gpu"] * longest
 
 
 WORKER = """
