@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hydra import initialize_config_dir
 
+from experiments import plan
 from experiments.compose import CONFIG_DIR, register_resolvers
 from experiments.composer import Composer
 from experiments.cost import costs, disk_needed
@@ -353,3 +355,29 @@ def test_what_a_sweeper_maximises_is_the_last_sampled_accuracy(ask: Ask) -> None
     assert final_accuracy(run.run) is None
     pretend(run, 2, "finished")
     assert final_accuracy(run.run) == 0.25
+
+
+def test_epochs_are_frozen_as_verl_counts_them(ask: Ask) -> None:
+    runs = ask("actor_rollout_ref.actor.ppo_epochs=1.0", "", "actor_rollout_ref.actor.ppo_epochs=1")
+    assert len({run.run.id for run in runs}) == 1
+    actor, critic = (runs[0].config["actor_rollout_ref"]["actor"], runs[0].config["critic"])
+    assert [type(section["ppo_epochs"]) for section in (actor, critic)] == [int, int]
+
+
+def test_a_working_tree_in_any_encoding_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "latin").write_bytes(b"one\n")
+    git("add", ".")
+    git("commit", "-m", "one")
+    (tmp_path / "latin").write_bytes(b"caf\xe9\n")
+    monkeypatch.setattr(plan, "PROJECT_DIR", tmp_path)
+    plan.code_version.cache_clear()
+    try:
+        version = plan.code_version()
+    finally:
+        plan.code_version.cache_clear()
+    assert len(version["commit"]) == 40 and "+caf\ufffd" in version["diff"]
