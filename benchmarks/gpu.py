@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_cases import ITEMS, MODEL, SEED, Case, Machine, cases, substitutes
-from benchmarks.gpu_record import GPUMemory, Result, figures, measured, predicted, table
+from benchmarks.gpu_record import GPUMemory, Result, figures, measured, out_of_step, predicted, table
 from benchmarks.packages import versions
 from benchmarks.watch import watch
 from experiments import processes
@@ -37,6 +37,12 @@ from experiments.errors import UserError
 from experiments.rundir import find_runs, write_atomically
 
 PROJECT = Path(__file__).resolve().parents[1]
+TORCH_SECONDS = 300
+# What torch is built for, and the MiB of the first GPU that it sees, 0 for none.
+ASK_TORCH = """
+import torch
+print(torch.version.cuda, torch.cuda.get_device_properties(0).total_memory >> 20 if torch.cuda.is_available() else 0)
+"""
 PACKAGES = ("verl", "torch", "vllm", "flash-attn", "transformers", "ray", "tensordict")
 
 
@@ -44,24 +50,23 @@ def find_machine(device: str) -> Machine:
     """Return what there is to measure on; UserError if a GPU is asked for and can't be used."""
     if device == "cpu":
         return Machine("cpu")
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, timeout=60).stdout.splitlines()
     except (FileNotFoundError, subprocess.TimeoutExpired):
         lines = []
-    found = [[part.strip() for part in line.split(",")] for line in lines if line.count(",") == 2]
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        found = found[: len(visible.split(","))]
+    found = visible([[part.strip() for part in line.split(",")] for line in lines if line.count(",") == 4])
     if not found:
         raise UserError("nvidia-smi must find a GPU, but finds none; run this on a GPU node, or add --device cpu")
-    seen = subprocess.run(
-        [sys.executable, "-c", "import torch; print(torch.version.cuda, torch.cuda.is_available())"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    ).stdout.split()
-    name, memory, driver = found[0]
-    if seen[1:] != ["True"]:
+    try:
+        asked = [sys.executable, "-c", ASK_TORCH]
+        seen = subprocess.run(asked, capture_output=True, text=True, timeout=TORCH_SECONDS).stdout.split()
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"torch must be imported within {TORCH_SECONDS} s, but is not; put the environment on a local disk"
+        ) from error
+    _, _, name, memory, driver = found[0]
+    if len(seen) != 2 or seen[1] == "0":
         built = seen[0] if seen else "none"
         raise UserError(
             f"torch must see the {name}, but doesn't: it is built for CUDA {built}, the driver is {driver}; "
@@ -71,11 +76,22 @@ def find_machine(device: str) -> Machine:
         device="cuda",
         name=name,
         gpus=len(found),
-        memory_gib=int(memory) // 1024,
+        memory_gib=int(memory if memory.isdigit() else seen[1]) // 1024,  # some GPUs share the host's: [N/A]
+        indices=tuple(index for index, *_ in found),
         driver=driver,
         vllm=importlib.util.find_spec("vllm") is not None,
         flash_attn=importlib.util.find_spec("flash_attn") is not None,
     )
+
+
+def visible(gpus: list[list[str]]) -> list[list[str]]:
+    """Return those of nvidia-smi's GPUs (index, uuid, ...) that CUDA_VISIBLE_DEVICES leaves, in its order."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not chosen:  # torch sees none of them if it is empty
+        return gpus
+    names = [name.strip() for name in chosen.split(",")]
+    found = [[gpu for gpu in gpus if name == gpu[0] or gpu[1].startswith(name)] for name in names]
+    return [gpu for matches in found for gpu in matches[:1]]
 
 
 def describe(machine: Machine) -> Result:
@@ -95,8 +111,11 @@ def command(case: Case, folder: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "experiments.run", *overrides, *places]
 
 
-def run_case(case: Case, folder: Path, limit: float) -> Result:
-    """Run one case for `limit` seconds at most and end all that it started; return its figures or {"failed": why}."""
+def run_case(case: Case, folder: Path, limit: float, indices: Sequence[str] = ()) -> Result:
+    """Run one case for `limit` seconds at most and end all that it started; return its figures or {"failed": why}.
+
+    `indices`: the GPUs whose memory is sampled, all by default.
+    """
     started = time.monotonic()
     folder.mkdir(parents=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.getenv("PYTHONPATH")]))}
@@ -110,7 +129,7 @@ def run_case(case: Case, folder: Path, limit: float) -> Result:
             return {"failed": f"its model was not built: {(built.stderr.strip().splitlines() or ['no word'])[-1]}"}
     log = folder / "log"
     try:
-        with GPUMemory() as memory:
+        with GPUMemory(indices) as memory:
             outcome = watch(
                 command(case, folder),
                 environment,
@@ -130,6 +149,8 @@ def run_case(case: Case, folder: Path, limit: float) -> Result:
         return {**result, "failed": f"ran past its limit of {limit:.0f} s"}
     if outcome.code:
         return {**result, "failed": cause(log, runs)}
+    if parted := out_of_step(case.item, result):
+        return {**result, "failed": parted}
     return {**result, "predicted_gib": predicted(runs[0].load_config())}
 
 
@@ -166,7 +187,7 @@ def measure(items: Sequence[str], machine: Machine, folder: Path, limit: float |
                 results[case.name] = {"failed": f"not begun: {item} had reached its limit"}
             else:
                 print(f"{item}: {case.name} ...", flush=True)
-                results[case.name] = run_case(case, folder / f"{item}-{number}", left)
+                results[case.name] = run_case(case, folder / f"{item}-{number}", left, machine.indices)
             record["figures"] = figures(record["items"])
             out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(out, json.dumps(record, indent=1) + "\n")

@@ -32,6 +32,8 @@ class Machine:
     memory_gib: int = 0
     """Of one GPU."""
     driver: str = ""
+    indices: tuple[str, ...] = ()
+    """Of the GPUs, by nvidia-smi's count."""
     vllm: bool = False
     flash_attn: bool = False
 

@@ -1,6 +1,6 @@
 """Models of Qwen2.5's shapes with random weights, for GPUs that reach no hub.
 
-    python -m benchmarks.gpu_model NAME FOLDER
+    python -m benchmarks.gpu_model NAME FOLDER [model.shape.hidden_size=896 ...]
 
 Compute and memory are those of the real model; what it writes is noise, so every response is run to its limit. The
 tokenizer is a byte-level BPE trained on the prompts, small enough that a prompt takes about as many tokens as with the
@@ -51,8 +51,8 @@ def build(folder: Path, shape: dict[str, Any], texts: Iterable[str], seed: int =
 def main() -> None:
     from experiments.compose import compose_config, plain
 
-    name, folder = sys.argv[1:]
-    shape = plain(compose_config([f"model={name}"]).model.shape)
+    name, folder, *overrides = sys.argv[1:]
+    shape = plain(compose_config([f"model={name}", *overrides]).model.shape)
     build(Path(folder), shape, prompts())
 
 

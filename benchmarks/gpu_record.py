@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import threading
 import time
@@ -29,16 +30,27 @@ TIMERS = {
     "old_log_prob": "log-prob",
 }
 PREDICTED = ("rollout", "log-prob", "update")
+# A mean difference of log-probabilities above which rollout and trainer have other weights: in fp32, where a CPU shows
+# 1e-7, and in bf16. Two random models are 0.3 apart.
+PARTED = {"tiny": 1e-3, "vllm": 0.05}
 
 
 class GPUMemory:
-    """Samples of the memory in use: `samples` has (seconds since the epoch, MiB of the fullest GPU)."""
+    """Samples of the memory in use: `samples` has (seconds since the epoch, MiB of the fullest of some GPUs)."""
 
-    def __init__(self) -> None:
+    def __init__(self, indices: Sequence[str] = ()) -> None:
         self.samples: list[tuple[float, float]] = []
+        self.only = [f"--id={','.join(indices)}"] if indices else []  # on a shared node others are somebody else's
 
     def __enter__(self) -> GPUMemory:
-        query = ["nvidia-smi", "--query-gpu=index,memory.used", "--format=csv,noheader,nounits", "-lms", "200"]
+        query = [
+            "nvidia-smi",
+            "--query-gpu=index,memory.used",
+            "--format=csv,noheader,nounits",
+            "-lms",
+            "200",
+            *self.only,
+        ]
         try:
             self.process = subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         except FileNotFoundError:
@@ -56,17 +68,30 @@ class GPUMemory:
 
     def _read(self) -> None:
         assert self.process is not None and self.process.stdout is not None
+        first = None
         for line in self.process.stdout:
             index, _, used = line.partition(",")
             if not used.strip().isdigit():
                 continue
-            if index.strip() == "0" or not self.samples:
+            first = first or index
+            if index == first or not self.samples:
                 self.samples.append((time.time(), float(used)))
             else:  # another GPU of the same look
                 moment, most = self.samples[-1]
                 self.samples[-1] = (moment, max(most, float(used)))
 
     process: subprocess.Popen[str] | None = None
+
+
+def out_of_step(item: str, result: Result) -> str | None:
+    """Return in words that the rollout had other weights than the trainer; None if they agreed, or nothing was said."""
+    limit = PARTED["tiny" if item == "tiny" else "vllm"]
+    gaps = [(gap, step) for step, gap in enumerate(result["log_ppl_abs_diff"], 1) if gap is not None]
+    gap, step = max(gaps, default=(0.0, 0), key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
+    if gap <= limit:
+        return None
+    parted = f"log_ppl_abs_diff is {gap:.3g} in step {step}, above {limit:g}"
+    return f"FAIL: the rollout has other weights than the trainer: {parted}"
 
 
 def phase_seconds(row: Row) -> dict[str, float]:

@@ -64,10 +64,18 @@ def register_resolvers() -> None:
     """Teach OmegaConf the few functions that conf/ uses."""
     OmegaConf.register_new_resolver("project_dir", lambda: str(PROJECT_DIR), replace=True)
     OmegaConf.register_new_resolver("verl_config_dir", verl_config_dir, replace=True)
-    OmegaConf.register_new_resolver("nonzero", lambda value: float(value) != 0, replace=True)
+    OmegaConf.register_new_resolver("nonzero", _nonzero, replace=True)
     OmegaConf.register_new_resolver("share", _share, replace=True)
     OmegaConf.register_new_resolver("placement", _placement, replace=True)
     OmegaConf.register_new_resolver("cpu_attention", lambda fast: "packed_sdpa" if fast else "sdpa", replace=True)
+
+
+def _nonzero(value: Any) -> bool:
+    """Return whether a number is not 0; true for what is no number (preflight says so in words)."""
+    try:
+        return float(value) != 0
+    except (TypeError, ValueError):
+        return True
 
 
 def _share(batch: Any, n: Any, *ranks: Any) -> Any:
@@ -144,10 +152,10 @@ def verl_defaults() -> dict[str, Any]:
 
 
 @cache
-def verl_number_keys() -> frozenset[str]:
-    """Return the keys whose default in veRL's own config is a number."""
+def verl_numbers() -> dict[str, int | float]:
+    """Return veRL's own default of every key that is a number there."""
     leaves = flatten(verl_defaults())
-    return frozenset(k for k, value in leaves if isinstance(value, (int, float)) and not isinstance(value, bool))
+    return {k: value for k, value in leaves if isinstance(value, (int, float)) and not isinstance(value, bool)}
 
 
 def nodes(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -196,7 +204,14 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Raise one UserError that names every override whose key does not exist or whose value has a wrong type.
+    """Raise one UserError that names every override whose key does not exist or whose value has a wrong type."""
+    problems = override_problems(overrides)
+    if problems:
+        raise UserError(*dict.fromkeys(problem for found in problems.values() for problem in found))
+
+
+def override_problems(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Return, by override, its problems: a key that does not exist, values of a wrong type.
 
     A key begins to exist by being in veRL's tree or in conf/; `+key=value` adds one on purpose and is let through.
     """
@@ -209,9 +224,9 @@ def check_overrides(overrides: Sequence[str]) -> None:
     with _hydra(str(CONFIG_DIR)):
         base = compose("config", overrides=[line for line in selected if line])
     known = dict(nodes(plain(base)))
-    problems = []
+    problems: dict[str, list[str]] = {}
     for item in parsed:
-        key = item.key_or_group
+        key, line = item.key_or_group, item.input_line or ""
         if (
             item.is_add()
             or item.is_force_add()
@@ -222,10 +237,11 @@ def check_overrides(overrides: Sequence[str]) -> None:
         ):
             continue
         if key not in known:
-            problems.append(unknown_key(key, known, groups))
+            problems.setdefault(line, []).append(unknown_key(key, known, groups))
             continue
         if item.is_delete():
-            problems.append(f"{key} must stay, since something reads it, but is deleted (~); set a value instead")
+            found = f"{key} must stay, since something reads it, but is deleted (~); set a value instead"
+            problems.setdefault(line, []).append(found)
             continue
         expected = _selected(base, key)
         if item.is_interval_sweep():  # an optimiser's: numbers, whatever it will draw
@@ -234,9 +250,9 @@ def check_overrides(overrides: Sequence[str]) -> None:
         for value in (value.text if isinstance(value, QuotedString) else value for value in values):
             wanted = _type_problem(expected, value)
             if wanted:
-                problems.append(f"{key} must be {wanted}, but is {value!r}; its default is {expected!r}")
-    if problems:
-        raise UserError(*problems)
+                found = f"{key} must be {wanted}, but is {value!r}; its default is {expected!r}"
+                problems.setdefault(line, []).append(found)
+    return problems
 
 
 def _is_emptied(item: Override) -> bool:
@@ -252,7 +268,7 @@ def _emptied(item: Override) -> str:
 
 def unknown_key(key: str, known: Any, groups: Any = ()) -> str:
     """Return the message for a key that nothing composes, with the nearest ones that exist."""
-    candidates = [*known, *groups]
+    candidates = list(dict.fromkeys([*known, *groups]))
     near = difflib.get_close_matches(key, candidates, n=3, cutoff=0.6)
     last = key.rsplit(".", 1)[-1]
     if not near:
@@ -277,9 +293,9 @@ def _type_problem(expected: Any, value: Any) -> str | None:
     """Return what the value must be, or None if it fits the default. A whole-number default takes any number."""
     text = isinstance(value, str)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value is None and expected and isinstance(expected, dict):
-        return "a mapping"
-    if value is None or (text and "${" in value):
+    if value is None:
+        return "a mapping" if isinstance(expected, dict) and expected else None
+    if text and "${" in value:
         return None
     kinds = {
         bool: (isinstance(value, bool), "true or false"),

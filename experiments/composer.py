@@ -27,7 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.compose import CONFIG_DIR, plain, verl_number_keys
+from experiments.compose import CONFIG_DIR, plain, verl_numbers
 from experiments.identity import canonical, flatten
 
 # Functions whose value depends on nothing but their arguments; what calls any other is resolved anew for every arm.
@@ -216,16 +216,24 @@ class Composed:
         return self._tree
 
 
-def numbers_written_as_text(config: Mapping[str, Any]) -> dict[str, int | float]:
-    """Return by key, for each text of a resolved config that spells a number where veRL's default is one, that number.
+def numbers_as_verl_has_them(config: Mapping[str, Any]) -> dict[str, int | float]:
+    """Return by key, for each leaf of a resolved config that is spelt unlike veRL's own number there, that number.
 
-    "1" and 1 are the same learning rate, and must be the same run.
+    "1" and 1 are the same learning rate, and must be the same run; 1.0 epochs are none that veRL could count to.
     """
-    texts = {key: value for key, value in flatten(config) if isinstance(value, str) and NUMBER.fullmatch(value.strip())}
-    if not texts:
-        return {}
-    known = verl_number_keys()
-    return {key: float(value) for key, value in texts.items() if key in known}
+    known = verl_numbers()
+    found = {}
+    for key, value in flatten(config):
+        if isinstance(value, str) and key in known and NUMBER.fullmatch(value.strip()):
+            number = float(value)
+        elif isinstance(value, float) and key in known:
+            number = value
+        else:
+            continue
+        whole = isinstance(known[key], int) and number.is_integer()
+        if whole or isinstance(value, str):
+            found[key] = int(number) if whole else number
+    return found
 
 
 @cache

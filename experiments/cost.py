@@ -9,19 +9,27 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import UserError
+from experiments.knobs import A, has_critic
 from experiments.preflight import model_parameters
+from experiments.rule import at, is_number
 from experiments.rundir import RunDir, find_runs, read_jsonl
 
 if TYPE_CHECKING:
     from experiments.plan import PlannedRun
 
-CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and two Adam moments
-KEPT_CHECKPOINTS = 3  # two kept and one being written
+BYTES = {"model": 4, "optimizer": 8, "hf_model": 4}  # a parameter, in fp32, by checkpoint.save_contents
+KEPT_CHECKPOINTS = 3  # of a role by conf/config.yaml: two kept and one being written
 MOST_CONFIGS = 60  # finished runs whose configs are read, newest first: a folder of thousands must not delay a plan
 
 # Runs that agree in these take about the same time for a step.
 LIKE = (
-    *("model.name", "algorithm.adv_estimator", "rollout.n", "data.train_batch_size", "data.max_response_length"),
+    *(
+        "model.name",
+        "algorithm.adv_estimator",
+        "actor_rollout_ref.rollout.n",
+        "data.train_batch_size",
+        "data.max_response_length",
+    ),
     *("hardware.name", "hardware.nodes", "hardware.gpus_per_node"),
 )
 Kind = tuple[Any, ...]
@@ -73,7 +81,7 @@ def kind_of(config: Mapping[str, Any]) -> Kind:
         value: Any = config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
-        values.append(value)
+        values.append(value if isinstance(value, (str, int, float)) else str(value))
     return tuple(values)
 
 
@@ -83,27 +91,42 @@ def measured_times(runs_dir: Path, kinds: set[Kind]) -> dict[Kind, list[float]]:
     trained = [run for run in find_runs(runs_dir) if run.attempts()]
     trained.sort(key=lambda run: run.attempts()[-1].path.stat().st_mtime, reverse=True)
     for run in trained[:MOST_CONFIGS]:
-        times = step_times(run)
-        if not times:
-            continue
         try:
-            kind = kind_of(run.load_config())
-        except UserError:  # a foreign or damaged folder: `experiments.runs list` tells of it
+            times = step_times(run)
+            kind = kind_of(run.load_config()) if times else None
+        except (UserError, OSError):  # a foreign or damaged folder: `experiments.runs list` tells of it
             continue
-        if kind in kinds:
+        if kind is not None and kind in kinds:
             found.setdefault(kind, []).append(median(times))
     return found
 
 
 def step_times(run: RunDir) -> list[float]:
     """Return the seconds of every step that the run's attempts recorded."""
-    rows = [row.get("data", {}) for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
-    return [float(data["perf/time_per_step"]) for data in rows if "perf/time_per_step" in data]
+    rows = [at(row, "data") for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
+    # A foreign folder may hold anything: what is no number of seconds was not measured.
+    times = [data.get("perf/time_per_step") for data in rows if isinstance(data, Mapping)]
+    return [float(time) for time in times if time is not None and is_number(time)]
 
 
 def disk_needed(config: Mapping[str, Any]) -> int:
-    """Return the bytes that a run's checkpoints can take at most; 0 for a model of unknown size."""
+    """Return the bytes that a run's checkpoints can take at most; 0 for a model of unknown size.
+
+    Of each role: the checkpoints that are kept (null: all that are saved) and the one that is being written.
+    """
     model = config["model"]
-    parameters = model["parameters"] or model_parameters(Path(model["path"]).expanduser())
-    roles = 2 if config["algorithm"]["adv_estimator"] == "gae" else 1
-    return int(parameters) * roles * CHECKPOINT_BYTES_PER_PARAMETER * KEPT_CHECKPOINTS
+    parameters = model_parameters(Path(model["path"]).expanduser()) or model["parameters"] or 0
+    roles = {"actor": at(config, A), **({"critic": config["critic"]} if has_critic(config) else {})}
+    total = 0
+    for role, section in roles.items():
+        kept, saves = at(config, f"trainer.max_{role}_ckpt_to_keep"), saves_of(config)
+        contents = at(section, "checkpoint.save_contents") or ()
+        each = int(parameters) * sum(BYTES.get(content, 0) for content in contents if isinstance(content, str))
+        total += each * (saves if kept is None else min(saves, kept + 1))
+    return total
+
+
+def saves_of(config: Mapping[str, Any]) -> int:
+    """Return how many checkpoints a whole run saves: one every trainer.save_freq steps, and one after the last."""
+    steps, every = int(at(config, "trainer.total_training_steps")), int(at(config, "trainer.save_freq"))
+    return -(-steps // every) if every > 0 else 0

@@ -31,7 +31,7 @@ class Limits:
             model=str(config["model"]["path"]),
             max_prompt_length=int(config["data"]["max_prompt_length"]),
             train_batch_size=int(config["data"]["train_batch_size"]),
-            n=int(config["rollout"]["n"]),
+            n=int(config["actor_rollout_ref"]["rollout"]["n"]),
             ranks=int(config["trainer"]["nnodes"]) * int(config["trainer"]["n_gpus_per_node"]),
         )
 
@@ -162,10 +162,17 @@ def prompt_problems(key: str, file: Path, prompts: Any, limits: Limits) -> list[
         ]
     folder = model_folder.find(limits.model)
     if folder is None or not (folder / "tokenizer.json").is_file():
-        return []  # on the hub: veRL checks when it has the tokenizer
+        return []  # on the hub: veRL checks when it has the tokenizer, and the plan says so
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library has no kind of its own
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        return [
+            f"model.path must hold a tokenizer, but {folder / 'tokenizer.json'} can't be read ({reason}); "
+            "save it there with tokenizer.save_pretrained"
+        ]
     encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
     kept = tokenizer.decode_batch([encoding.ids for encoding in encodings], skip_special_tokens=False)
     for text, read in zip(texts, kept, strict=True):

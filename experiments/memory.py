@@ -1,8 +1,9 @@
 """What a step needs of a GPU's memory, phase by phase: an estimate from shapes alone, which needs no GPU and no torch.
 
 Assumptions: veRL's FSDP engines in mixed precision (weights, gradients and Adam's moments in fp32, sharded over all
-ranks; a layer is gathered in bf16), vLLM in bf16, every response as long as it may be. Not counted: the allocator's
-fragments, for which FITS leaves room. No GPU has confirmed the constants yet.
+ranks; a layer is gathered in bf16), vLLM in bf16, every response as long as it may be. The transformers rollout
+(rollout.name=hf) keeps a whole copy of the weights and generates all its responses at once. Not counted: the
+allocator's fragments, for which FITS leaves room. No GPU has confirmed the constants yet.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from experiments.knobs import A, F, R, has_critic, has_reference
+from experiments.rule import at, is_whole
 
 GIB = 2**30
 FITS, TIGHT = 0.93, 1.0  # of a GPU's memory: above TIGHT a phase does not fit
@@ -21,6 +25,10 @@ ENGINE = 3.0  # GiB of vLLM's share that hold neither weights nor KV cache: CUDA
 LOGITS_INFER = 2 + 4  # bf16, and a copy in fp32 for the log-probability
 LOGITS_ENTROPY = 8  # softmax and its product in fp32, unless the entropy is computed in chunks
 LOGITS_UPDATE = 2 + 4 + 4  # and the gradient
+
+# veRL 0.9.1 cuts the critic's micro-batches by this many tokens, whatever its other keys say (trainer_base.py,
+# _init_resource_pool_to_cls): a field of its dataclass that its own YAML does not name.
+CRITIC_TOKENS, DEFAULT_CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu", 32768
 
 
 @dataclass(frozen=True)
@@ -37,14 +45,14 @@ class Shape:
     head_dim: int | None = None
 
     @classmethod
-    def of(cls, values: Mapping[str, Any] | None) -> Shape | None:
+    def of(cls, values: Any) -> Shape | None:
         """Return the shape that a config.json or model.shape states; None where it states none."""
-        values = dict(values or {})
+        values = dict(values) if isinstance(values, Mapping) else {}
         if not values.get("num_key_value_heads") and values.get("num_attention_heads"):
             values["num_key_value_heads"] = values["num_attention_heads"]
         sizes = {name: values.get(name) for name in cls.__dataclass_fields__}
         needed = [size for name, size in sizes.items() if name not in ("tie_word_embeddings", "head_dim")]
-        if not all(isinstance(size, int) and size > 0 for size in needed):
+        if not all(is_whole(size, 1) for size in needed) or not (sizes["head_dim"] is None or sizes["head_dim"] >= 1):
             return None
         return cls(**{name: size for name, size in sizes.items() if size is not None})  # type: ignore[arg-type]
 
@@ -89,7 +97,10 @@ class Setup:
     """Tokens of a micro-batch at most."""
     infer_tokens: int
     utilization: float
-    """vLLM's share of the memory."""
+    """vLLM's share of the memory; 0 with another engine."""
+    critic_param_offload: bool = False
+    critic_optimizer_offload: bool = False
+    critic_tokens: int = 0
     tensor_parallel: int = 1
     sequence: int = 1280
     """Tokens of prompt and response at most."""
@@ -97,19 +108,31 @@ class Setup:
     """Responses that a rollout engine generates in a step."""
     chunked_entropy: bool = True
     checkpointing: bool = True
+    frees_cache: bool = True
+    """Whether vLLM gives its share back while the models train."""
+    copy_bytes: int = 0
+    """Bytes a parameter of the transformers rollout's own copy of the weights; 0 with vLLM."""
 
     def shard(self, bytes_per_parameter: int) -> float:
         """Return the GiB that a rank's shard of the model takes."""
         return self.shape.parameters * bytes_per_parameter / self.ranks / GIB
 
-    def resident(self) -> dict[str, float]:
-        """Return what stays on a GPU in all phases."""
-        trained = 2 if self.critic else 1
-        return {
-            "weights": 0.0 if self.param_offload else trained * self.shard(4),
-            "optimizer": 0.0 if self.optimizer_offload else trained * self.shard(8),
-            "reference": 0.0 if self.ref_offload or not self.reference else self.shard(4),
+    def resident(self, actor: bool = False, critic: bool = False, reference: bool = False) -> dict[str, float]:
+        """Return what stays on a GPU in all phases, with the named models' offloaded parts loaded for theirs."""
+        held = {
+            "weights": (actor or not self.param_offload) + (self.critic and (critic or not self.critic_param_offload)),
+            "optimizer": (actor or not self.optimizer_offload)
+            + (self.critic and (critic or not self.critic_optimizer_offload)),
+            "reference": int(self.reference and (reference or not self.ref_offload)),
         }
+        sizes = {"weights": 4, "optimizer": 8, "reference": 4}
+        return {name: count * self.shard(sizes[name]) for name, count in held.items()} | self.engine()
+
+    def engine(self) -> dict[str, float]:
+        """Return what a rollout engine keeps while the models train."""
+        if self.copy_bytes:
+            return {"rollout's copy": self.shape.parameters * self.copy_bytes / GIB}
+        return {} if self.frees_cache else {"vLLM": self.utilization * self.memory}
 
     @property
     def kv_room(self) -> float:
@@ -137,41 +160,78 @@ class Phase:
 
 
 def phases(setup: Setup) -> list[Phase]:
-    """Return the phases of a step with what each needs on every GPU."""
-    shape, resident = setup.shape, setup.resident()
-    gathered = 2 * 2 * max(shape.layer_parameters, shape.vocab_size * shape.hidden_size) / GIB  # one, and the next
-    infer_logits = LOGITS_INFER + (0 if setup.chunked_entropy else LOGITS_ENTROPY)
-    one_layer = 2 * (8 * shape.hidden_size + 4 * shape.intermediate_size)
-    saved = shape.num_hidden_layers * (2 * shape.hidden_size if setup.checkpointing else one_layer)
-    # A phase loads what it needs of the offloaded; the other model's share stays where it was.
-    infer = {**resident, "weights": max(resident["weights"], setup.shard(4))}
-    infer["reference"] = max(resident["reference"], setup.shard(4) if setup.reference else 0.0)
-    update = {**resident, "weights": max(resident["weights"], setup.shard(4))}
-    update["optimizer"] = max(resident["optimizer"], setup.shard(8))
+    """Return the phases of a step with what each needs on every GPU; of the models that take turns the greediest."""
+    of_critic = [setup.critic_tokens] if setup.critic else []
+    log_probs = [_log_prob(setup), *(_values(setup, tokens) for tokens in of_critic)]
+    updates = [_update(setup), *(_critic_update(setup, tokens) for tokens in of_critic)]
     return [
-        Phase("rollout", {**resident, "vLLM": setup.utilization * setup.memory, "runtime": RUNTIME}),
-        Phase(
-            "log-prob",
-            {
-                **infer,
-                "gathered layer": gathered,
-                "activations": setup.infer_tokens * one_layer / GIB,
-                "logits": setup.infer_tokens * shape.vocab_size * infer_logits / GIB,
-                "runtime": RUNTIME,
-            },
-        ),
-        Phase(
-            "update",
-            {
-                **update,
-                "gradients": setup.shard(4),
-                "gathered layer": gathered,
-                "activations": setup.update_tokens * (saved + one_layer) / GIB,
-                "logits": setup.update_tokens * shape.vocab_size * LOGITS_UPDATE / GIB,
-                "runtime": RUNTIME,
-            },
+        _rollout(setup),
+        *(
+            max((Phase(name, {**parts, "runtime": RUNTIME}) for parts in choices), key=lambda phase: phase.total)
+            for name, choices in (("log-prob", log_probs), ("update", updates))
         ),
     ]
+
+
+def _rollout(setup: Setup) -> Phase:
+    shape, parts = setup.shape, setup.resident()
+    if setup.copy_bytes:
+        wide = setup.copy_bytes / 2  # kv_bytes are bf16's
+        parts["KV cache"] = setup.samples * setup.sequence * shape.kv_bytes * wide / GIB
+        parts["logits"] = setup.samples * shape.vocab_size * LOGITS_UPDATE / GIB
+    else:
+        parts["vLLM"] = setup.utilization * setup.memory
+    return Phase("rollout", {**parts, "runtime": RUNTIME})
+
+
+def _layers(setup: Setup) -> tuple[float, float, float]:
+    """Return the GiB of gathered layers (one, and the next), and bytes a token: one layer's activations, all saved."""
+    shape = setup.shape
+    gathered = 2 * 2 * max(shape.layer_parameters, shape.vocab_size * shape.hidden_size) / GIB
+    one_layer = 2 * (8 * shape.hidden_size + 4 * shape.intermediate_size)
+    return gathered, one_layer, shape.num_hidden_layers * (2 * shape.hidden_size if setup.checkpointing else one_layer)
+
+
+def _log_prob(setup: Setup) -> dict[str, float]:
+    gathered, one_layer, _ = _layers(setup)
+    logits = LOGITS_INFER + (0 if setup.chunked_entropy else LOGITS_ENTROPY)
+    loaded = setup.resident(actor=True, reference=True)
+    return {
+        # The optimizer is loaded for the update alone.
+        **loaded,
+        "optimizer": setup.resident()["optimizer"],
+        "gathered layer": gathered,
+        "activations": setup.infer_tokens * one_layer / GIB,
+        "logits": setup.infer_tokens * setup.shape.vocab_size * logits / GIB,
+    }
+
+
+def _values(setup: Setup, tokens: int) -> dict[str, float]:
+    gathered, one_layer, _ = _layers(setup)
+    loaded = {**setup.resident(critic=True), "optimizer": setup.resident()["optimizer"]}
+    return {**loaded, "gathered layer": gathered, "activations": tokens * one_layer / GIB}
+
+
+def _update(setup: Setup) -> dict[str, float]:
+    gathered, one_layer, saved = _layers(setup)
+    return {
+        **setup.resident(actor=True),
+        "gradients": setup.shard(4),
+        "gathered layer": gathered,
+        "activations": setup.update_tokens * (saved + one_layer) / GIB,
+        "logits": setup.update_tokens * setup.shape.vocab_size * LOGITS_UPDATE / GIB,
+    }
+
+
+def _critic_update(setup: Setup, tokens: int) -> dict[str, float]:
+    """A value a token in place of logits."""
+    gathered, one_layer, saved = _layers(setup)
+    return {
+        **setup.resident(critic=True),
+        "gradients": setup.shard(4),
+        "gathered layer": gathered,
+        "critic's activations": tokens * (saved + one_layer) / GIB,
+    }
 
 
 def verdict(phase: Phase, memory: float) -> str:
@@ -187,89 +247,54 @@ def in_words(setup: Setup) -> str:
 
 
 def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
-    """Return what a resolved config asks of a GPU; None without vLLM, or where the shape or the memory is unknown."""
-    memory = config["hardware"].get("memory_gib")
-    if (
-        shape is None
-        or not isinstance(memory, (int, float))
-        or config["actor_rollout_ref"]["rollout"]["name"] != "vllm"
-    ):
+    """Return what a resolved config asks of a GPU; None where the shape or the memory is unknown, or on a CPU."""
+    memory, rollout = at(config, "hardware.memory_gib"), at(config, R)
+    if shape is None or memory is None or at(config, "trainer.device") == "cpu" or rollout["name"] not in MEASURED:
         return None
-    actor_rollout_ref, data, algorithm = config["actor_rollout_ref"], config["data"], config["algorithm"]
-    actor, rollout, ref = (actor_rollout_ref[name] for name in ("actor", "rollout", "ref"))
+    actor, ref = at(config, A), at(config, F)
     ranks = int(config["trainer"]["nnodes"]) * int(config["trainer"]["n_gpus_per_node"])
-    sequence = int(data["max_prompt_length"]) + int(data["max_response_length"])
-    dynamic = bool(actor["use_dynamic_bsz"])
-    update = actor["ppo_max_token_len_per_gpu"] if dynamic else (actor["ppo_micro_batch_size_per_gpu"] or 1) * sequence
-    infer = (
-        rollout["log_prob_max_token_len_per_gpu"]
-        if dynamic
-        else (rollout["log_prob_micro_batch_size_per_gpu"] or 1) * sequence
-    )
-    tensor = int(rollout["tensor_model_parallel_size"])
+    sequence = int(at(config, "data.max_prompt_length")) + int(at(config, "data.max_response_length"))
+    reference, critic = has_reference(config), config["critic"]
+    update = _tokens(actor, "use_dynamic_bsz", "ppo", sequence)
+    infer = [_tokens(rollout, "log_prob_use_dynamic_bsz", "log_prob", sequence)]
+    infer += [_tokens(ref, "log_prob_use_dynamic_bsz", "log_prob", sequence)] if reference else []
+    if update is None or None in infer:
+        return None
+    name = CRITIC_TOKENS.removeprefix("critic.")
+    samples = int(at(config, "data.train_batch_size")) * int(rollout["n"]) * int(rollout["tensor_model_parallel_size"])
+    samples //= ranks
+    vllm, tensor = rollout["name"] == "vllm", int(rollout["tensor_model_parallel_size"])
     return Setup(
         shape=shape,
         ranks=ranks,
         memory=float(memory),
-        critic=algorithm["adv_estimator"] == "gae",
-        reference=bool(actor["use_kl_loss"] or algorithm["use_kl_in_reward"]),
-        param_offload=bool(actor["fsdp_config"]["param_offload"]),
-        optimizer_offload=bool(actor["fsdp_config"]["optimizer_offload"]),
-        ref_offload=bool(ref["fsdp_config"]["param_offload"]),
-        update_tokens=int(update),
-        infer_tokens=int(infer),
-        utilization=float(rollout["gpu_memory_utilization"]),
+        critic=has_critic(config),
+        reference=reference,
+        param_offload=actor["fsdp_config"]["param_offload"],
+        optimizer_offload=actor["fsdp_config"]["optimizer_offload"],
+        ref_offload=ref["fsdp_config"]["param_offload"],
+        critic_param_offload=critic["fsdp"]["param_offload"],
+        critic_optimizer_offload=critic["fsdp"]["optimizer_offload"],
+        update_tokens=update,
+        infer_tokens=max(tokens for tokens in infer if tokens is not None),
+        critic_tokens=int(critic.get(name, DEFAULT_CRITIC_TOKENS)) if has_critic(config) else 0,
+        utilization=float(rollout["gpu_memory_utilization"]) if vllm else 0.0,
         tensor_parallel=tensor,
         sequence=sequence,
-        samples=int(data["train_batch_size"]) * int(config["rollout"]["n"]) * tensor // ranks,
-        chunked_entropy=bool(actor["entropy_from_logits_with_chunking"]),
-        checkpointing=bool(actor_rollout_ref["model"]["enable_gradient_checkpointing"]),
+        samples=samples if vllm else min(samples, int(rollout["max_num_seqs"])),
+        chunked_entropy=actor["entropy_from_logits_with_chunking"],
+        checkpointing=at(config, "actor_rollout_ref.model.enable_gradient_checkpointing"),
+        frees_cache=rollout["free_cache_engine"],
+        copy_bytes=0 if vllm else 4 if rollout["dtype"] in ("float32", "fp32") else 2,
     )
 
 
-def memory_problems(config: Mapping[str, Any], shape: Shape | None) -> list[str]:
-    """Return a problem for each phase that does not fit, with what to change; none where too little is known."""
-    setup = setup_of(config, shape)
-    if setup is None:
-        return []
-    found = []
-    if setup.concurrent < 1:
-        found.append(
-            f"vLLM's share of a GPU must hold the weights and one whole response, but {setup.utilization:g} of "
-            f"{setup.memory:g} GiB leaves {setup.kv_room:.1f} GiB for the KV cache; raise "
-            "actor_rollout_ref.rollout.gpu_memory_utilization or tensor_model_parallel_size"
-        )
-    for phase in phases(setup):
-        if verdict(phase, setup.memory) == "does not fit":
-            most = sorted(phase.parts, key=lambda name: -phase.parts[name])[:3]
-            parts = ", ".join(f"{name} {phase.parts[name]:.0f}" for name in most)
-            found.append(
-                f"the {phase.name} phase must fit the {setup.memory:g} GiB of a GPU, but needs about {phase.total:.0f} "
-                f"({parts}); {remedy(setup, phase)} (hardware.memory_gib=null skips this estimate)"
-            )
-    return found
+MEASURED = ("vllm", "hf")  # the engines whose memory this page knows
 
 
-def remedy(setup: Setup, phase: Phase) -> str:
-    """Return what to change so that a phase needs less."""
-    logits, states = phase.parts.get("logits", 0.0), sum(setup.resident().values())
-    if phase.name == "rollout":
-        least = max(0.05, math.floor((FITS - (states + RUNTIME) / setup.memory) * 20) / 20)
-        if least >= 0.3:
-            return f"set actor_rollout_ref.rollout.gpu_memory_utilization={least:g}"
-    elif logits > 4 and logits > phase.total - TIGHT * setup.memory:
-        return (
-            "set smaller micro-batches: ppo_max_token_len_per_gpu, or ..._micro_batch_size_per_gpu, of actor and critic"
-        )
-    if setup.reference and not setup.ref_offload:
-        return "set actor_rollout_ref.ref.fsdp_config.param_offload=true"
-    if not setup.optimizer_offload:
-        roles = (
-            "actor_rollout_ref.actor.fsdp_config and critic.fsdp"
-            if setup.critic
-            else "actor_rollout_ref.actor.fsdp_config"
-        )
-        return f"set optimizer_offload=true in {roles}"
-    if not setup.param_offload:
-        return "set param_offload=true of the actor (and the critic)"
-    return "take more GPUs (hardware=...x4, ...x8) or a smaller model"
+def _tokens(section: Mapping[str, Any], dynamic: str, work: str, sequence: int) -> int | None:
+    """Return the tokens of a micro-batch at most; None for a size that is none, of which others tell."""
+    if section[dynamic]:
+        return int(section[f"{work}_max_token_len_per_gpu"])
+    samples = section[f"{work}_micro_batch_size_per_gpu"]
+    return samples * sequence if is_whole(samples, 1) else None

@@ -1,7 +1,8 @@
 """What a model's folder says of itself, read without torch: tokenizer, end of a response, vocabulary, shape.
 
 The trap (TinyZero's issues 30, 66 and 97): a base model whose tokenizer, config and generation_config name different
-ends of a response; a rollout that waits for the wrong one runs every response to its limit.
+ends of a response; a rollout that waits for the wrong one runs every response to its limit. With what a batch is padded
+is no such trap: veRL's agent loop takes the tokenizer's pad id, our server generation_config's, and both mask it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from experiments.digests import file_stamp
 from experiments.memory import Shape
+from experiments.rule import is_whole
 
 
 def find(path: str) -> Path | None:
@@ -97,10 +99,24 @@ class ModelFolder:
         token = self.tokenizer_config.get("eos_token")
         return token.get("content") if isinstance(token, dict) else token
 
-    @property
-    def shape(self) -> Shape | None:
-        """Return the sizes that config.json states."""
-        return Shape.of(self.config)
+
+def shape(folder: Path) -> Shape | None:
+    """Return the sizes that a folder's config.json states; None if it states none, or can't be read."""
+    return Shape.of(_config(folder))
+
+
+def positions(path: str) -> int | None:
+    """Return max_position_embeddings of model.path's config.json; None where that is not known."""
+    folder = find(path)
+    most = _config(folder).get("max_position_embeddings") if folder else None
+    return most if is_whole(most, 1) else None
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    try:
+        return _mapping(folder / "config.json", file_stamp(folder / "config.json"))
+    except ValueError:  # `problems` tells of it
+        return {}
 
 
 @lru_cache(maxsize=64)  # a tokenizer.json holds megabytes, and the arms of a sweep have it in common
@@ -198,5 +214,26 @@ def notes(folder: Path) -> list[str]:
         found.append(
             f"{size - max(tokens.values()) - 1} rows of the embedding belong to no token: neither veRL's vLLM nor our "
             "rollout samples them"
+        )
+    return found
+
+
+def unchecked(path: str, stated: Any) -> list[str]:
+    """Return what could not be looked at, for want of the model's files, or holds for another shape than model.shape's.
+
+    Planning asks no server: a name on the hub that is not in the cache may not exist, or be gated.
+    """
+    folder = find(path)
+    if folder is None:
+        return [
+            f"not in the hub's cache ({hub_cache()}): that it exists and may be fetched, its end of a response, its "
+            f"vocabulary, and the prompts' lengths in tokens were not checked; run `hf download {path}` first"
+        ]
+    found = [] if (folder / "tokenizer.json").is_file() else ["no tokenizer.json: the prompts' lengths are unchecked"]
+    there, shape_stated = shape(folder), Shape.of(stated)
+    if there and shape_stated and there != shape_stated:
+        found.append(
+            f"{folder}/config.json has other sizes than model.shape: they count for the checks, but hardware=... chose "
+            "offloading and micro-batches by model.shape; set model.shape to them"
         )
     return found

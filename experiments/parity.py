@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.compose import compose_config, plain
+from experiments.compose import CONFIG_DIR, compose_config, plain
 
 ROLLOUT, ACTOR, REF = "actor_rollout_ref.rollout", "actor_rollout_ref.actor", "actor_rollout_ref.ref"
 
@@ -109,7 +109,10 @@ CHANGES: dict[str, tuple[str | None, str]] = {
     f"{ACTOR}.ppo_micro_batch_size": (f"{ACTOR}.ppo_micro_batch_size_per_gpu", _PER_GPU),
     f"{ROLLOUT}.log_prob_micro_batch_size": (f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", _PER_GPU),
     f"{REF}.log_prob_micro_batch_size": (f"{REF}.log_prob_micro_batch_size_per_gpu", _PER_GPU),
-    "critic.ppo_micro_batch_size": ("critic.ppo_micro_batch_size_per_gpu", _PER_GPU),
+    "critic.ppo_micro_batch_size": (
+        "critic.ppo_micro_batch_size_per_gpu",
+        f"{_PER_GPU}; veRL 0.9.1 cuts by `critic.ppo_infer_max_token_len_per_gpu` in its place, set to those samples'",
+    ),
     f"{ACTOR}.fsdp_config.grad_offload": (None, "gone: veRL frees gradients after the update; nothing was offloaded"),
     "trainer.logger": ("trainer.logger", "tracking=offline: W&B's files, and a metrics.jsonl of the run"),
     "+trainer.val_before_train": ("trainer.val_before_train", "veRL has the key now"),
@@ -158,7 +161,57 @@ UNSAID: tuple[tuple[str, str, str, str], ...] = (
         f"{ACTOR}.clip_ratio_c",
         "dual clip for negative advantages: left at veRL's default",
     ),
-    ("steps", "stopped at about 550", "trainer.total_training_steps", "of the 38,400 that 15 epochs would have"),
+    (
+        "critic's micro-batch",
+        "samples",
+        "critic.ppo_infer_max_token_len_per_gpu",
+        "tokens, whatever `critic.use_dynamic_bsz` says: it changes what a step costs, not what it computes",
+    ),
+    (
+        "reward function",
+        "in veRL's source",
+        "reward.custom_reward_function.name",
+        "ours is named by its file; `custom_reward_function.*` of versions between is ignored now, and refused",
+    ),
+    (
+        "metric names",
+        "val/test_score/countdown",
+        "reward.custom_reward_function.name",
+        "val-core/countdown/acc/mean@1 now: veRL takes a bare score, with its credit for format, for the accuracy; "
+        "ours returns acc beside it",
+    ),
+    (
+        "gradient clipping",
+        f"{ACTOR}.grad_clip 1.0",
+        f"{ACTOR}.optim.clip_grad",
+        "the old key is ignored now, and refused",
+    ),
+    (
+        "advantage in a group",
+        "over its deviation",
+        "algorithm.norm_adv_by_std_in_grpo",
+        "GRPO as it was; Dr.GRPO is false here and loss_agg_mode=seq-mean-token-sum-norm; a group of one is refused",
+    ),
+    ("loss averaged over", "tokens", f"{ACTOR}.loss_agg_mode", "the default still"),
+    (
+        "entropy and KL by temperature",
+        "of logits over T",
+        f"{ROLLOUT}.temperature",
+        "so in veRL still: curves of arms with different T are not on one scale",
+    ),
+    (
+        "determinism",
+        "none",
+        f"{ROLLOUT}.full_determinism",
+        "off: seeds fix data, sampling and initialisation, not the order in which kernels add; true costs speed",
+    ),
+    (
+        "steps",
+        "stopped at about 550",
+        "trainer.total_training_steps",
+        "of the 38,400 that the article's 15 epochs would have; TinyZero's script has 19,200 and no stop: its preset "
+        "takes the article's 550, to be set as long as wanted",
+    ),
     ("data order", "not seeded", "data.seed", "the run's seed: the arms of a sweep see the same order"),
 )
 
@@ -197,8 +250,9 @@ def rows(script: str, config: Mapping[str, Any]) -> list[Row]:
 
 
 def preset(name: str) -> dict[str, Any]:
-    """Return the resolved config of a shipped preset."""
-    config = compose_config([f"experiment={name}"])
+    """Return the resolved config of a shipped preset, without the developer's own conf/local."""
+    without = ["~local"] if (CONFIG_DIR / "local" / "default.yaml").exists() else []
+    config = compose_config([*without, f"experiment={name}"])
     return plain(config, resolve=True)
 
 
@@ -233,11 +287,11 @@ def page() -> str:
         "",
         "## What the scripts did not say",
         "",
-        "| then | value | veRL 0.9.1 | article_grpo | article_ppo | reason |",
-        "|---|---|---|---|---|---|",
+        "| then | value | veRL 0.9.1 | article_grpo | article_ppo | tinyzero_ppo | reason |",
+        "|---|---|---|---|---|---|---|",
     ]
     for what, then, key, reason in UNSAID:
-        values = " | ".join(cell(at(configs[name], key)) for name in ("article_grpo", "article_ppo"))
+        values = " | ".join(cell(at(configs[name], key)) for name in SCRIPTS)
         lines.append(f"| {what} | {then} | `{key}` | {values} | {reason} |")
     return "\n".join(lines) + "\n"
 

@@ -6,11 +6,11 @@ The article's settings offload the reference model and leave vLLM 40 % of the me
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from experiments.memory import FITS, RUNTIME, Setup, Shape, phases
+from experiments.rule import is_number, is_whole
 
 # In the order in which they cost time: nothing offloaded, the reference model, the optimizer too, everything.
 OFFLOADS = ((False, False, False), (False, False, True), (False, True, True), (True, True, True))
@@ -19,7 +19,7 @@ LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of vLLM: never less than the article's
 
 
 def placement(
-    parameters: Any, shape: Mapping[str, Any] | None, nodes: Any, gpus_per_node: Any, memory_gib: Any, estimator: str
+    parameters: Any, shape: Any, nodes: Any, gpus_per_node: Any, memory_gib: Any, estimator: str
 ) -> dict[str, Any]:
     """Return the first way that fits, else the most frugal one (preflight says what does not fit).
 
@@ -27,7 +27,7 @@ def placement(
     model whose shape is not stated (null) gets the roomiest way, as does what is no number: preflight says so in words.
     """
     sizes = Shape.of(shape)
-    numbers = all(isinstance(value, (int, float)) and value > 0 for value in (nodes, gpus_per_node, memory_gib))
+    numbers = is_whole(nodes, 1) and is_whole(gpus_per_node, 1) and is_number(memory_gib) and memory_gib > 0
     if sizes is None or not numbers or not parameters:
         return _chosen((False, False, False), TOKENS[0], 0.5)
     base = Setup(
@@ -53,6 +53,9 @@ def placement(
                 ref_offload=ref,
                 update_tokens=tokens,
                 infer_tokens=tokens,
+                critic_param_offload=param,
+                critic_optimizer_offload=optimizer,
+                critic_tokens=tokens,
             )
             share = _share(setup)
             training = [phase.total for phase in phases(setup) if phase.name != "rollout"]

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from experiments import digests, identity, names, preflight
 from experiments.compose import PROJECT_DIR, override
-from experiments.composer import Composed, numbers_written_as_text
+from experiments.composer import Composed, numbers_as_verl_has_them
 from experiments.config_yaml import as_yaml
 from experiments.data_files import paths
 from experiments.errors import UserError
@@ -108,18 +108,17 @@ def distinct(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 
 def _check(job: Composed) -> tuple[dict[str, Any], list[str]]:
     """Fill in what the config points at; return the resolved config and what is wrong with it."""
-    config = job.resolved()
-    found = preflight.knob_problems(config) or preflight.model_problems(config) or preflight.code_problems(config)
-    found = found or _model_path_problems(config)
-    if found:
-        return config, found
+    config, found = job.resolved(), []
+    faulty = preflight.faults_of(config)
     try:
-        content = _content(config)
+        content = _content(preflight.Sound(config, faulty) if faulty else config)
+    except preflight.Faulty:  # what there is to be made can't be made; all else is looked at
+        content = {}
     except UserError as error:
-        return config, [*error.problems, *preflight.problems_of(config)]
-    job.fill_in({**content, **numbers_written_as_text(config)})
+        content, found = {}, list(error.problems)
+    job.fill_in({**content, **numbers_as_verl_has_them(config)})
     config = job.resolved()
-    return config, preflight.problems_of(config)
+    return config, list(dict.fromkeys([*found, *_model_path_problems(config), *preflight.problems_of(config)]))
 
 
 def _model_path_problems(config: Mapping[str, Any]) -> list[str]:
@@ -144,7 +143,7 @@ def _same_run(sweep: str | None, one: Composed, other: Composed) -> str:
     return f"the arms of {of} must be different runs, but {arm} is asked for twice{by}; drop one of the two"
 
 
-def _content(config: dict[str, Any]) -> dict[str, Any]:
+def _content(config: Mapping[str, Any]) -> dict[str, Any]:
     """Make the data set; return, by key, digests of the content that a resolved config points at, and whole paths."""
     folder, code = Path(config["model"]["path"]).expanduser(), preflight.python_files(config)
     reward = code.get(preflight.REWARD)
@@ -234,11 +233,11 @@ def code_version() -> dict[str, Any]:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(PROJECT_DIR), *arguments], capture_output=True, text=True, timeout=10, check=True
+                ["git", "-C", str(PROJECT_DIR), *arguments], capture_output=True, timeout=10, check=True
             )
         except (OSError, subprocess.SubprocessError):
             return None
-        return done.stdout
+        return done.stdout.decode("utf-8", "replace")  # a file may be in any encoding
 
     versions = {}
     for package in ("verl", "torch", "ray", "transformers", "hydra-core", "wandb", "vllm"):

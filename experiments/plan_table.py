@@ -84,9 +84,10 @@ def remarks(runs: Sequence[PlannedRun]) -> list[str]:
             needs.setdefault(in_words(setup), {})[run.config["tracking"]["group"]] = None
     several = len(needs) > 1
     lines = [f"{need} ({', '.join(arms)})" if several else need for need, arms in needs.items()]
-    for path in dict.fromkeys(str(run.config["model"]["path"]) for run in runs):
+    for path, stated in {str(run.config["model"]["path"]): run.config["model"]["shape"] for run in runs}.items():
         folder = model_folder.find(path)
-        lines += [f"{path}: {note}" for note in model_folder.notes(folder)] if folder else []
+        found = [*(model_folder.notes(folder) if folder else []), *model_folder.unchecked(path, stated)]
+        lines += [f"{path}: {note}" for note in found]
     return lines
 
 

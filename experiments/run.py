@@ -26,7 +26,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.compose import CONFIG_DIR, check_overrides, register_resolvers
+from experiments.command import check_command
+from experiments.compose import CONFIG_DIR, register_resolvers
 from experiments.errors import UserError
 from experiments.launchers.base import PlannedLauncher
 from experiments.launchers.standby import Standby
@@ -71,7 +72,7 @@ def main() -> int:
     try:
         if not questions:
             Standby.guess(arguments)
-            check_overrides(overrides)
+            check_command(overrides)
             check_local(overrides)
         hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(_run_elsewhere)()
     except UserError as error:

@@ -41,7 +41,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random model: the size of its config.json says nothing of the shape that a case states."""
+    """A folder with a small random model, in place of those that the cases would build."""
     folder = tmp_path_factory.mktemp("gpu")
     gpu_model.build(folder / "model", SMALL, gpu_model.prompts())
     return folder
@@ -75,9 +75,14 @@ BARE = replace(H200, vllm=False, flash_attn=False)
     ],
 )
 def test_every_case_composes_and_passes_preflight(machine: Machine, item: str, folder: Path) -> None:
+    model_config = {**SMALL, "max_position_embeddings": 32768}
     for case in cases(item, machine):
         config = composed(case, folder)
+        stated = config["model"]["shape"] or {}  # the model that the case would build has it
+        small = (folder / "model" / "config.json").read_text()
+        (folder / "model" / "config.json").write_text(json.dumps({**model_config, **stated}))
         assert problems_of(config) == [], case.name
+        (folder / "model" / "config.json").write_text(small)
         assert config["trainer"]["n_gpus_per_node"] == (1 if item == "tiny" else machine.gpus)
         assert config["trainer"]["save_freq"] == config["trainer"]["test_freq"] == -1
         if item != "tiny":
@@ -241,11 +246,87 @@ def test_no_gpu_is_told_in_a_line(capsys: pytest.CaptureFixture[str], monkeypatc
 
 
 def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    nvidia_smi(tmp_path, "NVIDIA H200, 143771, 550.54.15\\n")
+    nvidia_smi(tmp_path, "0, GPU-a, NVIDIA H200, 143771, 550.54.15\\n")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so it is where there is one, too
+    monkeypatch.setattr(gpu, "ASK_TORCH", "print('13.0', 0)")
     with pytest.raises(UserError, match=r"torch must see the NVIDIA H200, but .* the driver is 550\.54\.15"):
         gpu.find_machine("cuda")
+
+
+TWO = "0, GPU-aa, NVIDIA A100, 81920, 580.1\\n1, GPU-ab, NVIDIA H200, 143771, 580.1\\n"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "names"),
+    [
+        (None, ["A100", "H200"]),
+        ("1", ["H200"]),
+        ("1,0", ["H200", "A100"]),
+        ("GPU-ab", ["H200"]),
+        ("3", []),
+        ("0,1", None),
+    ],
+)
+def test_the_machine_is_the_gpus_that_are_visible(
+    chosen: str | None, names: list[str] | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nvidia_smi(tmp_path, TWO)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(gpu, "ASK_TORCH", "print('13.0', 81000)")
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    names = ["A100", "H200"] if names is None else names
+    if not names:
+        with pytest.raises(UserError, match="nvidia-smi must find a GPU"):
+            gpu.find_machine("cuda")
+        return
+    machine = gpu.find_machine("cuda")
+    assert (machine.name, machine.gpus) == (f"NVIDIA {names[0]}", len(names))
+    assert machine.memory_gib == {"A100": 80, "H200": 140}[names[0]]
+    assert machine.indices == tuple({"A100": "0", "H200": "1"}[name] for name in names)
+    assert (machine.device, machine.driver) == ("cuda", "580.1")
+
+
+def test_memory_that_nvidia_smi_does_not_know_is_torch_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nvidia_smi(tmp_path, "0, GPU-a, NVIDIA GB10, [N/A], 580.1\\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(gpu, "ASK_TORCH", "print('13.0', 122880)")
+    assert gpu.find_machine("cuda").memory_gib == 120
+    monkeypatch.setattr(gpu, "ASK_TORCH", "import time; time.sleep(60)")
+    monkeypatch.setattr(gpu, "TORCH_SECONDS", 0.5)
+    with pytest.raises(UserError, match=r"torch must be imported within 0\.5 s, but is not; put the environment on"):
+        gpu.find_machine("cuda")
+
+
+def test_a_model_is_built_by_the_command_that_a_case_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [f"model.shape.{name}={str(size).lower()}" for name, size in SMALL.items()]
+    monkeypatch.setattr(sys, "argv", ["gpu_model", "qwen2.5-0.5b", str(tmp_path / "model"), *sizes])
+    gpu_model.main()
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert {key: config[key] for key in SMALL} == SMALL
+    assert (tmp_path / "model" / "model.safetensors").stat().st_size > 2 * 16 * 800
+
+
+@pytest.mark.parametrize(
+    ("item", "gaps", "fails"),
+    [
+        ("vllm", [0.01, 0.02, None], False),
+        ("vllm", [0.01, 0.3, 0.2], True),
+        ("article", [float("nan")], True),
+        ("tiny", [1e-7, 1e-4], False),
+        ("tiny", [1e-7, 0.01], True),
+        ("memory", [None], False),
+        ("memory", [], False),
+    ],
+)
+def test_a_rollout_with_other_weights_fails(item: str, gaps: list[float | None], fails: bool) -> None:
+    said = gpu_record.out_of_step(item, {"log_ppl_abs_diff": gaps})
+    assert (said is not None) == fails
+    if said:
+        assert said.startswith("FAIL: the rollout has other weights than the trainer: log_ppl_abs_diff is ")
 
 
 def test_memory_is_that_of_the_fullest_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -253,6 +334,11 @@ def test_memory_is_that_of_the_fullest_gpu(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with gpu_record.GPUMemory() as memory:
         memory.thread.join(20)
+    assert [used for _, used in memory.samples] == [900, 800]
+    nvidia_smi(tmp_path, "2, 500\\n3, 900\\n2, 800\\n")
+    with gpu_record.GPUMemory(("2", "3")) as memory:
+        memory.thread.join(20)
+    assert memory.process is not None and memory.process.args[-1] == "--id=2,3"  # type: ignore[index]
     assert [used for _, used in memory.samples] == [900, 800]
 
 

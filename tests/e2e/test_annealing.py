@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.training import rows, train
+from experiments.rundir import read_jsonl
+from tests.e2e.training import Command, rows, train
 
 ANNEALED = ("temperature=linear", "rollout.temperature=1.2", "temperature.steps=3", "tracking=none")
 LEAN = ("trainer.val_before_train=false", "trainer.test_freq=-1")
@@ -31,3 +32,16 @@ def test_every_step_is_sampled_and_trained_at_its_own_temperature(
         # One update a step, so the policy that is updated is the one that sampled: every ratio is 1.
         assert history[step]["actor/ppo_kl"] == pytest.approx(0, abs=1e-5)
         assert history[step]["actor/pg_clipfrac"] == 0
+
+
+def test_validation_is_sampled_as_ever(folder: Path, straight: Command) -> None:
+    """The same weights, before the first step: from a temperature of 1.2 the same answers as from one of 1.0."""
+    done = train(folder / "annealed-validated", "trainer.total_training_steps=1", "trainer.test_freq=-1", *ANNEALED)
+    assert done.code == 0, done.output
+    answers, expected = (read_jsonl(run.attempts()[0].validation / "0.jsonl")[0] for run in (done.run, straight.run))
+    assert len(answers) == 2 * 8
+    assert sorted((row["input"], row["output"]) for row in answers) == sorted(
+        (row["input"], row["output"]) for row in expected
+    )
+    first, usual = (read_jsonl(run.attempts()[0].rollouts / "1.jsonl")[0] for run in (done.run, straight.run))
+    assert {row["output"] for row in first} != {row["output"] for row in usual}, "while training is"

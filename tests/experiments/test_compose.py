@@ -65,6 +65,7 @@ ADDED = re.compile(
     r"|critic\.fsdp\.mixed_precision\..*"
     r"|(actor_rollout_ref|critic)\.model\.override_config\.attn_implementation"
     r"|critic\.model\.custom_chat_template"
+    r"|critic\.ppo_infer_max_token_len_per_gpu"
     r"|actor_rollout_ref\.rollout\.custom\.temperature\..*"
     r"|actor_rollout_ref\.rollout\.engine_kwargs\.vllm\..*"
     r"|reward\.custom_reward_function\.reward_kwargs\..*"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict
 
 from experiments.compose import CONFIG_DIR, plain, register_resolvers
-from experiments.composer import Composer, numbers_written_as_text
+from experiments.composer import Composer, numbers_as_verl_has_them
 from experiments.sweepers.ablation import jobs
 from tests.experiments.conftest import SHIPPED
 
@@ -152,4 +152,22 @@ def test_a_number_written_as_text_is_one_where_verl_has_a_number() -> None:
         "critic": {"optim": {"lr": "fast"}},
         "trainer": {"total_training_steps": "20", "project_name": "007"},
     }
-    assert numbers_written_as_text(config) == {"actor_rollout_ref.actor.optim.lr": 1e-6}
+    assert numbers_as_verl_has_them(config) == {"actor_rollout_ref.actor.optim.lr": 1e-6}
+
+
+def test_a_whole_number_is_an_integer_where_verl_counts_with_it() -> None:
+    config = {
+        "actor_rollout_ref": {
+            "actor": {"ppo_epochs": 1.0, "ppo_mini_batch_size": "16", "clip_ratio": 1.0, "entropy_coeff": 0.5},
+            "rollout": {"n": 5.0, "top_p": "1", "max_num_seqs": 2.5},
+        }
+    }
+    found = numbers_as_verl_has_them(config)
+    key = "actor_rollout_ref"
+    assert found == {
+        f"{key}.actor.ppo_epochs": 1,
+        f"{key}.actor.ppo_mini_batch_size": 16,
+        f"{key}.rollout.n": 5,
+        f"{key}.rollout.top_p": 1,
+    }
+    assert all(isinstance(value, int) for value in found.values())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 
-from experiments.memory import GIB, TIGHT, Setup, Shape, memory_problems, phases, setup_of, verdict
+from experiments.fitting import memory_problems
+from experiments.memory import GIB, TIGHT, Setup, Shape, phases, setup_of, verdict
 from experiments.placement import OFFLOADS, TOKENS, placement
 from experiments.preflight import shape_of
+from tests.experiments.test_parallelism import changed
 
 Resolve = Callable[..., dict[str, Any]]
 SIZES = ["qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b"]
@@ -70,8 +74,8 @@ def test_each_part_counts(resolved: Resolve) -> None:
 def test_what_does_not_fit_is_told_with_what_to_change(resolved: Resolve) -> None:
     config = resolved("model=qwen2.5-7b", "hardware=a100x1")
     (problem,) = memory_problems(config, shape_of(config))
-    assert problem.startswith("the update phase must fit the 79 GiB of a GPU, but needs about 127 (optimizer 57, ")
-    assert "take more GPUs" in problem
+    assert problem.startswith("the update phase must fit hardware.memory_gib=79, but needs about 127 GiB (optimizer 57")
+    assert "take more GPUs, set hardware.gpus_per_node=2" in problem
     config["hardware"]["memory_gib"] = None
     assert memory_problems(config, shape_of(config)) == []
 
@@ -84,11 +88,74 @@ def test_each_advice_leads_on(resolved: Resolve) -> None:
     assert "set actor_rollout_ref.rollout.gpu_memory_utilization=0.55" in problem
     rollout["gpu_memory_utilization"] = 0.1
     (problem,) = memory_problems(config, shape_of(config))
-    assert problem.startswith("vLLM's share of a GPU must hold the weights and one whole response")
+    assert problem.startswith("actor_rollout_ref.rollout.gpu_memory_utilization must leave room for the weights and")
+    assert "; set actor_rollout_ref.rollout.gpu_memory_utilization=0.15" in problem
     rollout["gpu_memory_utilization"] = 0.4
     config["actor_rollout_ref"]["actor"]["ppo_max_token_len_per_gpu"] = 65536
     (problem,) = memory_problems(config, shape_of(config))
-    assert "set smaller micro-batches" in problem
+    assert "; set actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384 (" in problem
+
+
+def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
+    """vLLM's share where it does not free it; the critic by its own settings; the transformers rollout's own copy."""
+    config = resolved("model=qwen2.5-3b", "hardware=a100x2")
+    before = totals(setup(config))
+    kept = totals(setup(changed(config, {"actor_rollout_ref.rollout.free_cache_engine": False})))
+    share = config["actor_rollout_ref"]["rollout"]["gpu_memory_utilization"] * 79
+    assert kept["rollout"] == before["rollout"]
+    assert kept["update"] - before["update"] == kept["log-prob"] - before["log-prob"] == pytest.approx(share)
+
+    ppo = resolved("model=qwen2.5-3b", "hardware=a100x8", "algorithm=ppo")
+    base, weights = setup(ppo), setup(ppo).shard(4)
+    assert not base.critic_optimizer_offload and base.critic_tokens == base.update_tokens == 16384
+    lean = setup(changed(ppo, {"critic.fsdp.optimizer_offload": True, "critic.fsdp.param_offload": True}))
+    assert totals(base)["rollout"] - totals(lean)["rollout"] == pytest.approx(3 * weights)
+    greedy = setup(changed(ppo, {"critic.ppo_infer_max_token_len_per_gpu": 262144}))
+    (update,) = (phase for phase in phases(greedy) if phase.name == "update")
+    assert "critic's activations" in update.parts and update.total > totals(base)["update"] + 20
+
+    hf = setup(changed(config, {"actor_rollout_ref.rollout.name": "hf"}))
+    (rollout, *others) = phases(hf)
+    assert rollout.parts["rollout's copy"] == pytest.approx(hf.shape.parameters * 2 / GIB)
+    assert config["actor_rollout_ref"]["rollout"]["max_num_seqs"] == 256, "of the 320 responses, at once"
+    assert rollout.parts["KV cache"] == pytest.approx(256 * 1280 * hf.shape.kv_bytes / GIB)
+    assert all(phase.parts["rollout's copy"] == rollout.parts["rollout's copy"] for phase in others)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "values"),
+    [
+        (("hardware=a100x2",), {"actor_rollout_ref.rollout.gpu_memory_utilization": 0.95}),
+        (("hardware=a100x2",), {"actor_rollout_ref.rollout.gpu_memory_utilization": 0.05}),
+        (("hardware=a100x2",), {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 10**6}),
+        (("hardware=a100x2",), {"actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": 10**6}),
+        (("hardware=a100x2",), {"actor_rollout_ref.rollout.free_cache_engine": False}),
+        (("hardware=a100x2",), {"hardware.memory_gib": 40}),
+        (("hardware=a100x2", "algorithm=ppo"), {"critic.ppo_infer_max_token_len_per_gpu": 10**6}),
+        (("hardware=a100x2", "algorithm=ppo"), {"hardware.memory_gib": 50}),
+        (("experiment=article_ppo",), {"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 64}),
+        (("hardware=a100x1",), {"hardware.memory_gib": 24}),
+    ],
+    ids=str,
+)
+def test_what_is_advised_works(resolved: Resolve, overrides: tuple[str, ...], values: dict[str, Any]) -> None:
+    """Every `set key=value ...` taken, the phase fits; only a model that is too large is sent to more GPUs."""
+    config = changed(resolved("model=qwen2.5-3b", *overrides), values)
+    for _ in range(4):
+        problems = memory_problems(config, shape_of(config))
+        if not problems:
+            break
+        advice = problems[0].split("; set ")
+        if len(advice) == 1:
+            gpus = int(re.search(r"take more GPUs, set hardware.gpus_per_node=(\d+)", problems[0])[1])  # type: ignore[index]
+            config = changed(config, {"trainer.n_gpus_per_node": gpus})
+            continue
+        sets = [part.lstrip("+").split("=") for part in advice[1].split(" (hardware")[0].split()]
+        config = changed(config, {key: yaml.safe_load(value) for key, value in sets})
+        assert problems[0].split(" must ")[0] not in [
+            problem.split(" must ")[0] for problem in memory_problems(config, shape_of(config))
+        ]
+    assert memory_problems(config, shape_of(config)) == []
 
 
 def test_nothing_is_said_of_what_is_not_known(resolved: Resolve) -> None:

@@ -45,7 +45,7 @@ def test_a_good_folder_has_no_problems(write: Write) -> None:
 def test_the_shipped_model_has_none() -> None:
     weights = PROJECT_DIR / "experiments" / "tiny_model" / "weights"
     assert problems(weights, "compact") == model_folder.notes(weights) == []
-    shape = model_folder.ModelFolder.read(weights).shape
+    shape = model_folder.shape(weights)
     assert shape is not None and (shape.hidden_size, shape.num_key_value_heads, shape.vocab_size) == (96, 2, 128)
 
 

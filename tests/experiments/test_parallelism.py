@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from experiments.batches import batch_problems
 from experiments.compose import PROJECT_DIR, verl_node
 from experiments.memory import Shape
+from experiments.objective import legacy_problems
 from experiments.parallelism import parallel_problems
-from experiments.preflight import batch_problems
 
 Config = dict[str, Any]
 Resolve = Callable[..., Config]
@@ -51,8 +52,12 @@ def test_the_presets_have_no_problems(base: Config, article: Config) -> None:
 @pytest.mark.parametrize(
     "values, problem",
     [
-        ({TP: 3}, "(tensor x data x pipeline parallel) must divide the 2 GPUs, but are 3; set " + TP + "=1"),
-        ({TP: 0}, f"{TP} must be a whole number of at least 1, but is 0; try 1"),
+        (
+            {TP: 3},
+            "the GPUs of a rollout engine, tensor_model_parallel_size=3 x data_parallel_size=1 x "
+            f"pipeline_model_parallel_size=1, must divide the 2 GPUs, but do not; set {TP}=1",
+        ),
+        ({f"{R}.data_parallel_size": 3}, f"must divide the 2 GPUs, but do not; set {R}.data_parallel_size=1"),
         (
             {TP: 8, "trainer.n_gpus_per_node": 24},
             None,
@@ -87,13 +92,8 @@ def test_the_presets_have_no_problems(base: Config, article: Config) -> None:
         ),
         (
             {f"{R}.enable_chunked_prefill": False, f"{R}.max_num_batched_tokens": 1024},
-            f"{R}.max_num_batched_tokens must be at least 1280 without chunked prefill, but is 1024; "
-            f"set {R}.max_num_batched_tokens=1280",
-        ),
-        (
-            {f"{A}.ppo_micro_batch_size": 4},
-            f"{A}.ppo_micro_batch_size must be null, but is 4: veRL refuses the old key, which counted all GPUs "
-            f"together; set {A}.ppo_micro_batch_size_per_gpu, which counts one",
+            f"{R}.max_num_batched_tokens must be at least 1280 without chunked prefill, but is 1024: veRL would raise "
+            f"it without a word; set {R}.max_num_batched_tokens=1280",
         ),
     ],
 )
@@ -141,6 +141,7 @@ SAMPLE: list[dict[str, Any]] = [
     {MINI: 256},
     {f"{A}.ppo_micro_batch_size": 4},
     {f"{C}.ppo_micro_batch_size": 4},
+    {f"{C}.ppo_mini_batch_size": 256},
     {f"{F}.log_prob_micro_batch_size": 4},
     {f"{R}.log_prob_micro_batch_size": 4},
     {f"{A}.{SP}": 2, "actor_rollout_ref.model.use_remove_padding": False},
@@ -155,7 +156,7 @@ SAMPLE: list[dict[str, Any]] = [
 @pytest.mark.parametrize("values", SAMPLE, ids=str)
 def test_what_verl_refuses_is_refused_here(article: Config, values: dict[str, Any]) -> None:
     config = changed(article, values)
-    ours = [*batch_problems(config), *parallel_problems(config, SHAPE)]
+    ours = [*batch_problems(config), *parallel_problems(config, SHAPE), *legacy_problems(config)]
     assert bool(ours) == verl_refuses(config), ours
 
 

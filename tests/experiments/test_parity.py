@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments import parity
-from experiments.compose import PROJECT_DIR
+from experiments.compose import CONFIG_DIR, PROJECT_DIR
 
 Resolve = Callable[..., dict[str, Any]]
 
@@ -69,3 +71,25 @@ def test_the_article_s_settings_are_the_same_run_as_ours(resolved: Resolve) -> N
     ours, theirs = resolved(*common), resolved(*common, "experiment=article_settings")
     assert ours["actor_rollout_ref"] != theirs["actor_rollout_ref"]
     assert run_id(ours) == run_id(theirs)
+
+
+def test_the_preset_is_the_run_that_its_comment_names(resolved: Resolve) -> None:
+    """Word for word: the article's run with our settings of memory and speed."""
+    from experiments.identity import run_id
+
+    text = (CONFIG_DIR / "experiment" / "article_grpo.yaml").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith("# settings: "))
+    fast = resolved(*line.removeprefix("# settings: ").split())
+    assert fast["actor_rollout_ref"]["actor"]["use_dynamic_bsz"] is True
+    assert run_id(fast) == run_id(resolved("experiment=article_grpo"))
+
+
+def test_the_developer_s_own_defaults_are_not_in_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments import compose
+
+    shutil.copytree(CONFIG_DIR, tmp_path / "conf")
+    (tmp_path / "conf" / "local").mkdir(exist_ok=True)
+    (tmp_path / "conf" / "local" / "default.yaml").write_text("# @package _global_\nrollout: {n: 3}\n")
+    for module in (compose, parity):
+        monkeypatch.setattr(module, "CONFIG_DIR", tmp_path / "conf")
+    assert parity.preset("article_grpo")["rollout"]["n"] == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hydra import initialize_config_dir
 
+from experiments import plan
 from experiments.compose import CONFIG_DIR, register_resolvers
 from experiments.composer import Composer
 from experiments.cost import costs, disk_needed
@@ -302,20 +304,56 @@ def test_an_estimate_is_the_preset_s_until_like_runs_were_measured(ask: Ask) -> 
     assert "measured in 1 run of the same kind" in text and f"{stated:.3g} s a step, as hardware=cpu states" in text
 
 
-def test_a_model_on_the_hub_says_how_large_it_is(ask: Ask) -> None:
+@pytest.mark.parametrize(
+    ("estimator", "trainer", "checkpoints"),
+    [
+        ("grpo", {}, 3),
+        ("grpo", {"max_actor_ckpt_to_keep": 20}, 21),
+        ("grpo", {"max_actor_ckpt_to_keep": None}, 55),
+        ("grpo", {"max_actor_ckpt_to_keep": None, "save_freq": 100}, 6),
+        ("grpo", {"total_training_steps": 15}, 2),
+        ("grpo", {"save_freq": -1}, 0),
+        ("grpo", {"save_freq": 0, "max_actor_ckpt_to_keep": None}, 0),
+        ("gae", {}, 6),
+        ("gae", {"max_critic_ckpt_to_keep": 1}, 5),
+        ("gae", {"max_critic_ckpt_to_keep": None}, 58),
+    ],
+)
+def test_the_disk_is_that_of_the_checkpoints_that_are_kept(
+    ask: Ask, estimator: str, trainer: dict[str, Any], checkpoints: int
+) -> None:
+    """36 GB each, of a model on the hub that says how large it is; two are kept beside the one being written."""
     config = ask("")[0].config
     config["model"] |= {"parameters": 3_000_000_000, "path": "me/large"}
-    assert disk_needed(config) == 108_000_000_000, "three checkpoints of 36 GB"
+    config["algorithm"]["adv_estimator"] = estimator
+    config["trainer"] |= {"total_training_steps": 550, "save_freq": 10, **trainer}
+    assert disk_needed(config) == checkpoints * 36_000_000_000
+    config["actor_rollout_ref"]["actor"]["checkpoint"]["save_contents"] = ["model"]
+    config["critic"]["checkpoint"]["save_contents"] = ["model"]
+    assert disk_needed(config) == checkpoints * 12_000_000_000
+
+
+def test_a_foreign_folder_s_metrics_are_no_measurement_and_no_traceback(ask: Ask) -> None:
+    (run,) = ask("")
+    pretend(run, 1, "finished")
+    lines = [{"data": None}, {"data": [1]}, {"data": {"perf/time_per_step": "soon"}}, {"step": 1}]
+    run.run.attempts()[0].metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (other,) = ask("seed=2")
+    assert costs([other])[0].measured == 0
+    run.run.attempts()[0].metrics.write_text('{"data": {"perf/time_per_step": 3}}\n')
+    run.run.config_file.write_text("actor_rollout_ref: {rollout: {n: [1, 2]}}\nmodel: 3\n")
+    assert costs([other])[0].measured == 0
 
 
 def test_the_plan_says_what_a_gpu_s_memory_is_needed_for(ask: Ask) -> None:
     large = "model=qwen2.5-3b hardware=a100x2 task.train_size=256 data.train_batch_size=128"
     assert remarks(ask("")) == [], "on a CPU nothing is estimated, and the tiny model's folder has no oddity"
-    (both,) = remarks(ask(large, f"{large} {T06}"))
+    both, hub = remarks(ask(large, f"{large} {T06}"))
+    assert hub.startswith("Qwen/Qwen2.5-3B: not in the hub's cache (") and "prompts' lengths in tokens were not" in hub
     assert both.startswith("memory of a GPU, of 79 GiB") and both.count("fits") == 3
-    grpo, ppo = remarks(ask(large, f"{large} algorithm=ppo"))
+    grpo, ppo, _ = remarks(ask(large, f"{large} algorithm=ppo"))
     assert "algorithm=ppo" not in grpo and "algorithm=ppo" in ppo and grpo.split(":")[1:] != ppo.split(":")[1:]
-    (tight,) = remarks(ask(f"{large} actor_rollout_ref.rollout.gpu_memory_utilization=0.52 hardware.memory_gib=60"))
+    tight, _ = remarks(ask(f"{large} actor_rollout_ref.rollout.gpu_memory_utilization=0.52 hardware.memory_gib=60"))
     assert "rollout 58 tight" in tight
 
 
@@ -335,3 +373,29 @@ def test_what_a_sweeper_maximises_is_the_last_sampled_accuracy(ask: Ask) -> None
     assert final_accuracy(run.run) is None
     pretend(run, 2, "finished")
     assert final_accuracy(run.run) == 0.25
+
+
+def test_epochs_are_frozen_as_verl_counts_them(ask: Ask) -> None:
+    runs = ask("actor_rollout_ref.actor.ppo_epochs=1.0", "", "actor_rollout_ref.actor.ppo_epochs=1")
+    assert len({run.run.id for run in runs}) == 1
+    actor, critic = (runs[0].config["actor_rollout_ref"]["actor"], runs[0].config["critic"])
+    assert [type(section["ppo_epochs"]) for section in (actor, critic)] == [int, int]
+
+
+def test_a_working_tree_in_any_encoding_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "latin").write_bytes(b"one\n")
+    git("add", ".")
+    git("commit", "-m", "one")
+    (tmp_path / "latin").write_bytes(b"caf\xe9\n")
+    monkeypatch.setattr(plan, "PROJECT_DIR", tmp_path)
+    plan.code_version.cache_clear()
+    try:
+        version = plan.code_version()
+    finally:
+        plan.code_version.cache_clear()
+    assert len(version["commit"]) == 40 and "+caf\ufffd" in version["diff"]

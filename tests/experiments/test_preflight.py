@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
+import yaml
+from hydra import initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -19,8 +24,15 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from experiments import preflight
+from experiments import model_folder, preflight
+from experiments.batches import batch_problems
+from experiments.compose import CONFIG_DIR, PROJECT_DIR, override, register_resolvers
+from experiments.composer import Composer
 from experiments.errors import UserError
+from experiments.identity import flatten
+from experiments.knobs import knob_problems
+from experiments.memory import Shape
+from tests.experiments.conftest import SHIPPED
 
 Config = dict[str, Any]
 Make = Callable[..., Config]
@@ -90,10 +102,62 @@ def test_a_good_config_has_no_problems(make: Make) -> None:
     assert preflight.problems_of(make()) == []
 
 
-@pytest.mark.parametrize("overrides", [(), ("algorithm=ppo",), ("model=qwen2.5-3b", "hardware=a100x2")], ids=str)
-def test_what_is_shipped_has_no_problems(resolved: Callable[..., Config], overrides: tuple[str, ...]) -> None:
-    config = resolved(*overrides)
-    assert preflight.problems_of(config) == [], "before its data are made: train_files is null"
+def choices(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    register_resolvers()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        yield Composer.of_running_hydra()
+
+
+def values(group: str, name: str, root: str) -> dict[str, Any]:
+    """Return what a file of a group sets beyond the root of its defaults: only values of the group's own node."""
+    if name == root:
+        return {}
+    file = yaml.safe_load((CONFIG_DIR / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    (parent, itself) = file.pop("defaults")
+    assert itself == "_self_" and set(file) == {group}, f"{name} must be {root} with other numbers"
+    return {**values(group, parent, root), **dict(flatten(file))}
+
+
+GPUS = [name for name in choices("hardware") if name not in ("cpu", "cpu_vllm", "cuda")]
+MODELS = [name for name in choices("model") if name != "tiny"]
+TOO_LARGE = {(model, f"{gpu}x1") for model in ["qwen2.5-7b"] for gpu in ("a100", "h100")}
+
+
+@pytest.mark.parametrize("algorithm", choices("algorithm"))
+def test_every_preset_of_gpus_fits_every_model(composer: Composer, algorithm: str) -> None:
+    """Before their data are made. What can't fit is said to need more GPUs."""
+    assert len(MODELS) == 5 and len(GPUS) == 15
+    common = (*SHIPPED, "model=qwen2.5-3b", "hardware=a100x2", f"algorithm={algorithm}")
+    known: dict[tuple[Any, ...], list[str]] = {}
+    for model, hardware in itertools.product(MODELS, GPUS):
+        chosen = {**values("model", model, "qwen2.5-3b"), **values("hardware", hardware, "a100x2")}
+        sizes = {key: value for key, value in chosen.items() if key not in UNSIZED and value is not None}
+        if (size := tuple(sorted(sizes.items()))) not in known:
+            composed = composer.compose([*common, *(override(key, value) for key, value in sizes.items())])
+            known[size] = preflight.problems_of(composed.resolved())
+        if (model, hardware) in TOO_LARGE:
+            assert known[size] and all("; take more GPUs, set hardware.gpus_per_node=2" in one for one in known[size])
+        else:
+            assert known[size] == [], (model, hardware)
+    assert len(known) == len(MODELS) * 10, "an H100 has an A100's memory"
+
+
+UNSIZED = ("hardware.name", "hardware.resources", "hardware.seconds_per_step")
+
+
+@pytest.mark.parametrize("algorithm", choices("algorithm"))
+def test_the_default_has_no_problems(resolved: Callable[..., Config], algorithm: str) -> None:
+    assert preflight.problems_of(resolved(f"algorithm={algorithm}")) == []
+
+
+@pytest.mark.parametrize("experiment", [name for name in choices("experiment") if name != "article_settings"])
+def test_every_experiment_has_no_problems(composer: Composer, experiment: str) -> None:
+    assert preflight.problems_of(composer.compose([*SHIPPED, f"experiment={experiment}"]).resolved()) == []
 
 
 # Single values
@@ -134,9 +198,9 @@ def test_a_value_out_of_range_is_named_with_what_to_try(make: Make, key: str) ->
 def test_the_smallest_value_allowed_is_allowed(make: Make, key: str) -> None:
     kind, _ = NUMBERS[key]
     smallest = 0 if kind.endswith("at least 0") else 1e-3 if kind.endswith("above 0") else 1
-    assert preflight.knob_problems(with_values(make(), {key: smallest})) == []
+    assert knob_problems(with_values(make(), {key: smallest})) == []
     if kind.startswith("a whole"):
-        assert preflight.knob_problems(with_values(make(), {key: 3.0})) != [], "veRL's loops count with integers only"
+        assert knob_problems(with_values(make(), {key: 3.0})) != [], "veRL's loops count with integers only"
 
 
 @pytest.mark.parametrize("key", ["trainer.nnodes", "trainer.n_gpus_per_node"])
@@ -179,7 +243,12 @@ def test_all_problems_are_told_at_once(make: Make, tmp_path: Path) -> None:
     config = make(rollout__temperature=0, rollout__n=0, seed=-1)
     keys = [problem.split(" must ")[0] for problem in preflight.problems_of(config)]
     assert keys == ["rollout.temperature", "rollout.n", "seed"]
-    config = make(rollout__n=1, model__path="/no/such/model", data__val_files=str(tmp_path / "missing.parquet"))
+    config = make(
+        rollout__n=1,
+        actor_rollout_ref__rollout__n=1,
+        model__path="/no/such/model",
+        data__val_files=str(tmp_path / "missing.parquet"),
+    )
     keys = [problem.split(" must ")[0] for problem in preflight.problems_of(config)]
     assert keys == ["rollout.n", "model.path", "data.val_files"]
 
@@ -213,6 +282,9 @@ DYNAMIC = {
 }
 
 
+PADDED = ": veRL would fill the last mini-batch with padding"
+
+
 def test_a_group_of_one_is_refused_for_grpo_only(make: Make) -> None:
     assert the_problem(sizes(make, n=1)) == (
         "rollout.n must be at least 2 with GRPO, but is 1: a group of one has no mean to compare with "
@@ -231,12 +303,15 @@ def test_a_group_of_one_is_refused_for_grpo_only(make: Make) -> None:
             "set data.train_batch_size=32",
         ),
         ({"batch": 8}, f"{MINI} must be at most data.train_batch_size=8, but is 16; set {MINI}=8"),
-        ({"batch": 40}, f"data.train_batch_size must be a multiple of {MINI}=16, but is 40; set {MINI}=10"),
+        ({"batch": 40}, f"data.train_batch_size must be a multiple of {MINI}=16, but is 40{PADDED}; set {MINI}=10"),
         (
             {"batch": 10**12, "mini": 3},
-            f"data.train_batch_size must be a multiple of {MINI}=3, but is {10**12}; set {MINI}=2",
+            f"data.train_batch_size must be a multiple of {MINI}=3, but is {10**12}{PADDED}; set {MINI}=2",
         ),
-        ({"batch": 13, "mini": 5}, f"data.train_batch_size must be a multiple of {MINI}=5, but is 13; set {MINI}=1"),
+        (
+            {"batch": 13, "mini": 5},
+            f"data.train_batch_size must be a multiple of {MINI}=5, but is 13{PADDED}; set {MINI}=1",
+        ),
         (
             {"batch": 6, "n": 5, "mini": 3, "gpus": 2},
             f"{MINI} x rollout.n must be a multiple of the 2 GPUs, but is 3 x 5; set {MINI}=2",
@@ -244,7 +319,7 @@ def test_a_group_of_one_is_refused_for_grpo_only(make: Make) -> None:
     ],
 )
 def test_batches_that_do_not_divide(make: Make, chosen: dict[str, int], problem: str) -> None:
-    assert preflight.batch_problems(sizes(make, **chosen, **DYNAMIC)) == [problem]
+    assert batch_problems(sizes(make, **chosen, **DYNAMIC)) == [problem]
 
 
 @pytest.mark.parametrize(
@@ -313,15 +388,15 @@ def test_following_the_suggestions_leads_to_a_good_config(
     config = sizes(make, batch, n, mini, gpus, algorithm__adv_estimator="grpo")
     config = with_values(config, dict(zip((ACTOR, ROLLOUT, REF, CRITIC), micro, strict=True)))
     for _ in range(12):
-        found = preflight.batch_problems(config)
+        found = batch_problems(config)
         if not found:
             break
         values = suggestion(found[0])
         config = with_values(
             config, {**values, **({"actor_rollout_ref.rollout.n": 5} if "rollout.n" in values else {})}
         )
-        assert found[0] not in preflight.batch_problems(config)
-    assert preflight.batch_problems(config) == []
+        assert found[0] not in batch_problems(config)
+    assert batch_problems(config) == []
     # What veRL's workers assert, minutes after the start:
     batch, n = config["data"]["train_batch_size"], config["rollout"]["n"]
     mini = config["actor_rollout_ref"]["actor"]["ppo_mini_batch_size"]
@@ -394,6 +469,57 @@ def test_weights_that_can_t_be_read_are_a_problem_and_no_traceback(
     (tmp_path / "model.safetensors").write_bytes(content)
     problem = the_problem(make(model__path=str(tmp_path)))
     assert problem.startswith(f"model.path must hold whole weights, but {tmp_path / 'model.safetensors'} can't be read")
+
+
+def test_a_cached_snapshot_without_weights(make: Make, files: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """As `hf download --include "*.json"` leaves it."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--me--mine"
+    snapshot = cached / "snapshots" / "0123"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0123")
+    shutil.copytree(files / "model", snapshot)
+    assert preflight.problems_of(make(model__path="me/mine")) == []
+    (snapshot / "model.safetensors").unlink()
+    assert the_problem(make(model__path="me/mine")) == (
+        f"model.path must hold weights, but {snapshot} has no *.safetensors; run `hf download me/mine`"
+    )
+
+
+def test_a_sequence_must_fit_the_model_s_positions(make: Make, files: Path, tmp_path: Path) -> None:
+    shutil.copytree(files / "model", tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text('{"max_position_embeddings": 100}')
+    config = make(model__path=str(tmp_path / "model"))
+    assert the_problem(config) == (
+        "data.max_prompt_length + data.max_response_length must be at most 100, the model's max_position_embeddings, "
+        "but is 16 + 128; set data.max_response_length=84"
+    )
+    config["data"]["max_response_length"] = 84
+    assert preflight.problems_of(config) == []
+    config["actor_rollout_ref"]["rollout"]["max_model_len"] = 101
+    assert the_problem(config) == (
+        "actor_rollout_ref.rollout.max_model_len must be at most 100, the model's positions, but is 101; "
+        "set actor_rollout_ref.rollout.max_model_len=null"
+    )
+
+
+def test_the_folder_s_sizes_count_and_the_plan_says_where_others_were_stated(make: Make) -> None:
+    stated = Shape(2048, 11008, 36, 16, 2, 151936, True)
+    weights = PROJECT_DIR / "experiments" / "tiny_model" / "weights"
+    config = make(model__path=str(weights), model__shape=asdict(stated))
+    shape = preflight.shape_of(config)
+    assert shape is not None and shape.hidden_size == 96
+    assert preflight.shape_of(make(model__path="me/mine", model__shape=asdict(stated))) == stated
+    (note,) = model_folder.unchecked(str(weights), asdict(stated))
+    assert note.endswith("set model.shape to them") and "config.json has other sizes than model.shape" in note
+    assert model_folder.unchecked(str(weights), None) == model_folder.unchecked(str(weights), asdict(shape)) == []
+
+
+def test_a_tokenizer_that_is_none_is_no_traceback(make: Make, files: Path, tmp_path: Path) -> None:
+    shutil.copytree(files / "model", tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    problems = preflight.problems_of(make(model__path=str(tmp_path / "model")))
+    assert problems and all(problem.startswith("model.path must hold a tokenizer, but ") for problem in problems)
 
 
 def test_parameters_are_counted(files: Path, tmp_path: Path) -> None:

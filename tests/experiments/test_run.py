@@ -71,6 +71,34 @@ MISTAKES = {
         ["reward.custom_reward_function.path=/no/reward.py"],
         ["reward.custom_reward_function.path must be a Python file", "/no/reward.py"],
     ),
+    "four kinds of mistake in one config": (
+        ["model.path=/nope", "rollout.n=1", "data.train_batch_size=24", "kl.type=banana", "task.space=foo"],
+        [
+            "there is no /nope",
+            "rollout.n must be at least 2 with GRPO, but is 1",
+            "but is 24: veRL would fill the last mini-batch with padding; set",
+            "but is 'banana'; try low_var_kl",
+            "task.space must be article or miniature, but is 'foo'",
+        ],
+    ),
+    "mistakes in the command, a sweep and a value": (
+        ["sweeps=nope", "rollout.temprature=3", "kl.coef=-1", "trainer.save_freq=null"],
+        [
+            "there is no nope.yaml",
+            "did you mean rollout.temperature",
+            "kl.coef must be a number of at least 0, but is -1",
+            "trainer.save_freq must be a whole number of at least -1, but is None",
+        ],
+    ),
+    "GRPO with one response, by veRL's name": (
+        ["actor_rollout_ref.rollout.n=1", "actor_rollout_ref.rollout.temperature=0"],
+        ["actor_rollout_ref.rollout.n must be at least 2 with GRPO", "rollout.temperature must be a number above 0"],
+    ),
+    "nothing where a mapping is": (["data=null"], ["data must be a mapping, but is None"]),
+    "no temperature at a step": (
+        ["temperature=piecewise", "temperature.points=[[10,nan]]"],
+        ["temperature.points must be pairs", "nan"],
+    ),
     "one bad arm of a sweep": (["rollout.n=1,5"], ["rollout.n must be at least 2"]),
     "an empty sweep": (["-m", "seed=range(5,5)"], ["a sweep must have an arm"]),
     "arms that are the same run": (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +16,15 @@ from experiments.verl_plugin.platform import PlatformCPU
 
 EXTENSION = "experiments.verl_plugin.vllm_worker.CPUWorkerExtension"
 VOCABULARY = 30  # of the model's 128 ids
+OTHER_END = 11  # " +": generation_config's end of a response; the tokenizer's is another, as in Qwen2.5's base models
 
 
 @pytest.fixture(scope="module")
-def engine(model: Path) -> Iterator[Any]:
+def engine(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("other-end") / "model"
+    shutil.copytree(model, folder)
+    generation = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**generation, "eos_token_id": OTHER_END}))
     with pytest.MonkeyPatch.context() as patch:
         variables = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "experiments.verl_plugin"}
         for name, value in {**variables, "OMP_NUM_THREADS": "1", **PlatformCPU().rollout_env_vars()}.items():
@@ -25,7 +32,7 @@ def engine(model: Path) -> Iterator[Any]:
         from vllm import LLM
 
         yield LLM(
-            str(model),
+            str(folder),
             dtype="float32",
             enforce_eager=True,
             gpu_memory_utilization=0.1,
@@ -33,6 +40,19 @@ def engine(model: Path) -> Iterator[Any]:
             distributed_executor_backend="mp",
             worker_extension_cls=EXTENSION,
         )
+
+
+def test_a_response_stops_at_generation_config_s_end_and_the_tokenizer_s(engine: Any) -> None:
+    from vllm import SamplingParams
+
+    own = engine.get_tokenizer().eos_token_id
+    assert own not in (None, OTHER_END)
+    # As veRL asks: it names no end, and leaves them to the engine.
+    prompts = [{"prompt_token_ids": [2, 60]}] * 256
+    answers = engine.generate(prompts, SamplingParams(max_tokens=128), use_tqdm=False)
+    responses = [list(answer.outputs[0].token_ids) for answer in answers]
+    assert {response[-1] for response in responses if len(response) < 128} == {own, OTHER_END}
+    assert not any({own, OTHER_END} & set(response[:-1]) for response in responses)
 
 
 def test_ids_without_a_token_are_never_sampled(engine: Any) -> None:
@@ -61,3 +81,19 @@ def test_a_sync_that_could_not_work_is_refused_when_the_engine_starts() -> None:
     worker.model_runner = SimpleNamespace(model=torch.nn.Sequential(layer))
     with pytest.raises(RuntimeError, match=r"must keep their weights .* but 0 has dropped its own"):
         worker.monkey_patch_model(VOCABULARY)
+
+
+@pytest.mark.parametrize(("asked", "fails"), [(None, False), (512, False), (513, True)])
+def test_a_length_beyond_the_model_s_positions(asked: int | None, fails: bool) -> None:
+    """What preflight refuses, veRL's server raises when it starts."""
+    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
+
+    server = object.__new__(vLLMHttpServer)
+    server.model_config = SimpleNamespace(hf_config=SimpleNamespace(max_position_embeddings=512))
+    server.config = SimpleNamespace(max_model_len=asked, enable_chunked_prefill=False, max_num_batched_tokens=100)
+    if fails:
+        with pytest.raises(ValueError, match=r"max_model_len \(513\) should be less than or equal to max_position_emb"):
+            server._validate_configs()
+    else:
+        server._validate_configs()
+        assert server.config.max_model_len == server.config.max_num_batched_tokens == 512

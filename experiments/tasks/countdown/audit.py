@@ -1,4 +1,6 @@
-"""What a data set holds: `python -m experiments.tasks.countdown.audit task.source=hub` (or any other override).
+"""What a data set holds: `python -m experiments.tasks.countdown.audit model=qwen2.5-3b task.source=hub`.
+
+Takes any overrides. The model decides how many rows there are: the tiny one's are few, Qwen's the article's.
 
 Counts what the article's split keeps and drops: rows without a solution, test problems that are train problems; and
 the ranges of numbers and targets.
@@ -13,8 +15,9 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.tasks.countdown import hub
-from experiments.tasks.countdown.dataset import SPACES
+from experiments.tasks.countdown.dataset import SPACES, identity
 from experiments.tasks.countdown.problems import Problem, generate
+from experiments.tasks.dataset import arguments
 
 
 def read_split(task: dict[str, Any]) -> tuple[list[Problem], int]:
@@ -42,15 +45,26 @@ def report(problems: Sequence[Problem], train: int) -> str:
 
 def main() -> int:
     """Print the audit of the data set that the overrides choose; return the command's exit code."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     from experiments.compose import check_overrides, compose_config, plain
 
     try:
         check_overrides(sys.argv[1:])
-        print(report(*read_split(plain(compose_config(sys.argv[1:]), resolve=True)["task"])))
+        config = plain(compose_config(sys.argv[1:]), resolve=True)
+        identity(**arguments(config["task"], config["model"]["template"]))  # says what is wrong with them
+        print(report(*read_split(config["task"])))
     except UserError as error:
-        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
-        return UserError.exit_code
-    return 0
+        problems = list(error.problems)
+    except (HydraException, OmegaConfBaseException) as error:
+        problems = [str(error)]
+    except TypeError:  # another task's keys, which countdown's functions do not take
+        problems = [f"task must be countdown for its audit, but is {config['task'].get('name')!r}; leave it out"]
+    else:
+        return 0
+    print("\n".join(f"error: {problem}" for problem in problems), file=sys.stderr)
+    return UserError.exit_code
 
 
 if __name__ == "__main__":

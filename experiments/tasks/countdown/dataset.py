@@ -25,15 +25,17 @@ def identity(source: str, space: str, train_size: int, test_size: int, data_seed
     Raises UserError: a size, the template or the space is wrong, or the source can't be read.
     """
     problems = []
-    if template not in TEMPLATES:
+    if not isinstance(template, str) or template not in TEMPLATES:
         problems.append(
             f"model.template must be one of {', '.join(TEMPLATES)}, but is {template!r}; set it to one of them"
         )
-    if space not in SPACES:
+    if not isinstance(source, str) or not source:
+        problems.append(f"task.source must be generated, hub or the path of a copy, but is {source!r}; leave it out")
+    if not isinstance(space, str) or space not in SPACES:
         problems.append(f"task.space must be article or miniature, but is {space!r}; leave it out")
     for name, size in (("train_size", train_size), ("test_size", test_size)):
-        if size < 1:
-            problems.append(f"task.{name} must be at least 1, but is {size}; raise it")
+        if not isinstance(size, int) or size < 1:
+            problems.append(f"task.{name} must be a whole number of at least 1, but is {size!r}; try 1000")
     if problems:
         raise UserError(*problems)
     # The template's text and not its name: an edited template is another data set.

@@ -1,6 +1,7 @@
 """The public data set Jiayi-Pan/Countdown-Tasks-3to4, from the hub or from a file that somebody has downloaded."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -75,7 +76,7 @@ def digest(source: Path) -> str:
 
 
 def read(source: Path, rows: int) -> list[Problem]:
-    """The problems in the first `rows` rows of a parquet or JSON Lines file with the columns nums and target.
+    """The problems in the first `rows` rows of a parquet, JSON or JSON Lines file with the columns nums and target.
 
     Raises:
         UserError: it is no such file, has other columns or too few rows, or rows are malformed.
@@ -84,9 +85,9 @@ def read(source: Path, rows: int) -> list[Problem]:
 
     try:
         table = _table(source)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{source} must be a parquet file, but reading it gives '{error}'; download it again"
+            f"{source} must be a parquet or JSON file, but reading it gives '{error}'; download it again"
         ) from error
     wrong = _wrong_columns(table.schema)
     if wrong:
@@ -104,10 +105,14 @@ def read(source: Path, rows: int) -> list[Problem]:
 
 
 def _table(source: Path) -> Any:
-    """The file as an Arrow table: JSON Lines by its ending, else parquet."""
+    """The file as an Arrow table: JSON by its ending, one array or an object a line, else parquet."""
     if source.suffix in (".json", ".jsonl"):
+        import pyarrow as pa
         import pyarrow.json
 
+        text = source.read_text(encoding="utf-8").lstrip()
+        if text.startswith("["):
+            return pa.Table.from_pylist(json.loads(text))
         return pyarrow.json.read_json(source)
     import pyarrow.parquet
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 import torch
 from omegaconf import OmegaConf
+from transformers import AutoTokenizer
+from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
 from verl.plugin.platform.platform_cuda import PlatformCUDA
 from verl.utils.config import omega_conf_to_dataclass
 
+from experiments.tiny_model import WEIGHTS
 from experiments.verl_plugin import rollout
 from experiments.verl_plugin.rollout import HFRolloutReplica, HFRolloutServer, HFServerAdapter
 
@@ -28,8 +34,9 @@ def make_server(resolved: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def make(**changes: Any) -> HFRolloutServer:
         torch.manual_seed(0)
+        model = changes.pop("model", config["model"])
         parts = {**config["rollout"], **changes}
-        return HFRolloutServer(OmegaConf.create(parts), OmegaConf.create(config["model"]), replica_rank=0)
+        return HFRolloutServer(OmegaConf.create(parts), OmegaConf.create(model), replica_rank=0)
 
     return make
 
@@ -45,6 +52,63 @@ def test_responses_end_with_eos_unless_told_to_ignore_it(make_server: Any) -> No
     ends = asyncio.run(lengths(make_server(response_length=96), 48))
     assert min(ends) < 96, "one in a hundred tokens of a random model is the end"
     assert asyncio.run(lengths(make_server(response_length=96, ignore_eos=True), 48)) == [96] * 48
+
+
+OTHER_END = 20  # in generation_config; the tokenizer's own is another, as in Qwen2.5's base models
+
+
+@pytest.fixture
+def other_end(resolved: Any, tmp_path: Path) -> dict[str, Any]:
+    """The tiny model in a folder whose generation_config names an end of its own."""
+    folder = tmp_path / "model"
+    shutil.copytree(WEIGHTS, folder)
+    generation = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**generation, "eos_token_id": OTHER_END}))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    assert tokenizer["eos_token"] != AutoTokenizer.from_pretrained(WEIGHTS).convert_ids_to_tokens(OTHER_END)
+    return {**resolved()["actor_rollout_ref"]["model"], "path": str(folder)}
+
+
+@pytest.mark.parametrize("named", [OTHER_END, [OTHER_END, 21], [1, OTHER_END]])
+def test_the_ends_are_generation_config_s_and_the_tokenizer_s(other_end: dict[str, Any], named: Any) -> None:
+    file = Path(other_end["path"]) / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": named, "pad_token_id": 2}))
+    model_config = omega_conf_to_dataclass(OmegaConf.create(other_end))
+    assert model_config.tokenizer.eos_token_id == 1
+    pad, ends = rollout.stop_tokens(model_config)
+    assert ends == {1, *(named if isinstance(named, list) else [named])}
+    assert pad == 2, "generation_config's, which is not the tokenizer's"
+
+
+def test_a_response_stops_at_generation_config_s_end(make_server: Any, other_end: dict[str, Any]) -> None:
+    """One by one, as veRL's agent loop asks, and as a batch: the end is the last token, and padding follows."""
+    server = make_server(model=other_end, response_length=96)
+    ends = {1, OTHER_END}
+
+    async def ask(count: int) -> list[Any]:
+        return await asyncio.gather(*(server.generate([2, 40, 3], SAMPLING, str(i)) for i in range(count)))
+
+    responses = [output.token_ids for output in asyncio.run(ask(64))]
+    ids, _, lengths, _ = asyncio.run(server.generate_batch([[2, 40, 3]] * 4, 16, [1.0] * 4, -1, 1.0))
+    batch = [row[:length].tolist() for row, length in zip(ids, lengths.tolist(), strict=True)]
+    for some in (responses, batch):
+        stopped = [response for response in some if len(response) < 96]
+        assert all(response[-1] in ends for response in stopped)
+        assert not any(ends & set(response[:-1]) for response in some), "nothing is sampled after an end"
+        assert {response[-1] for response in stopped} == ends, "either of them ends some"
+
+
+@pytest.mark.parametrize("pad", [0, 1, 40])
+def test_padding_on_veRL_s_path_is_masked_whatever_it_is_padded_with(pad: int) -> None:
+    """Its agent loop pads with the tokenizer's pad id; one that is the end, or any other token, makes no difference."""
+    tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    worker: Any = SimpleNamespace(tokenizer=tokenizer)
+    padded = AgentLoopWorker._pad_token_ids(
+        worker, [40, 3, 1], max_length=6, padding_side="right", return_attention_mask=True
+    )
+    assert padded["input_ids"].tolist() == [[40, 3, 1, pad, pad, pad]]
+    assert padded["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0]], "the response's own tokens count, the end too"
 
 
 @pytest.mark.parametrize("name, dtype", [("float32", torch.float32), ("bfloat16", torch.bfloat16)])

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from experiments.compose import verl_node
 from experiments.identity import run_id, scientific
-from experiments.preflight import knob_problems
+from experiments.knobs import knob_problems
 from experiments.verl_plugin.temperature import at_step, set_temperature
 
 Resolve = Callable[..., dict[str, Any]]

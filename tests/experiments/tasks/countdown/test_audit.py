@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from experiments.errors import UserError
-from experiments.tasks.countdown import dataset, hub
+from experiments.tasks.countdown import audit, dataset, hub
 from experiments.tasks.countdown.audit import read_split, report
 from experiments.tasks.dataset import prepare
 
@@ -33,12 +34,14 @@ def write(folder: Path, ending: str) -> Path:
     file = folder / f"copy{ending}"
     if ending == ".parquet":
         parquet.write_table(pa.Table.from_pylist(ROWS), file)
+    elif ending == "-array.json":
+        file.write_text(json.dumps(ROWS, indent=1))
     else:
         file.write_text("\n".join(map(json.dumps, ROWS)))
     return file
 
 
-@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".json"])
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".json", "-array.json"])
 def test_the_audit_of_a_copy(tmp_path: Path, ending: str) -> None:
     task = {"source": str(write(tmp_path, ending)), "train_size": 3, "test_size": 2}
     assert report(*read_split(task)) == WORDS
@@ -55,9 +58,10 @@ def test_both_kinds_of_copy_make_the_same_rows(tmp_path: Path) -> None:
     file, cache = Path(dataset.__file__), tmp_path / "cache"
     made = [
         prepare(file, "countdown", {**arguments, "source": str(write(tmp_path, ending))}, cache)
-        for ending in (".parquet", ".jsonl")
+        for ending in (".parquet", ".jsonl", "-array.json")
     ]
-    assert parquet.read_table(made[0].train) == parquet.read_table(made[1].train)
+    first, *others = (parquet.read_table(data.train) for data in made)
+    assert all(other == first for other in others)
 
 
 def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -67,3 +71,40 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.Monke
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"task.source=hub must find .*; fetch .* or task.source=generated"):
         hub.locate("hub")
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "[{", '[{"nums": 3}]', "[]", "{}", "[{}]", "\x00", '{"nums": [1, 2]}'])
+def test_json_that_is_no_data_set_is_told(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "copy.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match="must"):
+        hub.read(file, 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["task.space=foo"], "task.space must be article or miniature, but is 'foo'"),
+        (["task.source=null"], "task.source must be generated, hub or the path of a copy, but is None"),
+        (["task.source=-1"], "must"),
+        (["task.train_size=x"], "task.train_size must be a number"),
+        (["task.train_size=0"], "task.train_size must be a whole number of at least 1, but is 0"),
+        (["task=nope"], "nope"),
+        (["task.space=[a"], "[a"),
+        (["task.sorce=hub"], "did you mean task.source"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(
+    overrides: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["audit", *overrides])
+    assert audit.main() == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and said in told
+
+
+def test_the_model_decides_how_many_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The article's split with its model; a copy of five rows is too short for it."""
+    monkeypatch.setattr(sys, "argv", ["audit", "model=qwen2.5-3b", f"task.source={write(tmp_path, '.jsonl')}"])
+    assert audit.main() == 2
+    assert "must have at least 328704 rows for train and test together, but has 5" in capsys.readouterr().err

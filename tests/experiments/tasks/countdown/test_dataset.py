@@ -335,7 +335,7 @@ def test_what_is_no_parquet_file_is_refused(tmp_path: Path) -> None:
     for content in (b"", b"nums,target\n", b"PAR1" * 10):
         (tmp_path / "file").write_bytes(content)
         with pytest.raises(
-            UserError, match=r"file must be a parquet file, but reading it gives '.*'; download it again"
+            UserError, match=r"file must be a parquet or JSON file, but reading it gives '.*'; download it again"
         ):
             imported(tmp_path / "file", tmp_path / "cache")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other")

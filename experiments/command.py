@@ -1,0 +1,45 @@
+"""What is wrong with a command before Hydra has composed it: keys, types, sweeps; and then all else that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.compose import CONFIG_DIR, override_problems
+from experiments.composer import Composer
+from experiments.errors import UserError
+from experiments.plan import plan_runs
+from experiments.sweepers.ablation import SWEEPS, jobs
+
+
+def check_command(overrides: Sequence[str]) -> None:
+    """Raise one UserError with the problems of the overrides themselves and, if there are any, of what is left of them.
+
+    Without such problems the plan, which comes later, tells all that is wrong.
+    """
+    wrong = override_problems(overrides)
+    found = [problem for problems in wrong.values() for problem in problems]
+    rest = [line for line in overrides if line not in wrong]
+    if any(line.startswith(f"{SWEEPS}=") for line in rest):
+        try:
+            jobs(rest)
+        except UserError as error:
+            found += error.problems
+            rest = [line for line in rest if not line.startswith(f"{SWEEPS}=")]
+    if found:
+        raise UserError(*dict.fromkeys([*found, *_problems(rest)]))
+
+
+def _problems(overrides: Sequence[str]) -> Sequence[str]:
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            composer = Composer.of_running_hydra()
+            plan_runs([composer.compose(job) for job in jobs(overrides)])
+    except UserError as error:
+        return error.problems
+    except (HydraException, OmegaConfBaseException):  # not to be composed with what is wrong left out
+        return ()
+    return ()
