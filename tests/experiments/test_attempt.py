@@ -102,7 +102,8 @@ def test_what_can_t_be_written_is_a_failure_with_its_cause_and_leaves_nothing_in
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
     failed = run.events()[-1]
-    assert (failed["event"], failed["kind"]) == ("failed", "error") and str(run.path / "attempts") in failed["cause"]
+    assert (failed["event"], failed["kind"]) == ("failed", "error")
+    assert failed["cause"] == f"{run.path} must be a run's folder, but its attempts is a file"
     assert not list(processes.SCRATCH.glob(f"{processes.scratch_prefix(run.path)}*"))
 
 
