@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from experiments.plan import PlannedRun
 
 BYTES = {"model": 4, "optimizer": 8, "hf_model": 4}  # a parameter, in fp32, by checkpoint.save_contents
-KEPT_CHECKPOINTS = 3  # of a role by conf/config.yaml: two kept and one being written
 MOST_CONFIGS = 60  # finished runs whose configs are read, newest first: a folder of thousands must not delay a plan
 
 # Runs that agree in these take about the same time for a step.
@@ -48,6 +47,8 @@ class Cost:
     devices: int
     disk: int
     """Bytes that its checkpoints can take at most."""
+    checkpoint: int
+    """Bytes of one checkpoint; 0 for a model of unknown size."""
 
     @property
     def hours(self) -> float:
@@ -71,6 +72,7 @@ def _cost(run: PlannedRun, times: Sequence[float]) -> Cost:
         steps=max(run.steps - run.reached, 0) if to_do else 0,
         devices=int(hardware["nodes"]) * int(hardware["gpus_per_node"]),
         disk=disk_needed(run.config) if to_do else 0,
+        checkpoint=sum(checkpoint_bytes(run.config).values()),
     )
 
 
@@ -109,19 +111,26 @@ def step_times(run: RunDir) -> list[float]:
     return [float(time) for time in times if time is not None and is_number(time)]
 
 
+def checkpoint_bytes(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the bytes of one checkpoint of each role that is trained; 0 for a model of unknown size."""
+    model = config["model"]
+    parameters = model_parameters(Path(model["path"]).expanduser()) or model["parameters"] or 0
+    roles = {"actor": at(config, A), **({"critic": config["critic"]} if has_critic(config) else {})}
+    found = {}
+    for role, section in roles.items():
+        contents = at(section, "checkpoint.save_contents") or ()
+        found[role] = int(parameters) * sum(BYTES.get(content, 0) for content in contents if isinstance(content, str))
+    return found
+
+
 def disk_needed(config: Mapping[str, Any]) -> int:
     """Return the bytes that a run's checkpoints can take at most; 0 for a model of unknown size.
 
     Of each role: the checkpoints that are kept (null: all that are saved) and the one that is being written.
     """
-    model = config["model"]
-    parameters = model_parameters(Path(model["path"]).expanduser()) or model["parameters"] or 0
-    roles = {"actor": at(config, A), **({"critic": config["critic"]} if has_critic(config) else {})}
-    total = 0
-    for role, section in roles.items():
-        kept, saves = at(config, f"trainer.max_{role}_ckpt_to_keep"), saves_of(config)
-        contents = at(section, "checkpoint.save_contents") or ()
-        each = int(parameters) * sum(BYTES.get(content, 0) for content in contents if isinstance(content, str))
+    saves, total = saves_of(config), 0
+    for role, each in checkpoint_bytes(config).items():
+        kept = at(config, f"trainer.max_{role}_ckpt_to_keep")
         total += each * (saves if kept is None else min(saves, kept + 1))
     return total
 

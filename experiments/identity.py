@@ -89,7 +89,7 @@ def run_id(config: Mapping[str, Any]) -> str:
 def canonical(value: Any) -> Any:
     """Return the value so that equal ones have one spelling: 1 and 1.0, 0.0 and -0.0, a tuple and a list.
 
-    True, 1 and "1" stay three values. What veRL takes for a number is one by then: composer.numbers_written_as_text.
+    True, 1 and "1" stay three values. What veRL takes for a number is one by then: composer.numbers_as_verl_has_them.
     """
     if value is None or isinstance(value, (str, bool, int)):
         return value

@@ -121,8 +121,8 @@ RULES = (
         "try my_task",
     ),
     Rule("show", "config, verl, plan or json", lambda value: value in SHOWN, "leave it out to run"),
-    text("runs_dir", "try runs"),
-    text("data_dir", "try data"),
+    text("runs_dir", "leave it out, or set runs_dir=/a/path", kind="a folder"),
+    text("data_dir", "leave it out, or set data_dir=/a/path", kind="a folder"),
     Rule(
         "trainer.logger",
         "a list with file in it, which the figures are drawn from",

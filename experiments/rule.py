@@ -84,6 +84,6 @@ def one_of(key: str, choices: tuple[Any, ...], do: str, **more: Any) -> Rule:
     return Rule(key, names, lambda value: isinstance(value, str) and value in choices, do, **more)
 
 
-def text(key: str, do: str) -> Rule:
+def text(key: str, do: str, kind: str = "a text") -> Rule:
     """Return the rule of a text that is not empty."""
-    return Rule(key, "a text", lambda value: isinstance(value, str) and bool(value.strip()), do)
+    return Rule(key, kind, lambda value: isinstance(value, str) and bool(value.strip()), do)

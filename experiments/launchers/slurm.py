@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.cost import KEPT_CHECKPOINTS, Cost, disk_needed
+from experiments.cost import Cost, disk_needed
 from experiments.cost import costs as estimates
 from experiments.errors import UserError
 from experiments.plan import PlannedRun, freeze
@@ -94,7 +94,7 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
 
 def checkpoint_seconds(cost: Cost) -> float:
     """Return how long writing a checkpoint takes at least."""
-    return cost.disk / KEPT_CHECKPOINTS / CHECKPOINT_BYTES_PER_SECOND
+    return cost.checkpoint / CHECKPOINT_BYTES_PER_SECOND
 
 
 def warned_in_time(wanted: Resources, cost: Cost) -> Resources:

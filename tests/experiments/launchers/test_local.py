@@ -62,7 +62,13 @@ runs = []
 for name in sys.argv[3:]:
     run = RunDir(Path(sys.argv[1]) / name)
     parameters = 10**15 if name == os.environ["TOO_LARGE"] else 1
-    config = {"seed": 1, "model": {"parameters": parameters}, "algorithm": {"adv_estimator": "grpo"}}
+    config = {
+        "seed": 1,
+        "model": {"path": "none", "parameters": parameters},
+        "algorithm": {"adv_estimator": "grpo"},
+        "actor_rollout_ref": {"actor": {"checkpoint": {"save_contents": ["model"]}}},
+        "trainer": {"max_actor_ckpt_to_keep": 2, "save_freq": 1, "total_training_steps": 4},
+    }
     run.create("seed: 1\\n", {})
     run.record("launched", steps=4)
     given = dict(name=name, run=run, config=config, verl=OmegaConf.create(config), steps=4, state="planned", reached=0)
