@@ -170,8 +170,9 @@ def test_a_replica_s_server_gets_the_device_of_its_worker(resolved: Any, monkeyp
     folder = tempfile.mkdtemp(dir="/tmp")
     ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, _temp_dir=folder)
     try:
-        first, second = (Worker.remote() for _ in range(2))
+        first = Worker.remote()
         ray.get(first.__ray_ready__.remote())  # has device 0
+        second = Worker.remote()
         replica = HFRolloutReplica(1, config, None, gpus_per_node=2)
         replica.workers = [second]
         asyncio.run(replica.launch_servers())
