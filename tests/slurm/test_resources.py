@@ -132,7 +132,7 @@ def test_the_warning_holds_a_step_and_a_checkpoint(
 ) -> None:
     def sized(config: dict[str, Any], seed: int) -> None:
         config["hardware"]["seconds_per_step"] = step
-        config["model"]["parameters"] = parameters
+        config["model"] |= {"path": "somebody/large", "parameters": parameters}  # on the hub: nothing to count in
 
     (planned,) = sweep("train", change=sized).runs
     (cost,) = costs([planned])
@@ -144,6 +144,6 @@ def test_the_warning_holds_a_step_and_a_checkpoint(
 
 def test_a_time_limit_that_holds_a_step_but_no_checkpoint(sweep: Sweeps) -> None:
     """A checkpoint of 3e9 parameters is 36 GB and more."""
-    large = sweep("train", change=lambda config, seed: config["model"].update(parameters=3e9))
+    large = sweep("train", change=lambda config, seed: config["model"].update(path="somebody/large", parameters=3e9))
     with pytest.raises(UserError, match=r"must hold a step .* or a checkpoint \((3[6-9]|[4-9]\d) s, estimated\)"):
         large.launch(time="00:00:30", warning_seconds=1)
