@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -127,6 +128,8 @@ def test_ppo_with_a_critic_on_two_ranks_resumes(two_ranks: Command, folder: Path
     # As if the second step had been cut short.
     shutil.rmtree(run.checkpoints / "global_step_2")
     (run.checkpoints / "latest_checkpointed_iteration.txt").write_text("1")
+    events = [event for event in run.events() if event["event"] != "finished"]
+    run.events_file.write_text("".join(f"{json.dumps(event)}\n" for event in events))
     run.record("interrupted", attempt=1, step=1)
     again = train(folder / "ppo", *TWO_RANKS)
     assert again.code == 0, again.output

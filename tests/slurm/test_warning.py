@@ -109,9 +109,8 @@ def test_slurm_s_own_warning(overdue: dict[str, Sweep], monkeypatch: pytest.Monk
     """The attempt heeds neither it nor SIGTERM: it is ended before the limit, and the job requeued."""
     warned = overdue["step"]
     use(warned.cluster, monkeypatch)
-    warned.until(lambda: len(warned.run().events()) > 5, "cut short", 180)
-    job = warned.until_waiting()
-    warned.must_become("queued")
-    last = warned.run().events()[-1]
-    assert (last["event"], last["cause"], last["step"]) == ("submitted", "requeued after the warning", 2)
-    assert "Restarts=1" in warned.cluster.run("scontrol", "show", "job", job)
+    said = "requeued after the warning"
+    warned.until(lambda: any(event.get("cause") == said for event in warned.run().events()), said, 180)
+    (requeued,) = [event for event in warned.run().events() if event.get("cause") == said]
+    assert (requeued["event"], requeued["step"]) == ("submitted", 2)
+    assert "Restarts=1" in warned.cluster.run("scontrol", "show", "job", warned.job())

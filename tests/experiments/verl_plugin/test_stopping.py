@@ -61,7 +61,9 @@ def test_w_and_b_is_on_the_disk_although_the_step_does_not_end(trainer: Stoppabl
         warning.warn(tmp_path, time.time() + 2.0)
         trainer._close_tracking_in_time()
         (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-        read = read_log(log)
+        deadline = time.monotonic() + 10  # W&B's own process writes it; the kill is to come FLUSH_SECONDS later
+        while not (read := read_log(log)).rows and time.monotonic() < deadline:
+            time.sleep(0.1)
         assert [step for step, _ in read.rows] == [1] and read.exit_code == 0
         assert trainer.logger.logger == {"file": file_logger}
     finally:
