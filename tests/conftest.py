@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
@@ -10,6 +11,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests import needs
 
+# Ignored where the tests run in the background; what they start would inherit that.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 settings.register_profile("untimed", deadline=None)  # a test that fails on a busy machine tells nothing
 settings.load_profile("untimed")
 
