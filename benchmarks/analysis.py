@@ -206,13 +206,13 @@ def time_command(folder: Path, label: str, *arguments: str) -> None:
     """Run a command; print its seconds, and the most memory that it and its processes held at once."""
     began, most = time.perf_counter(), 0.0
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with open(folder / "log", "w+") as log:
+    with open(folder / "printed", "w+") as log:
         command = [sys.executable, "-m", *arguments]
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
         while process.poll() is None:
             most = max(most, tree_memory(process.pid))
             time.sleep(0.05)
-        assert process.returncode == 0, (folder / "log").read_text()
+        assert process.returncode == 0, (folder / "printed").read_text()
     print(f"  {label:44} {'':8}   {time.perf_counter() - began:6.2f} s   {most:5.0f} MB")
 
 
