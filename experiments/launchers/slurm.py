@@ -176,14 +176,14 @@ def follow(runs: Sequence[PlannedRun]) -> int:
                     if line not in said:
                         console.print(line, soft_wrap=True)
                         said.add(line)
-                if not requeued and not any(state in OPEN[:-1] for state in states):
-                    break
                 counts = Counter(states)
                 if console.is_terminal:
                     live.update(_table(runs, states), refresh=True)
                 elif counts != last:
                     console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
                 last = counts
+                if not requeued and not any(state in OPEN[:-1] for state in states):
+                    break
                 time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:
         print("no longer looking; the jobs go on", file=sys.stderr)

@@ -84,6 +84,7 @@ def test_wait_follows_to_the_end(cluster: Cluster, tmp_path: Path, data_dir: Pat
     followed = done.stdout.split("the figures, of what is there")[1].splitlines()
     counts = [line for line in followed if re.fullmatch(r"(\d (queued|running|finished)(, )?)+", line)]
     assert counts[0] in ("2 queued", "1 queued, 1 running", "2 running", "1 finished, 1 running"), followed
+    assert counts[-1] == "2 finished", followed
     rows = [re.split(r"\s*│\s*", line)[1:3] for line in followed if "seed=" in line]
     assert rows == [["seed=1", "finished"], ["seed=2", "finished"]], followed
 
