@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import model_folder
+from experiments import hub_model, model_folder
 
 CPUS_A_RANK = 3  # verl/single_controller/ray/base.py, veRL 0.9.1: ResourcePoolManager asks for them in one bundle
 
@@ -39,7 +39,7 @@ def _ray_problems(config: Mapping[str, Any]) -> list[str]:
 
 def _sampler_problems(config: Mapping[str, Any]) -> list[str]:
     """Return a problem if verl_plugin.sampler does not know the model; one on the hub is looked at when it is there."""
-    rollout, folder = config["actor_rollout_ref"]["rollout"], model_folder.find(str(config["model"]["path"]))
+    rollout, folder = config["actor_rollout_ref"]["rollout"], hub_model.find(str(config["model"]["path"]))
     if not config["hardware"]["fast"] or rollout["name"] != "hf" or folder is None:
         return []
     try:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments import model_folder
+from experiments import hub_model
 from experiments.digests import file_stamp
 
 BATCH = 10_000  # prompts that are tokenized at once
@@ -160,7 +160,7 @@ def prompt_problems(key: str, file: Path, prompts: Any, limits: Limits) -> list[
             f"{key} must hold prompts as lists of messages with a content, but {file} does not; "
             "build it with experiments.tasks"
         ]
-    folder = model_folder.find(limits.model)
+    folder = hub_model.find(limits.model)
     if folder is None or not (folder / "tokenizer.json").is_file():
         return []  # on the hub: veRL checks when it has the tokenizer, and the plan says so
     from tokenizers import Tokenizer

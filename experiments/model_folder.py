@@ -8,56 +8,16 @@ is no such trap: veRL's agent loop takes the tokenizer's pad id, our server gene
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from experiments import hub_model
 from experiments.digests import file_stamp
 from experiments.memory import Shape
 from experiments.rule import is_whole
-
-
-def find(path: str) -> Path | None:
-    """Return the folder of model.path: itself, or the hub cache's newest snapshot of that name; None if neither is."""
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if path.startswith(("/", ".", "~")) or path.count("/") != 1:
-        return None
-    cached = hub_cache() / f"models--{path.replace('/', '--')}"
-    try:
-        revision = (cached / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
-    snapshot = cached / "snapshots" / revision
-    return snapshot if snapshot.is_dir() else None
-
-
-def hub_cache() -> Path:
-    """Return the folder in which huggingface_hub keeps what it has fetched."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
-
-
-def hub_problems(path: str) -> list[str]:
-    """Return a problem of a name on the hub that neither is in the cache nor may be fetched."""
-    if path.count("/") != 1:
-        return [f"model.path must be a folder or a name on the hub (owner/name), but is {path!r}; check the path"]
-    offline = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if _on(os.environ.get(name))]
-    if find(path) is None and offline:
-        return [
-            f"model.path must be in the hub cache while {offline[0]} is set, but {hub_cache()} has no {path}; "
-            f"run `hf download {path}` where there is a network (a gated model: after `hf auth login`), "
-            f"or unset {offline[0]}"
-        ]
-    return []
-
-
-def _on(value: str | None) -> bool:
-    return (value or "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 @dataclass(frozen=True)
@@ -107,7 +67,7 @@ def shape(folder: Path) -> Shape | None:
 
 def positions(path: str) -> int | None:
     """Return max_position_embeddings of model.path's config.json; None where that is not known."""
-    folder = find(path)
+    folder = hub_model.find(path)
     most = _config(folder).get("max_position_embeddings") if folder else None
     return most if is_whole(most, 1) else None
 
@@ -223,11 +183,12 @@ def unchecked(path: str, stated: Any) -> list[str]:
 
     Planning asks no server: a name on the hub that is not in the cache may not exist, or be gated.
     """
-    folder = find(path)
+    folder = hub_model.find(path)
     if folder is None:
         return [
-            f"not in the hub's cache ({hub_cache()}): that it exists and may be fetched, its end of a response, its "
-            f"vocabulary, and the prompts' lengths in tokens were not checked; run `hf download {path}` first"
+            f"not in the hub's cache ({hub_model.cache()}), a launch fetches it: that it exists and may be fetched, "
+            "its end of a response, its vocabulary, and the prompts' lengths in tokens were not checked, and the runs' "
+            f"ids will be others, since a run is known by its model's revision; run `hf download {path}` first"
         ]
     found = [] if (folder / "tokenizer.json").is_file() else ["no tokenizer.json: the prompts' lengths are unchecked"]
     there, shape_stated = shape(folder), Shape.of(stated)

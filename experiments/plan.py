@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from experiments import digests, identity, names, preflight
+from experiments import digests, hub_model, identity, names, preflight
 from experiments.compose import PROJECT_DIR, override
 from experiments.composer import Composed, numbers_as_verl_has_them
 from experiments.config_yaml import as_yaml
@@ -101,6 +101,12 @@ def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun
     return [runs[run_id] for run_id in ids]
 
 
+def not_fetched(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return the names on the hub of base models that are not in its cache: what they hold is not known yet."""
+    paths = dict.fromkeys(str(run.config["model"]["path"]) for run in runs)
+    return [path for path in paths if hub_model.find(path) is None]
+
+
 def distinct(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Return each run once, in the order in which they were first asked for."""
     return list({run.run.id: run for run in runs}.values())
@@ -145,17 +151,18 @@ def _same_run(sweep: str | None, one: Composed, other: Composed) -> str:
 
 def _content(config: Mapping[str, Any]) -> dict[str, Any]:
     """Make the data set; return, by key, digests of the content that a resolved config points at, and whole paths."""
-    folder, code = Path(config["model"]["path"]).expanduser(), preflight.python_files(config)
+    name, code = str(config["model"]["path"]), preflight.python_files(config)
     reward = code.get(preflight.REWARD)
     found: dict[str, Any] = {
-        # veRL loads the newest revision of a name on the hub; it is not looked up, since planning needs no network.
-        "model.digest": digests.folder_digest(folder) if folder.is_dir() else f"hub:{config['model']['path']}@main",
+        "model.digest": f"hub:{name}@main",  # of what is yet to be fetched: a launch does so first
         "task.code": digests.code_digest((reward,), PROJECT_DIR) if reward else None,
         "plugin.code": plugin_code(),
         **{key: str(file) for key, file in code.items()},  # an attempt works in a folder of its own
     }
-    if folder.is_dir():
+    if (folder := hub_model.find(name)) is not None:
+        revision = hub_model.name_and_revision(folder)
         found["model.path"] = str(folder.absolute())
+        found["model.digest"] = f"hub:{revision}" if revision else digests.folder_digest(folder)
     data = config["data"]
     if data["train_files"] is None:
         arguments = dataset.arguments(config["task"], config["model"]["template"])

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import model_folder
+from experiments import hub_model, model_folder
 from experiments.cost import Cost, costs
 from experiments.memory import in_words, setup_of
 from experiments.plan import PlannedRun
@@ -85,7 +85,7 @@ def remarks(runs: Sequence[PlannedRun]) -> list[str]:
     several = len(needs) > 1
     lines = [f"{need} ({', '.join(arms)})" if several else need for need, arms in needs.items()]
     for path, stated in {str(run.config["model"]["path"]): run.config["model"]["shape"] for run in runs}.items():
-        folder = model_folder.find(path)
+        folder = hub_model.find(path)
         found = [*(model_folder.notes(folder) if folder else []), *model_folder.unchecked(path, stated)]
         lines += [f"{path}: {note}" for note in found]
     return lines

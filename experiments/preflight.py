@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments import model_folder
+from experiments import hub_model, model_folder
 from experiments.batches import batch_problems
 from experiments.cpu_run import cpu_problems
 from experiments.cpu_vllm import cpu_vllm_problems
@@ -93,21 +93,17 @@ def faults_of(config: Mapping[str, Any]) -> dict[str, str]:
 def model_problems(config: Mapping[str, Any]) -> list[str]:
     """Return problems of a local model folder, or of what the hub's cache holds of a name; nothing is fetched."""
     path = str(config["model"]["path"])
-    folder = Path(path).expanduser()
-    looks_local = path.startswith(("/", ".", "~")) or folder.exists()
+    folder = hub_model.find(path)
+    if folder is None:
+        if path.startswith(("/", ".", "~")) or Path(path).expanduser().exists():
+            return [f"model.path must be a folder or a name on the hub, but there is no {path}; check the path"]
+        return hub_model.problems(path)
+    again, tokenizer = "save the model with save_pretrained", "save it there with tokenizer.save_pretrained"
+    if name := hub_model.name_and_revision(folder):
+        again = tokenizer = f"run `hf download {name.split('@')[0]}`"
     model = config["actor_rollout_ref"]["model"]
     own = (config["model"]["template"], model["custom_chat_template"] is not None)
-    if not looks_local:
-        cached = model_folder.find(path)
-        if cached is None:
-            return model_folder.hub_problems(path)
-        again = f"run `hf download {path}`"
-        return [*_missing_files(cached, again, again), *model_folder.problems(cached, *own)]
-    if not folder.is_dir():
-        return [f"model.path must be a folder or a name on the hub, but there is no {path}; check the path"]
-    again = "save the model with save_pretrained"
-    missing = _missing_files(folder, again, "save it there with tokenizer.save_pretrained")
-    return [*missing, *model_folder.problems(folder, *own)]
+    return [*_missing_files(folder, again, tokenizer), *model_folder.problems(folder, *own)]
 
 
 def _missing_files(folder: Path, again: str, tokenizer: str) -> list[str]:
@@ -119,6 +115,8 @@ def _missing_files(folder: Path, again: str, tokenizer: str) -> list[str]:
         found.append(f"model.path must hold a tokenizer, but {folder} has no tokenizer.json; {tokenizer}")
     if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
         found.append(f"model.path must hold weights, but {folder} has no *.safetensors; {again}")
+    for name in _missing_shards(folder):
+        found.append(f"model.path must hold whole weights, but {folder} lacks {name}; {again}")
     for file in sorted(folder.glob("*.safetensors")):
         try:
             tensors(file)
@@ -128,9 +126,21 @@ def _missing_files(folder: Path, again: str, tokenizer: str) -> list[str]:
     return found
 
 
+def _missing_shards(folder: Path) -> list[str]:
+    """Return the weight files that a model's index names and that are not there: fetching it was interrupted."""
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        shards = sorted({str(name) for name in index["weight_map"].values()})
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ["a readable model.safetensors.index.json"]
+    return [name for name in shards if not (folder / name).is_file()]
+
+
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
     """Return the model's shape: its folder's, which veRL loads, else the config's; None where neither states one."""
-    folder = model_folder.find(str(config["model"]["path"]))
+    folder = hub_model.find(str(config["model"]["path"]))
     found = model_folder.shape(folder) if folder else None
     return found or Shape.of(config["model"]["shape"])
 

@@ -54,7 +54,7 @@ class SlurmLauncher(PlannedLauncher):
 class PlanLauncher(PlannedLauncher):
     """hydra/launcher=plan: the plan, which `launch` prints before it starts anything, and nothing else."""
 
-    waits = False
+    waits = starts = False
 
     def __init__(self, **values: Any) -> None:  # as LocalLauncher's
         super().__init__()

@@ -13,10 +13,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from experiments import hub_model
 from experiments.compose import verl_arguments
 from experiments.composer import Composer
 from experiments.errors import UserError
-from experiments.plan import PlannedRun, distinct, plan_runs
+from experiments.plan import PlannedRun, distinct, not_fetched, plan_runs
 from experiments.plan_table import plan_json, print_plan
 from experiments.rundir import RunDir, read_jsonl
 from experiments.runs.status import accuracy
@@ -33,6 +34,8 @@ class PlannedLauncher(Launcher):
 
     waits = True
     """Whether the runs have ended when `start` returns."""
+    starts = True
+    """Whether it starts runs, for which it fetches the base models that it lacks."""
     launched = False
     """Whether this command has launched jobs already: a sweeper that optimises does so again and again."""
 
@@ -60,6 +63,10 @@ class PlannedLauncher(Launcher):
                     "waits for none; use hydra/launcher=local, or slurm with hydra.launcher.wait=true, and no show="
                 )
             asked = plan_runs(jobs, listed)
+        if self.starts and shown is None and (names := not_fetched(asked)):
+            for name in names:
+                hub_model.fetch(name)
+            return self.launch(job_overrides, initial_job_idx)
         runs = distinct(asked)
         code = 0
         if shown == "config":

@@ -106,29 +106,3 @@ def test_what_is_odd_and_handled_is_a_note(write: Write) -> None:
         "of them",
         "4 rows of the embedding belong to no token: neither veRL's vLLM nor our rollout samples them",
     ]
-
-
-# Names on the hub
-
-
-def test_a_name_is_found_in_the_cache(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
-    assert model_folder.find("Qwen/Qwen2.5-3B") is None
-    assert model_folder.hub_problems("Qwen/Qwen2.5-3B") == []
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (problem,) = model_folder.hub_problems("Qwen/Qwen2.5-3B")
-    assert problem.startswith("model.path must be in the hub cache while HF_HUB_OFFLINE is set, but ")
-    assert "`hf download Qwen/Qwen2.5-3B`" in problem
-    model = tmp_path / "hub" / "models--Qwen--Qwen2.5-3B"
-    (model / "refs").mkdir(parents=True)
-    (model / "refs" / "main").write_text("0123abc")
-    (model / "snapshots" / "0123abc").mkdir(parents=True)
-    assert model_folder.find("Qwen/Qwen2.5-3B") == model / "snapshots" / "0123abc"
-    assert model_folder.hub_problems("Qwen/Qwen2.5-3B") == []
-
-
-def test_a_name_that_is_none() -> None:
-    (problem,) = model_folder.hub_problems("qwen")
-    assert problem == "model.path must be a folder or a name on the hub (owner/name), but is 'qwen'; check the path"

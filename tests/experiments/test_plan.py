@@ -151,6 +151,30 @@ def test_two_models_on_the_hub_are_two_runs(ask: Ask) -> None:
     assert one.run.id != other.run.id and one.config["model"]["digest"] == "hub:me/one@main"
 
 
+def test_a_model_in_the_hub_s_cache_is_known_by_its_revision_however_it_is_named(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    (unknown,) = ask("model.path=me/tiny")
+    assert plan.not_fetched([unknown]) == ["me/tiny"]
+    cached = tmp_path / "hub" / "models--me--tiny"
+    (cached / "refs").mkdir(parents=True)
+    runs = []
+    for commit in ("a" * 40, "b" * 40):
+        snapshot = cached / "snapshots" / commit
+        shutil.copytree(CONFIG_DIR.parent / "experiments" / "tiny_model" / "weights", snapshot)
+        (cached / "refs" / "main").write_text(commit)
+        named, folder = ask("model.path=me/tiny", f"model.path={snapshot}")
+        assert named is folder and named.config["model"]["digest"] == f"hub:me/tiny@{commit}"
+        assert named.config["actor_rollout_ref"]["model"]["path"] == str(snapshot)
+        assert plan.not_fetched([named]) == []
+        runs.append(named)
+    assert len({run.run.id for run in (unknown, *runs)}) == 3
+    (snapshot / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2-of-2.safetensors"}}')
+    with pytest.raises(UserError, match=r"lacks model-2-of-2\.safetensors; run `hf download me/tiny`"):
+        ask("model.path=me/tiny")
+
+
 def test_runs_know_the_sweeps_that_they_serve(ask: Ask) -> None:
     runs = ask("sweeps=[temperature]", f"sweeps=[temperature] {T06}", "sweeps=[kl]", "sweeps=[kl] kl.coef=0")
     assert [run.config["sweeps"] for run in distinct(runs)] == [["temperature", "kl"], ["temperature"], ["kl"]]

@@ -475,9 +475,9 @@ def test_a_cached_snapshot_without_weights(make: Make, files: Path, tmp_path: Pa
     """As `hf download --include "*.json"` leaves it."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     cached = tmp_path / "models--me--mine"
-    snapshot = cached / "snapshots" / "0123"
+    snapshot = cached / "snapshots" / ("0123456789" * 4)
     (cached / "refs").mkdir(parents=True)
-    (cached / "refs" / "main").write_text("0123")
+    (cached / "refs" / "main").write_text(snapshot.name)
     shutil.copytree(files / "model", snapshot)
     assert preflight.problems_of(make(model__path="me/mine")) == []
     (snapshot / "model.safetensors").unlink()

@@ -1,0 +1,45 @@
+"""A base model by its name on the hub: fetched before a launch, known by its revision, trained from it for ever."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from experiments.compose import PROJECT_DIR
+from experiments.rundir import find_runs, read_jsonl
+from tests.e2e.training import train
+from tests.hub_server import Hub, serving
+
+WEIGHTS = PROJECT_DIR / "experiments" / "tiny_model" / "weights"
+COMMIT, LATER = "0123456789abcdef" * 2 + "01234567", "f" * 40
+SMALL = ("model.path=me/tiny", "tracking=none", "trainer.val_before_train=false", "trainer.test_freq=-1")
+
+
+def test_a_model_of_the_hub_is_fetched_and_its_revision_is_what_the_run_is_known_by(folder: Path) -> None:
+    here = folder / "hub_model"
+    with serving(Hub(models={"me/tiny": (COMMIT, WEIGHTS)})) as hub:
+        place = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(here / "hub")}
+
+        looked = train(here, *SMALL, "hydra/launcher=plan", **place)
+        assert looked.code == 0 and hub.asked == [], "planning asks no server"
+        assert "me/tiny: not in the hub's cache" in looked.output and "hf download me/tiny" in " ".join(
+            looked.output.split()
+        )
+
+        done = train(here, *SMALL, **place)
+        assert done.code == 0, done.output
+        config = done.run.load_config()
+        assert config["model"]["digest"] == f"hub:me/tiny@{COMMIT}"
+        snapshot = here / "hub" / "models--me--tiny" / "snapshots" / COMMIT
+        assert config["actor_rollout_ref"]["model"]["path"] == str(snapshot) == config["model"]["path"]
+        assert done.run.state() == "finished"
+
+        # The branch goes on: what was fetched counts until somebody fetches again, and then it is another run.
+        hub.models["me/tiny"], asked = (LATER, WEIGHTS), list(hub.asked)
+        again = train(here, *SMALL, **place)
+        assert again.code == 0 and "1 done" in again.output and hub.asked == asked, again.output
+    assert [run.state() for run in find_runs(done.runs_dir)] == ["finished"]
+    (attempt,) = done.run.attempts()
+    assert len(read_jsonl(attempt.metrics)[0]) == 2
+    job = json.loads((attempt.path / "job.json").read_text())
+    assert job["environment"]["HF_HUB_OFFLINE"] == "1", "the attempt loads what was there, and asks nobody"
