@@ -9,6 +9,7 @@ from pathlib import Path
 
 from analysis.study import add_options, read_study
 from experiments.errors import UserError
+from experiments.python import check_python
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -65,6 +66,7 @@ def plot(options: argparse.Namespace) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 2 for a mistake that the user can put right."""
     options = parse(arguments)
+    check_python("pandas")
     try:
         figures = plot(options)
     except UserError as error:

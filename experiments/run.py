@@ -10,15 +10,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from experiments.python import check_python
+
 try:
     import hydra
 except ModuleNotFoundError:
-    print(
-        f"error: Python must be the project's own, but {sys.executable} has no hydra; "
-        "do: make install, then: source .venv/bin/activate",
-        file=sys.stderr,
-    )
-    sys.exit(2)
+    check_python("hydra")
+    raise
 import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig

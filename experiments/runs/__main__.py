@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.python import check_python
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,6 +88,7 @@ def execute(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the command's exit code: 0 done, 1 a run failed, 2 the user can mend it, 130 interrupted."""
     arguments = parser().parse_args(argv)
+    check_python("rich")
     try:
         return execute(arguments)
     except UserError as error:

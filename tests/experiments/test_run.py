@@ -123,17 +123,26 @@ def test_a_mistake_gets_one_message_and_starts_nothing(name: str, tmp_path: Path
     assert not list(tmp_path.glob("runs/*-*"))
 
 
-def test_a_python_without_the_packages_is_told() -> None:
+@pytest.mark.parametrize(
+    "command, package",
+    [
+        (["experiments.run"], "hydra"),
+        (["experiments.runs", "list"], "rich"),
+        (["analysis.plot_ablation"], "pandas"),
+        (["analysis.report"], "pandas"),
+    ],
+)
+def test_a_python_without_the_packages_is_told(command: list[str], package: str) -> None:
     """Outside the venv, as one forgets to activate it: -S leaves the packages out."""
     done = subprocess.run(
-        [sys.executable, "-S", "-m", "experiments.run"],
+        [sys.executable, "-S", "-m", *command],
         cwd=WEIGHTS.parents[2],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: Python must be the project's own, but {sys.executable} has no hydra; "
+        f"error: Python must be the project's own, but {sys.executable} has no {package}; "
         "do: make install, then: source .venv/bin/activate\n"
     )
 
