@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from experiments.rundir import find_runs, read_jsonl
-from tests.e2e.training import SECRET, Command, arguments, clean_environment, left_behind, numbers, rows, train
+from tests.e2e.training import (
+    SECRET,
+    Command,
+    arguments,
+    clean_environment,
+    cut_short,
+    left_behind,
+    numbers,
+    rows,
+    train,
+)
 
 WEIGHTS = Path(__file__).parents[2] / "experiments" / "tiny_model" / "weights"
 
@@ -125,12 +134,7 @@ def test_ppo_with_a_critic_on_two_ranks_resumes(two_ranks: Command, folder: Path
         assert "actor/reward_kl_penalty" in history[step] and "actor/kl_loss" not in history[step]
         assert history[step]["training/rollout_probs_diff_mean"] < 1e-6
     assert len(list(run.checkpoints.glob("global_step_2/*/model_world_size_2_rank_*.pt"))) == 4
-    # As if the second step had been cut short.
-    shutil.rmtree(run.checkpoints / "global_step_2")
-    (run.checkpoints / "latest_checkpointed_iteration.txt").write_text("1")
-    events = [event for event in run.events() if event["event"] != "finished"]
-    run.events_file.write_text("".join(f"{json.dumps(event)}\n" for event in events))
-    run.record("interrupted", attempt=1, step=1)
+    cut_short(run, 1)
     again = train(folder / "ppo", *TWO_RANKS)
     assert again.code == 0, again.output
     assert [event["step"] for event in run.events() if event["event"] == "resumed"] == [1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -103,6 +105,15 @@ def numbers(row: dict[str, Any]) -> dict[str, float]:
     """Return the metrics of a row that training determines: no times, no memory, no differences of round-off."""
     volatile = ("timing", "perf/", "probs_diff", "rollout_corr/", "actor/ppo_kl", "actor/pg_loss")
     return {key: float(value) for key, value in row.items() if not any(part in key for part in volatile)}
+
+
+def cut_short(run: RunDir, step: int) -> None:
+    """Make a finished run one that was interrupted in its last step, after the checkpoint of the step before it."""
+    shutil.rmtree(run.checkpoints / f"global_step_{step + 1}")
+    (run.checkpoints / "latest_checkpointed_iteration.txt").write_text(str(step))
+    events = [event for event in run.events() if event["event"] != "finished"]
+    run.events_file.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    run.record("interrupted", attempt=1, step=step)
 
 
 def left_behind(run: RunDir, launchers: Collection[int] | None = None) -> list[str]:

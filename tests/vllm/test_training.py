@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from experiments.rundir import RunDir, read_jsonl
+from experiments.rundir import RunDir, find_runs, read_jsonl
 from experiments.verl_plugin.decoding import generate
-from tests.e2e.training import Command, left_behind, rows
+from tests.e2e.training import Command, cut_short, left_behind, rows
 from tests.experiments.verl_plugin.random_models import make_draw
 from tests.vllm import recorder
 from tests.vllm.model import load
@@ -36,28 +37,31 @@ class Trained:
         return self.command.run
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one-rank", "two-ranks"])
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model: Path) -> Trained:
-    """Three steps from a falling temperature, validated before the first and after the last."""
-    folder, before = tmp_path_factory.mktemp("vllm"), segments()
+def recorded(folder: Path, model: Path, ranks: int) -> Trained:
+    """Three steps from a falling temperature, or those that a run in this folder lacks, between two validations."""
+    file, before = folder.parent / f"{folder.name}-temperatures", segments()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(recorder.FILE, str(folder / "temperatures"))
+        patch.setenv(recorder.FILE, str(file))
         command = train(
-            folder / "training",
+            folder,
             "hardware=cpu_vllm",
-            f"hardware.gpus_per_node={request.param}",
+            f"hardware.gpus_per_node={ranks}",
             f"model.path={model}",
             f"trainer.total_training_steps={STEPS}",
             f"trainer.test_freq={STEPS}",
-            "trainer.save_freq=-1",
+            "trainer.save_freq=2",
             "temperature=linear",
             "rollout.temperature=1.2",
             "tracking=none",
             f"+actor_rollout_ref.rollout.engine_kwargs.vllm.logits_processors=['{RECORDER}']",
         )
     assert command.code == 0, command.output
-    temperatures = [round(float(line), 6) for line in (folder / "temperatures").read_text().split()]
-    return Trained(command, temperatures, segments() - before)
+    return Trained(command, [round(float(line), 6) for line in file.read_text().split()], segments() - before)
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one-rank", "two-ranks"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model: Path) -> Trained:
+    return recorded(tmp_path_factory.mktemp("vllm") / "training", model, request.param)
 
 
 def test_sampler_and_trainer_agree_on_every_step(trained: Trained) -> None:
@@ -77,6 +81,25 @@ def test_the_schedule_reaches_vllm_and_leaves_validation_alone(trained: Trained)
     assert Counter(trained.temperatures) == {**dict.fromkeys(TEMPERATURES, PROMPTS * SAMPLES), **sampled_and_greedy}
     # Log-probs are taken at the temperature drawn from: they agree, so the trainer's moved along.
     assert max(history[step]["rollout_corr/log_ppl_abs_diff"] for step in range(1, STEPS + 1)) < 1e-5
+
+
+@pytest.mark.parametrize("trained", [1], ids=["one-rank"], indirect=True)
+def test_a_resumed_run_goes_on_at_the_temperature_of_its_step(trained: Trained, model: Path) -> None:
+    """Interrupted in the third step, of which a checkpoint of the second is left."""
+    place = trained.command.runs_dir.parents[1] / "resumed"
+    shutil.copytree(trained.command.runs_dir, place / "runs")
+    (run,) = find_runs(place / "runs")
+    cut_short(run, STEPS - 1)
+    resumed = recorded(place, model, 1)
+    assert [event["step"] for event in run.events() if event["event"] == "resumed"] == [STEPS - 1]
+    second = [row for row in read_jsonl(run.attempts()[1].metrics)[0] if "rollout/temperature" in row["data"]]
+    assert [row["step"] for row in second] == [STEPS]
+    (row,) = (row["data"] for row in second)
+    assert row["rollout/temperature"] == rows(trained.run)[STEPS]["rollout/temperature"]
+    sampled_and_greedy = {1.0: 2 * VALIDATION, 0.0: 2 * VALIDATION}
+    assert Counter(resumed.temperatures) == {TEMPERATURES[-1]: PROMPTS * SAMPLES, **sampled_and_greedy}
+    assert row["rollout_corr/log_ppl_abs_diff"] < 1e-5
+    assert left_behind(run) == [] and resumed.segments == set()
 
 
 def test_greedy_validation_is_the_models_own(trained: Trained, model: Path) -> None:
