@@ -8,9 +8,11 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.compose import CONFIG_DIR, override_problems
+from experiments.compose import CONFIG_DIR
 from experiments.composer import Composer
 from experiments.errors import UserError
+from experiments.local_config import check_local
+from experiments.overrides import checked
 from experiments.plan import plan_runs
 from experiments.sweepers.ablation import SWEEPS, jobs
 
@@ -20,24 +22,28 @@ def check_command(overrides: Sequence[str]) -> None:
 
     Without such problems the plan, which comes later, tells all that is wrong.
     """
-    wrong = override_problems(overrides)
-    found = [problem for problems in wrong.values() for problem in problems]
-    rest = [line for line in overrides if line not in wrong]
-    if any(line.startswith(f"{SWEEPS}=") for line in rest):
+    command = checked(overrides)
+    found, rest = list(command.problems), command.rest
+    if rest is not None and any(line.startswith(f"{SWEEPS}=") for line in rest):
         try:
             jobs(rest)
         except UserError as error:
             found += error.problems
             rest = [line for line in rest if not line.startswith(f"{SWEEPS}=")]
+    if rest is not None:
+        try:
+            check_local(rest)
+        except UserError as error:
+            found += error.problems
     if found:
-        raise UserError(*dict.fromkeys([*found, *_problems(rest)]))
+        raise UserError(*dict.fromkeys([*found, *(_problems(rest) if rest is not None else ())]))
 
 
-def _problems(overrides: Sequence[str]) -> Sequence[str]:
+def _problems(rest: Sequence[str]) -> Sequence[str]:
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             composer = Composer.of_running_hydra()
-            plan_runs([composer.compose(job) for job in jobs(overrides)])
+            plan_runs([composer.compose(job) for job in jobs(rest)])
     except UserError as error:
         return error.problems
     except (HydraException, OmegaConfBaseException):  # not to be composed with what is wrong left out

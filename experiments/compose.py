@@ -6,11 +6,9 @@ Light: finds veRL's config folder without importing veRL.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib.util
 import math
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,9 +16,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import UserError
@@ -44,8 +40,6 @@ OUR_NODES = (
     "hardware",
     "tracking",
 )
-
-OPTIONAL = ("experiment", "local")  # groups without which a config is whole
 
 # What Hydra's grammar takes for a text without quotes.
 PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.@-]*")
@@ -96,7 +90,7 @@ def _placement(key: str, _root_: DictConfig) -> Any:
 
 
 @contextlib.contextmanager
-def _hydra(config_dir: str) -> Iterator[None]:
+def hydra_in(config_dir: str) -> Iterator[None]:
     """Let `compose` read a folder, also while Hydra is running the command (a launcher asks for veRL's defaults)."""
     instance = GlobalHydra.instance()
     running = instance.hydra
@@ -111,7 +105,7 @@ def _hydra(config_dir: str) -> Iterator[None]:
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Return the config of one run, as the command line composes it (without the hydra node)."""
     register_resolvers()
-    with _hydra(str(CONFIG_DIR)):
+    with hydra_in(str(CONFIG_DIR)):
         return compose("config", overrides=list(overrides))
 
 
@@ -147,7 +141,7 @@ def verl_arguments(config: DictConfig) -> list[str]:
 @cache
 def verl_defaults() -> dict[str, Any]:
     """Return veRL's own config, interpolations as they are written; composed once, whatever the number of runs."""
-    with _hydra(verl_config_dir()):
+    with hydra_in(verl_config_dir()):
         return plain(compose("ppo_trainer"))
 
 
@@ -184,126 +178,3 @@ def _grammar(value: Any) -> str:
 def override(key: str, value: Any) -> str:
     """Return key=value in Hydra's override grammar."""
     return f"{key}={_grammar(value)}"
-
-
-def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Return the overrides parsed; UserError naming each that is not in Hydra's grammar."""
-    parser = OverridesParser.create()
-    parsed, problems = [], []
-    for line in overrides:
-        try:
-            parsed.append(parser.parse_override(line))
-        except HydraException:
-            key, equals, value = line.partition("=")
-            quoted = shlex.quote(f'{key}="{value}"')
-            do = f"where the value has special characters, quote it twice: {quoted}" if equals else "write key=value"
-            problems.append(f"an override must be in Hydra's grammar, but is {line}; {do}")
-    if problems:
-        raise UserError(*problems)
-    return parsed
-
-
-def check_overrides(overrides: Sequence[str]) -> None:
-    """Raise one UserError that names every override whose key does not exist or whose value has a wrong type."""
-    problems = override_problems(overrides)
-    if problems:
-        raise UserError(*dict.fromkeys(problem for found in problems.values() for problem in found))
-
-
-def override_problems(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Return, by override, its problems: a key that does not exist, values of a wrong type.
-
-    A key begins to exist by being in veRL's tree or in conf/; `+key=value` adds one on purpose and is let through.
-    """
-    register_resolvers()
-    parsed = parse_overrides(overrides)
-    groups = {path.relative_to(CONFIG_DIR).as_posix() for path in CONFIG_DIR.rglob("*") if path.is_dir()}
-    if emptied := [_emptied(item) for item in parsed if item.key_or_group in groups and _is_emptied(item)]:
-        raise UserError(*emptied)
-    selected = [item.input_line for item in parsed if item.key_or_group in groups and not item.is_sweep_override()]
-    with _hydra(str(CONFIG_DIR)):
-        base = compose("config", overrides=[line for line in selected if line])
-    known = dict(nodes(plain(base)))
-    problems: dict[str, list[str]] = {}
-    for item in parsed:
-        key, line = item.key_or_group, item.input_line or ""
-        if (
-            item.is_add()
-            or item.is_force_add()
-            or key in groups
-            or key.split("@")[0] in groups
-            or key.startswith("hydra")
-            or key == "sweeps"
-        ):
-            continue
-        if key not in known:
-            problems.setdefault(line, []).append(unknown_key(key, known, groups))
-            continue
-        if item.is_delete():
-            found = f"{key} must stay, since something reads it, but is deleted (~); set a value instead"
-            problems.setdefault(line, []).append(found)
-            continue
-        expected = _selected(base, key)
-        if item.is_interval_sweep():  # an optimiser's: numbers, whatever it will draw
-            continue
-        values = list(item.sweep_iterator()) if item.is_sweep_override() else [item.value()]
-        for value in (value.text if isinstance(value, QuotedString) else value for value in values):
-            wanted = _type_problem(expected, value)
-            if wanted:
-                found = f"{key} must be {wanted}, but is {value!r}; its default is {expected!r}"
-                problems.setdefault(line, []).append(found)
-    return problems
-
-
-def _is_emptied(item: Override) -> bool:
-    if item.is_delete():
-        return item.key_or_group not in OPTIONAL
-    return not item.is_sweep_override() and item.value() is None
-
-
-def _emptied(item: Override) -> str:
-    found = "deleted (~)" if item.is_delete() else "null"
-    return f"{item.key_or_group} must be one of its choices, but is {found}; leave it out, or choose one of conf/"
-
-
-def unknown_key(key: str, known: Any, groups: Any = ()) -> str:
-    """Return the message for a key that nothing composes, with the nearest ones that exist."""
-    candidates = list(dict.fromkeys([*known, *groups]))
-    near = difflib.get_close_matches(key, candidates, n=3, cutoff=0.6)
-    last = key.rsplit(".", 1)[-1]
-    if not near:
-        near = [name for name in candidates if name.rsplit(".", 1)[-1] == last][:3]
-    if not near:
-        near = [name for name in candidates if difflib.get_close_matches(last, [name.rsplit(".", 1)[-1]], cutoff=0.8)][
-            :3
-        ]
-    hint = f"did you mean {' or '.join(near)}?" if near else "see: python -m experiments.run show=config"
-    return f"{key} must be a key of the config, but there is none of that name; {hint}"
-
-
-def _selected(config: DictConfig, key: str) -> Any:
-    try:
-        value = OmegaConf.select(config, key)
-    except Exception:  # an interpolation of something not filled in yet: any type will do
-        return None
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def _type_problem(expected: Any, value: Any) -> str | None:
-    """Return what the value must be, or None if it fits the default. A whole-number default takes any number."""
-    text = isinstance(value, str)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value is None:
-        return "a mapping" if isinstance(expected, dict) and expected else None
-    if text and "${" in value:
-        return None
-    kinds = {
-        bool: (isinstance(value, bool), "true or false"),
-        int: (number, "a number"),
-        float: (number, "a number"),
-        list: (isinstance(value, list) or text, "a list"),
-        dict: (isinstance(value, dict), "a mapping"),
-        str: (text or number, "a text"),
-    }
-    fits, wanted = kinds.get(type(expected), (True, ""))
-    return None if fits else wanted

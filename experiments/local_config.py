@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from experiments.compose import CONFIG_DIR, compose_config, nodes, parse_overrides, plain, unknown_key, verl_defaults
+from experiments.compose import CONFIG_DIR, compose_config, nodes, plain, verl_defaults
 from experiments.errors import UserError
+from experiments.overrides import parse_overrides, unknown_key
 
 PACKAGE = "# @package _global_"
 FOLDER = CONFIG_DIR / "local"

@@ -29,7 +29,6 @@ from experiments.compose import CONFIG_DIR, register_resolvers
 from experiments.errors import UserError
 from experiments.launchers.base import PlannedLauncher
 from experiments.launchers.standby import Standby
-from experiments.local_config import check_local
 
 # Hydra's own questions (--cfg, --help, ...) are left to Hydra; everything else goes through a launcher.
 HYDRA_QUESTIONS = (
@@ -71,7 +70,6 @@ def main() -> int:
         if not questions:
             Standby.guess(arguments)
             check_command(overrides)
-            check_local(overrides)
         hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(_run_elsewhere)()
     except UserError as error:
         return _refuse(error.problems)

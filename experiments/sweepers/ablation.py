@@ -15,8 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.core.utils import JobReturn
 
-from experiments.compose import check_overrides, override
+from experiments.compose import override
 from experiments.errors import UserError
+from experiments.overrides import check_overrides
 from experiments.sweep import Sweep, load_sweeps
 
 SWEEPS = "sweeps"

@@ -43,7 +43,24 @@ MISTAKES = {
         ["actor_rollout_ref.actor.clip_ration=0.3"],
         ["there is none of that name", "actor_rollout_ref.actor.clip_ratio"],
     ),
-    "a group's choice that is not there": (["algorithm=grop"], ["grop", "grpo", "ppo"]),
+    "a group's choice that is not there, two keys and two values": (
+        ["algorithm=grop", "rollout.n=1", "kl.coef=-1", "kl.coeff=3", "modl=tiny"],
+        [
+            "algorithm must be grpo or ppo, but is 'grop'; did you mean grpo?",
+            "rollout.n must be at least 2 with GRPO, but is 1",
+            "kl.coef must be a number of at least 0, but is -1",
+            "kl.coeff must be a key of the config",
+            "modl must be a key of the config",
+        ],
+    ),
+    "choices that are not there, in a sweep and of launchers": (
+        ["-m", "algorithm=grpo,grop", "hydra/launcher=slrum", "seed=0.5,1"],
+        [
+            "algorithm must be grpo or ppo, but is 'grop'",
+            "did you mean slurm?",
+            "seed must be a whole number of at least 0, but is 0.5",
+        ],
+    ),
     "a text for a number": (["rollout.temperature=hot"], ["rollout.temperature must be a number", "'hot'"]),
     "two mistakes at once": (["rollout.n=none", "sed=1"], ["rollout.n must be", "sed must be a key"]),
     "broken grammar": (["rollout.temperature=[0.6"], ["[0.6", "grammar"]),

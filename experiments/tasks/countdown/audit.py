@@ -48,7 +48,8 @@ def main() -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from experiments.compose import check_overrides, compose_config, plain
+    from experiments.compose import compose_config, plain
+    from experiments.overrides import check_overrides
 
     try:
         check_overrides(sys.argv[1:])
