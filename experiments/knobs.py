@@ -222,11 +222,6 @@ def faults(config: Config) -> dict[str, str]:
     return found | dict(_schedule_faults(config["temperature"]))
 
 
-def knob_problems(config: Config) -> list[str]:
-    """Return the problems of single values, each once."""
-    return list(dict.fromkeys(faults(config).values()))
-
-
 def _schedule_faults(temperature: Config) -> Iterator[tuple[str, str]]:
     """Yield problems of the temperature's schedule: one that its group does not have, points that are none."""
     schedule, points = temperature["schedule"], temperature.get("points")

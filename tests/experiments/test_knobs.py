@@ -15,7 +15,7 @@ from experiments.composer import Composer
 from experiments.cost import costs, disk_needed
 from experiments.errors import UserError
 from experiments.identity import flatten
-from experiments.knobs import RULES, knob_problems
+from experiments.knobs import RULES, faults
 from experiments.memory import setup_of
 from experiments.plan import plan_runs
 from experiments.plan_table import remarks
@@ -105,7 +105,7 @@ def test_any_value_is_refused_in_words_or_fine(make: Resolve, kind: str) -> None
 
 def test_each_rule_names_the_key_the_value_and_what_would_work(make: Resolve) -> None:
     base = make("experiment=article_ppo", "algorithm=ppo")
-    assert knob_problems(base) == []
+    assert faults(base) == {}
     for rule in RULES:
         if at(base, rule.key) is None and rule.key.split(".")[0] not in base:
             continue
@@ -115,21 +115,21 @@ def test_each_rule_names_the_key_the_value_and_what_would_work(make: Resolve) ->
                 continue
             assert any(
                 problem.startswith(f"{rule.key} must be ") and f"but is {value!r}; " in problem
-                for problem in knob_problems(config)
+                for problem in faults(config).values()
             ), (rule.key, value)
 
 
 def test_one_value_in_two_places_is_one_mistake(resolved: Resolve) -> None:
     for override, key in (("rollout.n=0", "rollout.n"), ("rollout.temperature=-1", "rollout.temperature")):
-        (problem,) = knob_problems(resolved(override))
+        (problem,) = set(faults(resolved(override)).values())
         assert problem.startswith(f"{key} must be")
-    (problem,) = knob_problems(resolved("actor_rollout_ref.rollout.temperature=0"))
+    (problem,) = faults(resolved("actor_rollout_ref.rollout.temperature=0")).values()
     assert problem == "actor_rollout_ref.rollout.temperature must be a number above 0, but is 0; try 1.0"
 
 
 @pytest.mark.parametrize("points", ["[[10,nan]]", "[[10,inf]]", "[[true,1.0]]", "[[10,x]]", "[[null,1]]"])
 def test_points_are_finite_numbers(resolved: Resolve, points: str) -> None:
-    (problem,) = knob_problems(resolved("temperature=piecewise", f"temperature.points={points}"))
+    (problem,) = faults(resolved("temperature=piecewise", f"temperature.points={points}")).values()
     assert problem.startswith("temperature.points must be pairs of a step above 1 and a temperature above 0")
 
 

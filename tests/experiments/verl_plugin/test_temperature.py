@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from experiments.compose import verl_node
 from experiments.identity import run_id, scientific
-from experiments.knobs import knob_problems
+from experiments.knobs import faults
 from experiments.verl_plugin.temperature import at_step, set_temperature
 
 Resolve = Callable[..., dict[str, Any]]
@@ -87,7 +87,7 @@ def test_the_groups_hand_veRL_a_whole_schedule(resolved: Resolve, kind: str) -> 
     assert config["temperature"] == {"schedule": kind, "end": 0.6, "steps": 40}
     handed = verl_node(config)["actor_rollout_ref"]["rollout"]["custom"]["temperature"]
     assert handed == schedule(kind, steps=40)
-    assert knob_problems(config) == []
+    assert faults(config) == {}
 
 
 def test_a_constant_one_hands_veRL_nothing(resolved: Resolve) -> None:
@@ -143,5 +143,5 @@ GROUPS = "set temperature=constant, temperature=linear, temperature=cosine or te
     ],
 )
 def test_mistakes_are_told_before_anything_starts(resolved: Resolve, overrides: list[str], problem: str) -> None:
-    (told,) = knob_problems(resolved(*overrides))
+    (told,) = faults(resolved(*overrides)).values()
     assert problem in told
