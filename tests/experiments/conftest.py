@@ -6,15 +6,22 @@ import copy
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from experiments.compose import CONFIG_DIR, compose_config
 from experiments.composer import default_choices
+from tests.experiments.right_config import Config, Make, with_values, write_rows
 
 # On a shared machine, how long an example takes says nothing.
 settings.register_profile("experiments", deadline=None)
@@ -71,3 +78,33 @@ def wait_for() -> WaitFor:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and data that a config can point at."""
+    folder = tmp_path_factory.mktemp("preflight")
+    model = folder / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    tokenizer = Tokenizer(WordLevel({"w": 0, "?": 1}, unk_token="?"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.save(str(model / "tokenizer.json"))
+    save_file({"a": np.zeros((3, 5)), "b": np.zeros(7)}, model / "model.safetensors", metadata={"format": "pt"})
+    write_rows(folder / "train.parquet", 64)
+    write_rows(folder / "test.parquet", 8)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make(resolved: Callable[..., Config], files: Path) -> Make:
+    """Make a config that is right, or right but for some values."""
+    base = with_values(
+        resolved(),
+        {
+            "model.path": str(files / "model"),
+            "data.train_files": str(files / "train.parquet"),
+            "data.val_files": str(files / "test.parquet"),
+        },
+    )
+    return lambda **values: with_values(base, {key.replace("__", "."): value for key, value in values.items()})
