@@ -126,10 +126,15 @@ def length_problems(config: Mapping[str, Any], positions: int | None) -> list[st
         )
     elif positions is not None and most is not None and most > positions:
         found.append(f"{key} must be at most {positions}, the model's positions, but is {most}; set {key}=null")
-    if rollout["name"] != "vllm" or rollout["enable_chunked_prefill"]:
+    if rollout["name"] != "vllm":
         return found
     tokens, key, least = rollout["max_num_batched_tokens"], f"{R}.max_num_batched_tokens", most or longest
-    if tokens < least:
+    if tokens < rollout["max_num_seqs"]:
+        found.append(
+            f"{key} must be at least {R}.max_num_seqs={rollout['max_num_seqs']}, but is {tokens!r}; "
+            f"set {R}.max_num_seqs={tokens}"
+        )
+    if tokens < least and not rollout["enable_chunked_prefill"]:
         found.append(
             f"{key} must be at least {least} without chunked prefill, but is {tokens!r}: veRL would raise it without a "
             f"word; set {key}={least}"

@@ -91,6 +91,10 @@ def test_the_presets_have_no_problems(base: Config, article: Config) -> None:
             f"but is 1000; set {R}.max_model_len=null",
         ),
         (
+            {f"{R}.max_num_batched_tokens": 128},
+            f"{R}.max_num_batched_tokens must be at least {R}.max_num_seqs=256, but is 128; set {R}.max_num_seqs=128",
+        ),
+        (
             {f"{R}.enable_chunked_prefill": False, f"{R}.max_num_batched_tokens": 1024},
             f"{R}.max_num_batched_tokens must be at least 1280 without chunked prefill, but is 1024: veRL would raise "
             f"it without a word; set {R}.max_num_batched_tokens=1280",

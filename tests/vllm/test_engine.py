@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.cpu_vllm import HEADS
+from experiments.knobs import RULES
+from experiments.memory import Shape
+from experiments.parallelism import length_problems, rollout_problems
 from experiments.verl_plugin.platform import PlatformCPU
 
 EXTENSION = "experiments.verl_plugin.vllm_worker.CPUWorkerExtension"
@@ -97,3 +101,68 @@ def test_a_length_beyond_the_model_s_positions(asked: int | None, fails: bool) -
     else:
         server._validate_configs()
         assert server.config.max_model_len == server.config.max_num_batched_tokens == 512
+
+
+# What preflight refuses, vLLM's own configs do. They say so when the engine starts.
+
+ROLLOUT = "actor_rollout_ref.rollout"
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(2, 1), (4, 2), (6, 2), (16, 2), (28, 4)])
+@pytest.mark.parametrize("tensor", [2, 3, 4, 8])
+def test_heads_split_over_the_gpus_of_an_engine(model: Path, heads: int, groups: int, tensor: int) -> None:
+    from vllm.config import ModelConfig
+
+    def verified() -> bool:
+        config = ModelConfig(str(model), dtype="float32")
+        config.model_arch_config.total_num_attention_heads = heads
+        whole = SimpleNamespace(enable_expert_parallel=False, pipeline_parallel_size=1, decode_context_parallel_size=1)
+        whole.tensor_parallel_size = tensor
+        try:
+            config.verify_with_parallel_config(whole)
+        except ValueError as error:
+            assert "must be divisible by tensor parallel size" in str(error)
+            return False
+        # The model's layers assert the rest: Qwen2Attention.__init__.
+        return (groups % tensor if groups >= tensor else tensor % groups) == 0
+
+    sizes = {"tensor_model_parallel_size": tensor, "data_parallel_size": 1, "pipeline_model_parallel_size": 1}
+    config = {"actor_rollout_ref": {"rollout": sizes}, "trainer": {"nnodes": 1, "n_gpus_per_node": 24}}
+    assert (rollout_problems(config, Shape(64, 64, 2, heads, groups, 128, True)) == []) == verified()
+
+
+@pytest.mark.parametrize("tokens", [1023, 1024])
+def test_no_fewer_tokens_than_sequences(tokens: int) -> None:
+    from vllm.config import SchedulerConfig
+
+    def scheduler() -> Any:
+        return SchedulerConfig(
+            max_num_batched_tokens=tokens, max_num_seqs=1024, max_model_len=512, is_encoder_decoder=False
+        )
+
+    rollout = {"name": "vllm", "max_model_len": None, "enable_chunked_prefill": True}
+    rollout |= {"max_num_batched_tokens": tokens, "max_num_seqs": 1024}
+    data = {"max_prompt_length": 256, "max_response_length": 256}
+    if length_problems({"actor_rollout_ref": {"rollout": rollout}, "data": data}, 512):
+        with pytest.raises(ValueError, match="greater than or equal to max_num_seqs"):
+            scheduler()
+    else:
+        scheduler()
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, 1, 0.1])
+def test_a_share_of_the_memory(share: float) -> None:
+    from vllm.config import CacheConfig
+
+    (rule,) = (rule for rule in RULES if rule.key == f"{ROLLOUT}.gpu_memory_utilization")
+    if rule.fits(share):
+        CacheConfig(gpu_memory_utilization=share)
+    else:
+        with pytest.raises(ValueError, match="gpu_memory_utilization"):
+            CacheConfig(gpu_memory_utilization=share)
+
+
+def test_the_sizes_of_a_head_are_those_of_vllm() -> None:
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    assert list(HEADS) == CPUAttentionBackend.get_supported_head_sizes()
