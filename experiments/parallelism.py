@@ -40,14 +40,25 @@ def rollout_problems(config: Mapping[str, Any], shape: Shape | None) -> list[str
         return [f"the GPUs of a rollout engine, {given}, must divide the {ranks} GPUs, but do not; set {do}"]
     if shape is None or tensor == 1:
         return []
-    heads, kv = shape.num_attention_heads, shape.num_key_value_heads
-    fits = [size for size in divisors(ranks) if heads % size == 0 and (kv % size == 0 or size % kv == 0)]
+    fits = [size for size in divisors(ranks) if splits_heads(shape, size)]
     if tensor in fits:
         return []
-    return [
-        f"{key} must divide the model's {heads} attention heads and divide its {kv} key-value heads or be a multiple "
-        f"of them, but is {tensor}; set {key}={max(size for size in fits if size <= tensor)}"
-    ]
+    most = max(size for size in fits if size <= tensor)
+    return [f"{key} must {split_of(shape)}, but is {tensor}; set {key}={most}"]
+
+
+def splits_heads(shape: Shape, size: int) -> bool:
+    """Return whether a model's heads divide over so many GPUs; key-value heads may be repeated."""
+    kv = shape.num_key_value_heads
+    return shape.num_attention_heads % size == 0 and (kv % size == 0 or size % kv == 0)
+
+
+def split_of(shape: Shape) -> str:
+    """Return what a number of GPUs must do to split a model's heads, in words."""
+    return (
+        f"divide the model's {shape.num_attention_heads} attention heads and divide its {shape.num_key_value_heads} "
+        "key-value heads or be a multiple of them"
+    )
 
 
 def sequence_problems(config: Mapping[str, Any], shape: Shape | None) -> list[str]:
@@ -65,10 +76,8 @@ def sequence_problems(config: Mapping[str, Any], shape: Shape | None) -> list[st
                 f"actor_rollout_ref.model.use_remove_padding must be true with {key}={size}, but is false; "
                 "set actor_rollout_ref.model.use_remove_padding=true"
             )
-        elif shape is not None and shape.num_attention_heads % size:
-            found.append(
-                f"{key} must divide the model's {shape.num_attention_heads} attention heads, but is {size}; set {key}=1"
-            )
+        elif shape is not None and not splits_heads(shape, size):
+            found.append(f"{key} must {split_of(shape)}, but is {size}; set {key}=1")
     return found
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,8 +21,11 @@ from tensordict import TensorDict
 
 from experiments.batches import batch_problems
 from experiments.compose import PROJECT_DIR, verl_node
-from experiments.memory import DEFAULT_CRITIC_TOKENS
-from experiments.parallelism import parallel_problems
+from experiments.knobs import faults
+from experiments.memory import DEFAULT_CRITIC_TOKENS, Shape
+from experiments.parallelism import parallel_problems, sequence_problems
+from experiments.preflight import model_problems
+from experiments.tiny_model import WEIGHTS
 from tests.experiments.test_parallelism import SP, TP, A, C, R, changed
 
 Config = dict[str, Any]
@@ -35,7 +40,7 @@ def base(resolved: Resolve) -> Config:
 
 
 def refused(config: Config) -> bool:
-    return bool(batch_problems(config) or parallel_problems(config, None))
+    return bool(faults(config) or batch_problems(config) or parallel_problems(config, None) or model_problems(config))
 
 
 def sequences(count: int, length: int) -> Any:
@@ -132,6 +137,29 @@ def test_the_critic_s_micro_batches_are_cut_by_the_key_that_the_presets_set(reso
     assert critic.ppo_infer_max_token_len_per_gpu == config["critic"]["ppo_micro_batch_size_per_gpu"] * longest
 
 
+@pytest.mark.parametrize(("heads", "groups"), [(4, 2), (6, 2), (14, 2), (12, 6), (16, 2)])
+@pytest.mark.parametrize("size", [2, 3, 4, 7, 8])
+def test_sequences_are_split_by_heads(
+    base: Config, monkeypatch: pytest.MonkeyPatch, heads: int, groups: int, size: int
+) -> None:
+    """As veRL patches attention, once the model is loaded."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers.integrations import flash_attention
+    from verl.models.transformers.monkey_patch import apply_monkey_patch
+
+    monkeypatch.setattr(flash_attention, "_flash_attention_forward", flash_attention._flash_attention_forward)
+    shape = Shape(heads * 2, 4, 1, heads, groups, 8)
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    model = Qwen2ForCausalLM(Qwen2Config(vocab_size=8, **{name: getattr(shape, name) for name in names}))
+    remove_padding = {"actor_rollout_ref.model.use_remove_padding": True}
+    values = {f"{A}.{SP}": size, "trainer.n_gpus_per_node": 3 * 7 * 8, **remove_padding}
+    if sequence_problems(changed(base, values), shape):
+        with pytest.raises(AssertionError, match=r"must be divisible by ulysses_sp_size"):
+            apply_monkey_patch(model, ulysses_sp_size=size)
+    else:
+        apply_monkey_patch(model, ulysses_sp_size=size)
+
+
 WORKER = """
 import json, os, sys
 from omegaconf import OmegaConf
@@ -146,8 +174,17 @@ for config in json.load(sys.stdin):
 """
 
 
-def test_a_worker_starts_or_stops_as_predicted(base: Config) -> None:
+def model(folder: Path, *lacks: str, weights: bytes | None = None) -> Config:
+    """Return the keys of a copy of the tiny model that lacks some files, or has other bytes as its weights."""
+    shutil.copytree(WEIGHTS, folder, ignore=shutil.ignore_patterns(*lacks))
+    if weights is not None:
+        (folder / "model.safetensors").write_bytes(weights)
+    return dict.fromkeys(("model.path", "actor_rollout_ref.model.path"), str(folder))
+
+
+def test_a_worker_starts_or_stops_as_predicted(base: Config, tmp_path: Path) -> None:
     """veRL's own worker, with a model and a rollout, on one rank."""
+    whole = (WEIGHTS / "model.safetensors").read_bytes()
     wrong: list[tuple[Config, str]] = [
         ({f"{R}.log_prob_use_dynamic_bsz": True}, "AssertionError: "),
         ({TP: 3}, "AssertionError: rollout world_size: 1 is not divisible by infer_world_size: 3"),
@@ -155,7 +192,14 @@ def test_a_worker_starts_or_stops_as_predicted(base: Config) -> None:
             {f"{R}.data_parallel_size": 2},
             "AssertionError: rollout world_size: 1 is not divisible by infer_world_size: 2",
         ),
+        ({TP: 0}, "ZeroDivisionError: "),
         ({f"{A}.{SP}": 4}, ""),
+        (dict.fromkeys(("model.path", "actor_rollout_ref.model.path"), str(tmp_path / "none")), ""),
+        (model(tmp_path / "no-config", "config.json"), ""),
+        (model(tmp_path / "no-weights", "*.safetensors"), "OSError: "),
+        (model(tmp_path / "torn-weights", weights=whole[:-11]), "SafetensorError: "),
+        (model(tmp_path / "no-weights-at-all", weights=b"version https://git-lfs.github.com/spec/v1"), ""),
+        (model(tmp_path / "whole"), "started"),
         ({}, "started"),
         ({f"{A}.use_dynamic_bsz": True, f"{R}.log_prob_use_dynamic_bsz": True}, "started"),
     ]

@@ -1,0 +1,34 @@
+"""What preflight refuses, trained all the same: it fails as predicted, minutes later on a larger model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from experiments.preflight import problems_of
+from experiments.rundir import RunDir
+from tests.e2e.training import Command, clean_environment, left_behind, rows
+
+MICRO = "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"
+
+
+def test_a_micro_batch_that_does_not_divide(straight: Command, folder: Path) -> None:
+    """The frozen config of a run that went well, but for one number; nobody plans it."""
+    config = straight.run.load_config()
+    assert problems_of(config) == []
+    config["actor_rollout_ref"]["actor"]["ppo_micro_batch_size_per_gpu"] = 32
+    (problem,) = problems_of(config)
+    assert problem == f"{MICRO} must divide the 80 samples of a GPU, but is 32; set {MICRO}=20"
+    run = RunDir(folder / "refused" / "a-00000001")
+    config["trainer"] |= {"default_local_dir": str(run.checkpoints), "val_before_train": False}
+    run.create(json.dumps(config), {}, config)
+    command = [sys.executable, "-m", "experiments.attempt", str(run.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=clean_environment())
+    assert done.returncode == 1, done.stdout + done.stderr
+    failed = run.events()[-1]
+    assert (failed["event"], failed["kind"]) == ("failed", "configuration")
+    assert failed["cause"].startswith("AssertionError: data size must be divisible by ")
+    assert 1 not in rows(run), "it sampled, and could not train"
+    assert left_behind(run) == []
