@@ -80,8 +80,10 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
         raise UserError(*problems)
     with one_at_a_time(runs_dir):  # another launcher may have submitted them since they were planned
         runs = [replace(run, state=run.run.state(), reached=run.run.reached()) for run in runs]
-        todo = [run for run in runs if run.action not in ("skip", "wait")]
-        for line in held(runs):
+        ending = still_there([run.run for run in runs if run.state == "interrupted"])
+        todo = [run for run in runs if run.action not in ("skip", "wait") and run.run not in ending]
+        unsure = [f"{run.path.name}: its job has not ended and may be queued again; look in a minute" for run in ending]
+        for line in [*held(runs), *unsure]:
             console.print(line, soft_wrap=True)
         if not todo:
             console.print("nothing to submit")

@@ -73,14 +73,18 @@ def _record(run: RunDir, events: Sequence[Mapping[str, Any]], event: Mapping[str
         return
 
 
-def still_there(runs: Sequence[RunDir]) -> bool:
-    """Return whether SLURM has a job yet for one of the runs: an interrupted one may be about to be queued again."""
-    ids = {job for run in runs if (job := job_of(run.events())) is not None}
+def still_there(interrupted: Sequence[RunDir]) -> list[RunDir]:
+    """Return which of these runs may be about to be queued again, or are: SLURM has not ended their job yet.
+
+    If SLURM does not answer, every run that has a job.
+    """
+    ids = {run: job for run in interrupted if (job := job_of(run.events())) is not None}
     try:
-        known = job_states(ids)
+        known = job_states(set(ids.values()))
     except SlurmError:
-        return bool(ids)
-    return any(not known[id].ended for id in ids if id in known)
+        return list(ids)
+    living = {id for id, job in known.items() if not job.ended}
+    return [run for run, id in ids.items() if id in living or run.state() != "interrupted"]
 
 
 def verdict(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None, siblings: bool) -> dict[str, Any] | None:

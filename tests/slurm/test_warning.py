@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
+import psutil
 import pytest
 
+from experiments import warning
 from experiments.slurm.state import verdict
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Sweep, Sweeps, use
@@ -36,6 +39,30 @@ def test_a_warned_run_saves_and_its_job_is_requeued(sweep: Sweeps) -> None:
     before, after = steps_trained(warned)
     assert before + after == [1, 2, 3, 4, 5, 6], "no step is lost, none is trained twice"
     assert warned.job() == job
+
+
+def test_a_launch_between_an_attempt_s_end_and_its_requeue_submits_nothing(
+    sweep: Sweeps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The instant made long: who sees to the attempt stands still while it ends."""
+    between = sweep("until warned")
+    between.launch()
+    between.until_training()
+    run, job = between.run(), between.job()
+    attempt = next(event["pid"] for event in run.events() if event["event"] == "started")
+    script = psutil.Process(psutil.Process(attempt).ppid())
+    script.suspend()
+    warn(between)  # which it hears of when it wakes
+    warning.warn(run.attempts()[0].path, time.time() + 20)
+    between.until(lambda: run.state() == "interrupted", "the attempt's end")
+    capsys.readouterr()
+    between.launch()
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{run.path.name}: its job has not ended" in said and "nothing to submit" in said
+    script.resume()
+    assert between.until_waiting() == job
+    between.must_become("queued")
+    assert between.cluster.run("squeue", "-h", "-r", "-o", "%i").split() == [job]
 
 
 def test_a_step_that_outlasts_the_warning_is_cut_short(sweep: Sweeps) -> None:
