@@ -65,6 +65,16 @@ def test_a_requeue_goes_on_at_the_last_checkpoint(sweep: MakeSweep) -> None:
     assert resumed(requeued) == [(2, job)]
 
 
+def test_cancelled_while_it_is_requeued(sweep: MakeSweep) -> None:
+    torn = sweep("once")
+    torn.launch()
+    torn.until_training()
+    job = torn.job()
+    torn.cluster.run("bash", "-c", f"scontrol requeue {job}; scancel {job}")
+    torn.until(lambda: torn.cluster.states()[job] == "CANCELLED", "cancelled for SLURM")
+    torn.must_become("cancelled")
+
+
 def test_preempted_and_requeued(sweep: MakeSweep) -> None:
     preempted = sweep("once")
     preempted.launch(sbatch={"exclusive": True})
