@@ -262,7 +262,7 @@ class Cluster:
         states = self.run("sinfo", "-h", "-N", "-o", "%N %T", check=False).splitlines()
         return {line for line in states} == {f"{node} idle" for node in self.nodes}
 
-    def wait(self, true: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
+    def wait(self, true: Callable[[], Any], what: str, seconds: float = 90.0) -> None:
         """Wait until something is true; fail with the daemons' logs if it does not become true."""
         deadline = time.monotonic() + seconds
         while not true():

@@ -117,7 +117,7 @@ class Sweep:
         assert last["event"] == "failed", last
         return last
 
-    def until(self, true: Callable[[], Any], what: str, seconds: float = 40.0) -> None:
+    def until(self, true: Callable[[], Any], what: str, seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
         while not true():
             if time.monotonic() > deadline:
@@ -179,8 +179,10 @@ def start_requeued(cluster: Cluster, job: str, seconds: float = 180.0) -> None:
                 daemon.kill()
         time.sleep(SLURMD_SECONDS)
         cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-        while (now := job_states([job], 20.0)[job]).state == "PENDING" and "held" not in now.reason:
+        while not (now := job_states([job], 20.0)[job]).ended and "held" not in now.reason:
             assert time.monotonic() < deadline, f"does not start: {now}"
+            if step_daemons(cluster, number):
+                break
             time.sleep(0.1)
         time.sleep(1.0)  # a launch that fails does so within that time
         now = job_states([job], 20.0)[job]

@@ -44,7 +44,7 @@ def queue(cluster: Cluster) -> list[str]:
 
 
 def test_submit_go_away_and_ask_again(cluster: Cluster, tmp_path: Path, data_dir: Path) -> None:
-    later = command(tmp_path, data_dir, "-m", "seed=1,2", "+hydra.launcher.sbatch.begin=now+1hour")
+    later = command(tmp_path, data_dir, "-m", "seed=1,2", LATER)
     first = subprocess.run(later, capture_output=True, text=True, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     (job,) = {job.split("_")[0] for job in queue(cluster)}
@@ -71,20 +71,39 @@ def test_a_bad_partition_is_exit_code_2_and_one_message(cluster: Cluster, tmp_pa
     assert queue(cluster) == [] and states(tmp_path) == ["planned"]
 
 
-def test_wait_follows_to_the_end(cluster: Cluster, tmp_path: Path, data_dir: Path) -> None:
-    done = subprocess.run(
-        command(tmp_path, data_dir, "-m", "seed=1,2", "hydra.launcher.wait=true"),
-        capture_output=True,
+def following(folder: Path, data_dir: Path, *overrides: str) -> tuple[subprocess.Popen[str], str]:
+    """Launch with `wait`, away from a terminal; return the launcher, and what it has printed once it has looked."""
+    launcher = subprocess.Popen(
+        command(folder, data_dir, "hydra.launcher.wait=true", *overrides),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        cwd=tmp_path,
-        timeout=120,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert launcher.stdout
+    printed = ""
+    for line in launcher.stdout:
+        printed += line
+        if COUNTS.fullmatch(line.strip()):
+            return launcher, printed
+    raise AssertionError(f"it did not look: {launcher.wait()}\n{printed}")
+
+
+LATER = "+hydra.launcher.sbatch.begin=now+1hour"
+COUNTS = re.compile(r"(\d (queued|running|finished)(, )?)+")
+
+
+def test_wait_follows_to_the_end(cluster: Cluster, tmp_path: Path, data_dir: Path) -> None:
+    launcher, printed = following(tmp_path, data_dir, "-m", "seed=1,2", LATER)
+    (job,) = {job.split("_")[0] for job in queue(cluster)}
+    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    rest, _ = launcher.communicate(timeout=200)
+    assert launcher.returncode == 0, printed + rest
     assert states(tmp_path) == ["finished", "finished"]
-    followed = done.stdout.split("the figures, of what is there")[1].splitlines()
-    counts = [line for line in followed if re.fullmatch(r"(\d (queued|running|finished)(, )?)+", line)]
-    assert counts[0] in ("2 queued", "1 queued, 1 running", "2 running", "1 finished, 1 running"), followed
-    assert counts[-1] == "2 finished", followed
+    followed = (printed + rest).split("the figures, of what is there")[1].splitlines()
+    counts = [line for line in followed if COUNTS.fullmatch(line)]
+    assert (counts[0], counts[-1]) == ("2 queued", "2 finished"), followed
     rows = [re.split(r"\s*│\s*", line)[1:3] for line in followed if "seed=" in line]
     assert rows == [["seed=1", "finished"], ["seed=2", "finished"]], followed
 
@@ -107,14 +126,19 @@ def test_wait_on_a_terminal_shows_a_table_and_outlasts_a_requeue(
     shown: list[bytes] = []
     reader = threading.Thread(target=read_to_the_end, args=(ours, shown), daemon=True)
     reader.start()
-    deadline = time.monotonic() + 60
-    while not re.search(rb"running\s*\S*\s*3/6", PAINT.sub(b"", b"".join(shown))):
-        assert time.monotonic() < deadline and launcher.poll() is None, b"".join(shown)
-        time.sleep(0.05)
+
+    def until_shown(state: bytes) -> None:
+        deadline = time.monotonic() + 120
+        while not re.search(state + rb"\s*\S*\s*3/6", PAINT.sub(b"", b"".join(shown))):
+            assert time.monotonic() < deadline and launcher.poll() is None, b"".join(shown)
+            time.sleep(0.05)
+
+    until_shown(b"running")
     (job,) = queue(cluster)
     cluster.run("scancel", "--signal=USR1", "--batch", job)
+    until_shown(b"queued")
     start_requeued(cluster, job)
-    assert launcher.wait(60) == 0, b"".join(shown)
+    assert launcher.wait(120) == 0, b"".join(shown)
     reader.join(10)
     screen = PAINT.sub(b"", b"".join(shown)).decode()
     rows = re.findall(r"│ \S*seed=3 +│ (\w+) +│ (\d)/6 +│", screen)
@@ -136,10 +160,11 @@ def read_to_the_end(terminal: int, into: list[bytes]) -> None:
 def test_an_interrupt_while_submitting_takes_everything_back(
     cluster: Cluster, tmp_path: Path, data_dir: Path, number: signal.Signals
 ) -> None:
-    """sbatch is the real one, made slow, so that the signal comes while it works."""
-    slow = tmp_path / "bin" / "sbatch"
+    """sbatch is the real one, made to wait, so that the signal comes while it works."""
+    slow, begun, go = tmp_path / "bin" / "sbatch", tmp_path / "begun", tmp_path / "go"
     slow.parent.mkdir()
-    slow.write_text(f'#!/bin/bash\nsleep 0.5\nexec {cluster.base}/bin/sbatch "$@"\n')
+    wait = f"touch {begun}; until [ -e {go} ]; do sleep 0.1; done"
+    slow.write_text(f'#!/bin/bash\n{wait}\nexec {cluster.base}/bin/sbatch "$@"\n')
     slow.chmod(0o755)
     environment = {**os.environ, "PATH": f"{slow.parent}:{os.environ['PATH']}"}
     launcher = subprocess.Popen(
@@ -151,11 +176,11 @@ def test_an_interrupt_while_submitting_takes_everything_back(
         start_new_session=True,
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("runs/.slurm/*/array.sh")):
+    while not begun.exists():
         assert time.monotonic() < deadline and launcher.poll() is None
         time.sleep(0.01)
-    time.sleep(0.1)
     os.killpg(launcher.pid, number)
+    go.touch()
     launcher.wait(60)
     assert launcher.returncode == 130
     assert queue(cluster) == []
@@ -163,20 +188,12 @@ def test_an_interrupt_while_submitting_takes_everything_back(
 
 
 def test_an_interrupt_while_waiting_leaves_the_jobs_alone(cluster: Cluster, tmp_path: Path, data_dir: Path) -> None:
-    launcher = subprocess.Popen(
-        command(tmp_path, data_dir, "seed=3", "trainer.total_training_steps=6", "hydra.launcher.wait=true"),
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    launcher, _ = following(tmp_path, data_dir, "seed=3", "trainer.total_training_steps=6")
     deadline = time.monotonic() + 60
     while states(tmp_path) != ["running"]:
         assert time.monotonic() < deadline and launcher.poll() is None
         time.sleep(0.05)
-    time.sleep(0.5)
     os.killpg(launcher.pid, signal.SIGINT)
-    _, said = launcher.communicate(timeout=60)
+    said, _ = launcher.communicate(timeout=60)
     assert launcher.returncode == 130 and "the jobs go on" in said
     assert states(tmp_path) == ["running"] and len(queue(cluster)) == 1

@@ -136,8 +136,7 @@ def test_slurm_s_own_warning(overdue: dict[str, Sweep], monkeypatch: pytest.Monk
     """The attempt heeds neither it nor SIGTERM: it is ended before the limit, and the job requeued."""
     warned = overdue["step"]
     use(warned.cluster, monkeypatch)
-    said = "requeued after the warning"
-    warned.until(lambda: any(event.get("cause") == said for event in warned.run().events()), said, 180)
-    (requeued,) = [event for event in warned.run().events() if event.get("cause") == said]
-    assert (requeued["event"], requeued["step"]) == ("submitted", 2)
-    assert "Restarts=1" in warned.cluster.run("scontrol", "show", "job", warned.job())
+    job = warned.job()
+    warned.until(lambda: "Restarts=1" in warned.cluster.run("scontrol", "show", "job", job), "requeued", 180)
+    (told,) = [event for event in warned.run().events() if event.get("cause") == "requeued after the warning"]
+    assert (told["event"], told["step"]) == ("submitted", 2)

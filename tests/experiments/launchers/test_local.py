@@ -26,6 +26,7 @@ module, folder, steps = sys.argv[2], sys.argv[3], int(sys.argv[5])
 run = RunDir(Path(folder))
 if os.environ["SECONDS_A_RUN"] == "broken":
     sys.exit("it can't start")
+hangs = run.path.name == os.environ["HANGS"]
 with run.lock():
     attempt = run.new_attempt()
     def interrupted(number, frame):
@@ -34,7 +35,7 @@ with run.lock():
     signal.signal(signal.SIGTERM, interrupted)
     run.record("started", attempt=attempt.number, pid=os.getpid(), host=os.uname().nodename, steps=steps)
     deadline = time.monotonic() + float(os.environ["SECONDS_A_RUN"])
-    while time.monotonic() < deadline:
+    while hangs or time.monotonic() < deadline:
         time.sleep(0.01)
     run.checkpoints.mkdir(exist_ok=True)
     write_atomically(run.checkpoints / "latest_checkpointed_iteration.txt", str(steps))
@@ -90,15 +91,18 @@ class Launchers:
         (folder / "attempt.py").write_text(ATTEMPT)
         self.processes: list[subprocess.Popen[str]] = []
 
-    def start(self, seconds_a_run: float | str = 0.5, too_large: str = "") -> subprocess.Popen[str]:
-        """Start a launcher; return it once its runs are planned. `too_large`: the run that no disk has room for."""
+    def start(self, seconds_a_run: float | str = 0.5, too_large: str = "", hangs: str = "") -> subprocess.Popen[str]:
+        """Start a launcher; return it once its runs are planned.
+
+        `too_large`: the run that no disk has room for; `hangs`: the one that does not end by itself.
+        """
         process = subprocess.Popen(
             [sys.executable, "-c", LAUNCHER, str(self.runs_dir), str(self.folder / "attempt.py"), *NAMES],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "SECONDS_A_RUN": str(seconds_a_run), "TOO_LARGE": too_large},
+            env={**os.environ, "SECONDS_A_RUN": str(seconds_a_run), "TOO_LARGE": too_large, "HANGS": hangs},
         )
         self.processes.append(process)
         assert process.stdout is not None and process.stdout.readline() == "planned\n"
@@ -189,7 +193,7 @@ def test_what_is_cancelled_while_it_waits_is_not_started(launchers: Launchers) -
 
 
 def test_an_attempt_that_is_ended_from_outside_does_not_end_the_sweep(launchers: Launchers, wait_for: WaitFor) -> None:
-    only = launchers.start(seconds_a_run=2)
+    only = launchers.start(hangs=NAMES[0])
     launchers.go()
     run = launchers.run(NAMES[0])
     wait_for(lambda: run.state() == "running", "the first run starts")
