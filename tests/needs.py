@@ -25,18 +25,19 @@ class Need:
     """A command that must succeed as well."""
 
 
+# Without root the nodes of that test share the machine's network, which takes nothing more.
+NAMESPACES = [
+    Need(
+        "tests/slurm/test_nodes.py", ("ip", "unshare"), "iproute2 util-linux", "unshare --net --mount --pid --fork true"
+    )
+]
 NEEDS = (
     Need(
         "tests/slurm/",
         ("slurmctld", "slurmd", "sbatch", "slurmdbd", "mariadbd"),
         "slurmctld slurmd slurm-client slurmdbd mariadb-server",
     ),
-    Need(  # without root the nodes share the machine's network, which takes nothing more
-        "tests/slurm/test_nodes.py",
-        ("ip", "unshare") if os.geteuid() == 0 else (),
-        "iproute2 util-linux",
-        "unshare --net --mount --pid --fork true" if os.geteuid() == 0 else "",
-    ),
+    *(NAMESPACES if os.geteuid() == 0 else ()),
     Need("tests/analysis/test_report.py::test_a_browser_", ("chromium|chromium-browser|google-chrome",), "chromium"),
     Need(
         "tests/e2e/test_full_disk.py",
