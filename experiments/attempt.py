@@ -188,6 +188,8 @@ def prepare(
     os.environ.setdefault(processes.MARKER, str(run.path))  # started by hand, nobody has set it
     if RAY_ADDRESS in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"  # as Ray has it for a cluster that a driver starts itself
+    if "CUDA_VISIBLE_DEVICES" in os.environ:  # SLURM may give a second name to the same GPUs, which veRL refuses
+        os.environ.pop("ROCR_VISIBLE_DEVICES", None)
     if config["trainer"]["device"] == "cpu":
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray would count its devices against our logical ones
     repair_checkpoints(run)

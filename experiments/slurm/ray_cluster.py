@@ -25,6 +25,7 @@ END_SECONDS = 20.0
 NODE = """\
 mkdir -p "$0"
 export TMPDIR="$0"
+[ -z "$CUDA_VISIBLE_DEVICES" ] || unset ROCR_VISIBLE_DEVICES  # SLURM's second name for the same GPUs: veRL refuses both
 (trap '' USR1; exec "$@") &  # SLURM signals every process of a step: Ray is to end in its own order
 ray=$!
 trap 'kill $ray' TERM USR1

@@ -12,6 +12,7 @@ import pytest
 import experiments
 from experiments.errors import UserError
 from experiments.launchers.slurm import catch_up
+from experiments.slurm.ray_cluster import NODE
 from experiments.slurm.state import settle
 from tests.slurm.calls import Calls
 from tests.slurm.cluster import Cluster
@@ -165,7 +166,7 @@ def test_a_script_submitted_by_hand_does_the_same(sweep: Sweeps) -> None:
 
 
 def test_what_a_job_sees(sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not the submitting shell's allocation; the GPUs that SLURM gave; the code as it was."""
+    """Not the submitting shell's allocation; the GPUs that SLURM gave, once; the code as it was."""
     for name, value in {
         "SLURM_JOB_ID": "999",
         "SLURM_MEM_PER_NODE": "1",
@@ -182,12 +183,20 @@ def test_what_a_job_sees(sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None
     variables = seen["environment"]
     assert variables["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert variables["SLURM_CPUS_PER_TASK"] == "3" and variables["SLURM_JOB_ID"] != "999"
-    assert not {"SBATCH_PARTITION", "RAY_ADDRESS"} & set(variables)
+    assert not {"SBATCH_PARTITION", "RAY_ADDRESS", "ROCR_VISIBLE_DEVICES"} & set(variables)
     code = seeing.run().path.parent / ".code"
     assert Path(seen["code"]).is_relative_to(code) and Path(seen["reward"]).is_relative_to(code)
     assert Path(seen["reward"]).is_file()
     frozen = seeing.run().load_config()["reward"]["custom_reward_function"]["path"]
     assert Path(frozen).is_relative_to(Path(experiments.__file__).parent), "the frozen config names the origin"
+
+
+def test_what_ray_sees_on_each_of_several_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    """SLURM names the GPUs for each make of them, where gres.conf does not say which; veRL takes one name only."""
+    ask = ("bash", "-c", "echo $CUDA_VISIBLE_DEVICES ${ROCR_VISIBLE_DEVICES-none}")
+    step = ("srun", "--nodes=1", "--ntasks=1", "--gpus-per-node=2")
+    assert cluster.run(*step, *ask) == "0,1 0,1\n"
+    assert cluster.run(*step, "bash", "-c", NODE, tmp_path / "scratch", *ask) == "0,1 none\n"
 
 
 def test_a_runs_folder_that_the_nodes_do_not_see(sweep: Sweeps) -> None:

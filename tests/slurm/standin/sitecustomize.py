@@ -27,7 +27,8 @@ def train(job):
     def warned():
         return warning.deadline(here.path) is not None
 
-    seen = {name: value for name, value in os.environ.items() if name.startswith(("SLURM_", "SBATCH_", "CUDA", "RAY_"))}
+    prefixes = ("SLURM_", "SBATCH_", "CUDA", "ROCR", "RAY_")
+    seen = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
     reward = config["reward"]["custom_reward_function"]["path"]
     seen = {
         "environment": seen,
