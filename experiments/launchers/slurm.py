@@ -15,6 +15,7 @@ from typing import Any
 from experiments.cost import Cost, disk_needed
 from experiments.cost import costs as estimates
 from experiments.errors import UserError
+from experiments.overrides import unknown_key
 from experiments.plan import PlannedRun, freeze
 from experiments.preflight import check_disk
 from experiments.report import console, labels, print_summary
@@ -22,6 +23,7 @@ from experiments.rundir import find_runs
 from experiments.slurm.commands import SlurmError, call
 from experiments.slurm.holds import last_hold
 from experiments.slurm.resources import (
+    NAMES,
     Resources,
     partition_problem,
     resource_problems,
@@ -68,7 +70,7 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
     runs_dir = runs[0].run.path.parent
     costs = {run.name: cost for run, cost in zip(runs, estimates(runs), strict=True)}
     wanted = {run.name: warned_in_time(resources(run.config, launcher), costs[run.name]) for run in runs}
-    problems = list(flag_problems(settings))
+    problems = [*key_problems(launcher), *flag_problems(settings)]
     if not isinstance(launcher["wait"], bool):
         problems.append(f"hydra.launcher.wait must be true or false, but is {launcher['wait']!r}; choose one")
     for run in runs:
@@ -82,8 +84,8 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
         runs = [replace(run, state=run.run.state(), reached=run.run.reached()) for run in runs]
         ending = still_there([run.run for run in runs if run.state == "interrupted"])
         todo = [run for run in runs if run.action not in ("skip", "wait") and run.run not in ending]
-        unsure = [f"{run.path.name}: its job has not ended and may be queued again; look in a minute" for run in ending]
-        for line in [*held(runs), *unsure]:
+        unsure = "its job has not ended and may be queued again; ask again in a minute"
+        for line in [*held(runs), *(f"{run.path.name}: {unsure}" for run in ending)]:
             console.print(line, soft_wrap=True)
         if not todo:
             console.print("nothing to submit")
@@ -92,6 +94,13 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
             todo = each(freeze, todo)
             print_submitted(submit([(run, wanted[run.name]) for run in todo], settings, runs_dir))
     return follow(runs) if launcher["wait"] else 0
+
+
+def key_problems(launcher: Mapping[str, Any]) -> list[str]:
+    """Return a problem for each key that is no setting: Hydra takes any from a file, and after a +."""
+    known = [f"hydra.launcher.{name}" for name in (*NAMES, *(field.name for field in fields(Settings)), "wait")]
+    given = [f"hydra.launcher.{name}" for name in launcher]
+    return [unknown_key(key, known) for key in given if key not in known]
 
 
 def checkpoint_seconds(cost: Cost) -> float:
@@ -118,7 +127,7 @@ def time_problems(cost: Cost, wanted: Resources) -> list[str]:
     return [
         f"hydra.launcher.time must hold a step ({step:g} s, estimated) and then the {wanted.warning_seconds} s of "
         f"hydra.launcher.warning_seconds, or a checkpoint ({checkpoint:.0f} s, estimated), but is {wanted.time}; raise "
-        f"it above {needed / 60:.0f} minutes"
+        f"it to {int(needed / 60) + 1} minutes or more"
     ]
 
 

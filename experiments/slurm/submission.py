@@ -106,7 +106,11 @@ def refusal(message: str, settings: Settings) -> str:
         ("account", f"hydra.launcher.account is {settings.account}; sacctmgr show associations user=$USER shows yours"),
         ("partition", f"hydra.launcher.partition is {settings.partition}; sinfo shows those that exist"),
         ("qos", f"hydra.launcher.qos is {settings.qos}; sacctmgr show qos shows those that exist"),
-        (UNAVAILABLE.lower(), "no node has that many GPUs, CPUs or that memory: sinfo -N -l"),
+        (
+            UNAVAILABLE.lower(),
+            "no node has that many GPUs, CPUs or that memory: sinfo -N -l shows what they have; choose another "
+            "hardware, or set hydra.launcher.cpus_per_task and mem",
+        ),
         ("time limit", "lower hydra.launcher.time; sinfo shows each partition's limit"),
     )
     do = next((remedy for word, remedy in remedies if word in words.lower()), "change hydra.launcher.*")

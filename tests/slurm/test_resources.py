@@ -112,7 +112,7 @@ def test_a_time_limit_that_holds_no_step(sweep: Sweeps, tmp_path: Path) -> None:
         config["hardware"]["seconds_per_step"] = 600 if seed == 1 else None
 
     stated = sweep("train", change=slow)
-    with pytest.raises(UserError, match=r"must hold a step \(600 s, estimated\) and then the 20 s .* above 10 minutes"):
+    with pytest.raises(UserError, match=r"must hold a step \(600 s, estimated\) and then the 20 s .* to 11 minutes"):
         stated.launch(time="10:00")
     measured = sweep("train", "train", change=slow)
     measured.runs = measured.runs[1:]

@@ -79,6 +79,7 @@ def test_an_array_above_the_cluster_s_limit_is_split(make_sweep: Sweeps, monkeyp
         ({"setup": "module load cuda"}, ["hydra.launcher.setup must be a list of lines of shell, but is 'module load"]),
         ({"setup": 5}, ["hydra.launcher.setup must be a list of lines of shell, but is 5"]),
         ({"requeue": "nope"}, ["hydra.launcher.requeue must be true or false, but is 'nope'"]),
+        ({"partitoin": "gpu"}, ["hydra.launcher.partitoin must be a key", "did you mean hydra.launcher.partition"]),
         ({"wait": "nope"}, ["hydra.launcher.wait must be true or false, but is 'nope'"]),
     ],
 )
