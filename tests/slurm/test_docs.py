@@ -68,9 +68,21 @@ def execute(command: str, folder: Path, *more: str) -> str:
 
 def sweep(settings: str) -> str:
     """Return the page's command that submits, for a user whose settings are the page's."""
-    (command,) = (command for command in commands() if command.startswith(RUN))
+    (command,) = (command for command in commands() if command.startswith(f"{RUN}-m "))
     assert command.endswith(" hydra/launcher=slurm")
     return command.replace(f"{RUN}-m ", f"{RUN}-m {settings} ")
+
+
+def test_a_first_job_asks_for_one_gpu(
+    site: Cluster, settings: str, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(site, monkeypatch)
+    (command,) = (command for command in commands() if command.startswith(f"{RUN}experiment=smoke "))
+    assert ": 1 run " in execute(command.replace(RUN, f"{RUN}{settings} "), tmp_path, LATER, data_dir)
+    (asked,) = site.run("squeue", "-h", "-r", "-o", "%i %P %b").splitlines()
+    job, *rest = asked.split()
+    assert rest == ["gpu", "gres:gpu:1"]
+    site.run("scancel", job)
 
 
 @pytest.mark.parametrize("launcher", ["plan", "local"])
