@@ -198,13 +198,14 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
             remedy="raise hydra.launcher.time or hydra.launcher.warning_seconds, or lower trainer.save_freq",
         )
         return 1
+    own = jobs.own_id() or ""  # not SLURM_JOB_ID: of an array's last task that is the number of the whole array
     submitted = {"launcher": "slurm", "steps": steps, "step": step, "log_bytes": jobs.log_bytes(run.path)}
     if requeue:
-        run.record("submitted", job=jobs.own_id(), cause="requeued after the warning", **submitted)
+        run.record("submitted", job=own, cause="requeued after the warning", **submitted)
         if signals.terminated:  # cancelled meanwhile: a requeue would undo that
             return INTERRUPTED
         try:
-            call("scontrol", "requeue", os.environ["SLURM_JOB_ID"])
+            call("scontrol", "requeue", own)
             deadline = time.monotonic() + REQUEUE_SECONDS  # SLURM ends this process
             while not signals.terminated and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
@@ -215,7 +216,7 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
         return INTERRUPTED
     try:
         # After this job: it must not start before its id is on the disk.
-        after = f"--dependency=afterany:{os.environ['SLURM_JOB_ID']}"
+        after = f"--dependency=afterany:{own}"
         job = call("sbatch", "--parsable", after, run.path / "job.sh").strip().split(";")[0]
     except SlurmError as error:
         run.record("failed", kind="time limit", cause=f"no job could follow: {error}", remedy="launch it again")

@@ -15,9 +15,9 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Sweep, Sweeps, use
 
 
-def warn(sweep: Sweep) -> None:
+def warn(sweep: Sweep, seed: int = 1) -> None:
     """Send what SLURM sends --signal=B:USR1@seconds before the limit (it looks at limits every 30 s only)."""
-    sweep.cluster.run("scancel", "--signal=USR1", "--batch", sweep.job())
+    sweep.cluster.run("scancel", "--signal=USR1", "--batch", sweep.job(seed))
 
 
 def steps_trained(sweep: Sweep) -> list[list[int]]:
@@ -96,6 +96,24 @@ def test_where_requeueing_is_forbidden_a_new_job_goes_on(sweep: Sweeps, forbiddi
     assert chained.cluster.states()[first] == "COMPLETED"
     refused = "requeueing was refused" in (chained.run().path / "job.log").read_text()
     assert refused == ("sbatch" in forbidding)
+
+
+@pytest.mark.parametrize("requeue", [True, False])
+def test_who_is_warned_is_one_run_and_not_its_array(sweep: Sweeps, requeue: bool) -> None:
+    """For SLURM the number of an array's last task is the whole array's."""
+    pair = sweep("hang", "until warned")
+    pair.launch(requeue=requeue)
+    pair.until_training(1)
+    pair.until_training(2)
+    other, last = pair.job(1), pair.job(2)
+    warn(pair, 2)
+    if requeue:
+        pair.until_waiting(2)
+    else:
+        pair.until(lambda: pair.run(2).state() == "finished", "the last one goes on by itself")
+        assert pair.job(2) != last
+    assert pair.cluster.states()[other] == "RUNNING" and pair.run(1).state() == "running"
+    assert len(pair.run(1).attempts()) == 1
 
 
 def test_a_warning_without_progress_ends_the_chain(sweep: Sweeps) -> None:
