@@ -21,6 +21,20 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import start_requeued, use
 
 STEPS = 6
+# Countdown's own reward; in a training it waits, once, until both runs have come so far.
+REWARD = """
+import os, time
+from pathlib import Path
+from experiments.tasks.countdown.reward import compute_score as score
+
+def compute_score(*args, **kwargs):
+    if "VERL_FILE_LOGGER_PATH" in os.environ:
+        meeting = Path("MEETING")
+        (meeting / os.environ["WANDB_RUN_ID"]).touch()
+        while len(list(meeting.iterdir())) < 2:
+            time.sleep(0.1)
+    return score(*args, **kwargs)
+"""
 
 
 @pytest.fixture
@@ -38,8 +52,12 @@ def until(true: Callable[[], object], what: str, seconds: float = 900.0) -> None
 
 
 def test_two_trainings_on_one_node_one_of_them_warned(one_node: Cluster, tmp_path: Path) -> None:
+    reward, meeting = tmp_path / "reward.py", tmp_path / "meeting"
+    meeting.mkdir()
+    reward.write_text(REWARD.replace("MEETING", str(meeting)))
     overrides = [
         "experiment=smoke",
+        f"reward.custom_reward_function.path={reward}",
         "hydra/launcher=slurm",
         "seed=1,2",
         f"trainer.total_training_steps={STEPS}",
@@ -56,10 +74,11 @@ def test_two_trainings_on_one_node_one_of_them_warned(one_node: Cluster, tmp_pat
         env={**clean_environment(), **one_node.environment},
     )
     assert submitted.returncode == 0, submitted.stderr
-    warned, other = find_runs(tmp_path / "runs")
+    runs = find_runs(tmp_path / "runs")
     until(
-        lambda: (warned.last_step() >= 2 and other.last_step() >= 1) or "failed" in states(warned, other), "two steps"
+        lambda: sorted(run.last_step() for run in runs) >= [1, 2] or "failed" in states(*runs), "a step and two steps"
     )
+    other, warned = sorted(runs, key=RunDir.last_step)  # who is ahead is warned: both are there for a while yet
     assert states(warned, other) == ["running", "running"], [run.events()[-1] for run in (warned, other)]
     clusters = [ray_clusters(run) for run in (warned, other)]
     assert [len(own) for own in clusters] == [1, 1] and clusters[0] != clusters[1], "each a Ray of its own, at once"
