@@ -324,10 +324,14 @@ class Cluster:
         self.wait(resume, f"{node} back")
 
     def processes(self) -> Iterator[psutil.Process]:
-        """Yield the processes of this cluster's jobs and the steps' daemons: they carry our SLURM_CONF."""
+        """Yield the processes of this cluster's jobs and the steps' daemons: they carry our SLURM_CONF.
+
+        psutil does not find it where a step's daemon has written its title over the first variables.
+        """
+        mark = f"SLURM_CONF={self.config}\0".encode()
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                if process.environ().get("SLURM_CONF") == str(self.config) and process.pid != os.getpid():
+                if process.pid != os.getpid() and mark in Path(f"/proc/{process.pid}/environ").read_bytes():
                     yield process
 
     def stop(self) -> None:
