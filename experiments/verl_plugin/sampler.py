@@ -20,13 +20,14 @@ COMPACT_BELOW = 0.8  # dropping rows copies the cache: wait until this share of 
 
 @dataclass
 class Layer:
-    """One decoder layer's weights, transposed and joined for addmm."""
+    """One decoder layer's weights, transposed and joined for addmm.
 
-    input_norm: torch.Tensor
+    The norms' weights are multiplied into what follows them, the scale of the attention into the queries' part.
+    """
+
     qkv: torch.Tensor
     qkv_bias: torch.Tensor
     output: torch.Tensor
-    post_norm: torch.Tensor
     gate_up: torch.Tensor
     down: torch.Tensor
 
@@ -57,52 +58,52 @@ class Qwen2Sampler:
         for block in self.model.model.layers:
             attention, mlp = block.self_attn, block.mlp
             projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+            scale = mlp.down_proj.weight.new_ones(sum(p.out_features for p in projections))
+            scale[: attention.q_proj.out_features] = self.head_dim**-0.5
+            qkv = torch.cat([p.weight for p in projections]) * scale.unsqueeze(1)
+            gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
             self.layers.append(
                 Layer(
-                    input_norm=block.input_layernorm.weight,
-                    qkv=torch.cat([p.weight for p in projections]).t(),
-                    qkv_bias=torch.cat([p.bias for p in projections]),
+                    qkv=(qkv * block.input_layernorm.weight).t(),
+                    qkv_bias=torch.cat([p.bias for p in projections]) * scale,
                     output=attention.o_proj.weight.t(),
-                    post_norm=block.post_attention_layernorm.weight,
-                    gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).t(),
+                    gate_up=(gate_up * block.post_attention_layernorm.weight).t(),
                     down=mlp.down_proj.weight.t(),
                 )
             )
         self.embedding = self.model.model.embed_tokens.weight
         self.device = self.embedding.device
-        self.final_norm = self.model.model.norm.weight
-        self.head = self.model.lm_head.weight.t()
+        self.head = (self.model.lm_head.weight * self.model.model.norm.weight).t()
         self.inverse_frequency = self.model.model.rotary_emb.inv_freq
 
-    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, (x.size(-1),), weight, self.epsilon)
+    def _norm(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x (N, d) divided by the root of each row's mean square: torch's rms_norm, in half the time."""
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        return x * square.div_(x.size(-1)).add_(self.epsilon).rsqrt_()
 
     def _angles(self, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cos and sin (N, 1, D) of the rotary embedding at positions (N,)."""
-        angle = position.unsqueeze(-1).float() * self.inverse_frequency
-        angle = torch.cat([angle, angle], -1).unsqueeze(1)
-        return angle.cos(), angle.sin()
+        """Return cos and sin (N, 1, D) of the rotary embedding at positions (N,); sin is negative in its first half."""
+        angle = (position.unsqueeze(-1).float() * self.inverse_frequency).unsqueeze(1)
+        cos, sin = angle.cos(), angle.sin()
+        return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
     def _forward(self, ids: torch.Tensor, position: torch.Tensor, attend: Callable[..., torch.Tensor]) -> torch.Tensor:
-        """Return the last hidden states (N, d) of tokens (N,); `attend(layer, q, k, v)` -> (N, heads * D)."""
+        """Return the last hidden states (N, d) of tokens (N,); `attend(layer, q, k, v)` -> (N, heads * D), q scaled."""
         x = F.embedding(ids, self.embedding)
         cos, sin = self._angles(position)
         heads, kv_heads, dim = self.heads, self.kv_heads, self.head_dim
         for index, layer in enumerate(self.layers):
-            qkv = torch.addmm(layer.qkv_bias, self._norm(x, layer.input_norm), layer.qkv).view(
-                -1, heads + 2 * kv_heads, dim
-            )
+            qkv = torch.addmm(layer.qkv_bias, self._norm(x), layer.qkv).view(-1, heads + 2 * kv_heads, dim)
             rotated = qkv[:, : heads + kv_heads]
-            first, second = rotated.chunk(2, -1)
-            rotated = rotated * cos + torch.cat([-second, first], -1) * sin
+            rotated = torch.addcmul(rotated * cos, rotated.roll(dim // 2, -1), sin)
             mixed = attend(index, rotated[:, :heads], rotated[:, heads:], qkv[:, heads + kv_heads :])
-            x = torch.addmm(x, mixed, layer.output)
-            gate, up = (self._norm(x, layer.post_norm) @ layer.gate_up).chunk(2, -1)
-            x = torch.addmm(x, F.silu(gate) * up, layer.down)
+            x.addmm_(mixed, layer.output)
+            gate, up = (self._norm(x) @ layer.gate_up).chunk(2, -1)
+            x.addmm_(F.silu(gate).mul_(up), layer.down)
         return x
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        return self._norm(x, self.final_norm) @ self.head
+        return self._norm(x) @ self.head
 
     @torch.inference_mode()
     def generate(
@@ -165,7 +166,7 @@ class Qwen2Sampler:
             q, k, v = (t.reshape(count, width, -1, self.head_dim).transpose(1, 2) for t in (q, k, v))
             keys.append(k)
             values.append(v)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=1.0, enable_gqa=True)
             return mixed.transpose(1, 2).reshape(count * width, -1)
 
         hidden = self._forward(ids.reshape(-1), position, attend)
@@ -184,8 +185,9 @@ class _Cache:
         prompt = torch.arange(len(mask), device=mask.device).repeat_interleave(n)
         self.keys = [self._wide(cache, prompt) for cache in keys]
         self.values = [self._wide(cache, prompt) for cache in values]
-        self.bias = torch.zeros(len(mask) * n, 1, 1, self.total, device=mask.device)
-        self.bias[:, 0, 0, : self.filled].masked_fill_(~mask.repeat_interleave(n, 0), float("-inf"))
+        self.bias = torch.zeros(len(mask) * n, 1, self.total, device=mask.device)
+        self.bias[:, 0, : self.filled].masked_fill_(~mask.repeat_interleave(n, 0), float("-inf"))
+        self.padded = not bool(mask.all())
 
     def _wide(self, cache: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Return the cache of `rows` in a tensor of the whole length; only what is filled is copied."""
@@ -204,6 +206,8 @@ class _Cache:
         rows, kv_heads, dim = k.shape
         keys, values, end = self.keys[layer], self.values[layer], self.filled + 1
         keys[:, :, self.filled], values[:, :, self.filled] = k, v
-        query = q.view(rows, kv_heads, self.heads // kv_heads, dim) * dim**-0.5
-        score = torch.matmul(query, keys[:, :, :end].transpose(2, 3)) + self.bias[..., :end]
-        return torch.matmul(score.softmax(-1), values[:, :, :end]).view(rows, self.heads * dim)
+        query = q.reshape(rows * kv_heads, self.heads // kv_heads, dim)
+        score = torch.bmm(query, keys.flatten(0, 1)[:, :end].transpose(1, 2))
+        if self.padded:
+            score.view(rows, self.heads, end).add_(self.bias[:, :, :end])
+        return torch.bmm(score.softmax(-1), values.flatten(0, 1)[:, :end]).view(rows, self.heads * dim)

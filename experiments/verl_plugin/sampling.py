@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,6 +28,17 @@ class Draw:
     top_p: torch.Tensor  # (B,) float32
     noise: torch.Tensor  # (B, T) float64 uniforms in [0, 1), one a token
     vocabulary: int | None = None  # ids from here on belong to no token and are never drawn; None: all may be
+
+    @cached_property
+    def truncates(self) -> bool:
+        """Whether any row has a top-k or a top-p."""
+        return bool((self.top_k > 0).any() or (self.top_p < 1).any())
+
+    @cached_property
+    def greedy(self) -> torch.Tensor | None:
+        """Which rows are greedy (B,), None if none is."""
+        greedy = self.temperature <= 0
+        return greedy if bool(greedy.any()) else None
 
     def rows(self, keep: torch.Tensor) -> Draw:
         """Return the same for the rows of `keep` (indices or a mask)."""
@@ -61,17 +73,18 @@ def draw_tokens(logits: torch.Tensor, draw: Draw, step: int) -> tuple[torch.Tens
     temperature and truncation, as vLLM's "processed_logprobs"). A greedy row has log-probs at temperature 1.
     """
     logits = logits[:, : draw.vocabulary]  # an embedding may be padded; veRL's vLLM leaves its padding out as well
-    greedy = draw.temperature <= 0
-    temperature = torch.where(greedy, torch.ones_like(draw.temperature), draw.temperature)
+    temperature, greedy = draw.temperature, draw.greedy
+    if greedy is not None:
+        temperature = temperature.masked_fill(greedy, 1.0)
     logits = logits.float() / temperature.unsqueeze(1)
     size = logits.size(-1)
-    if bool(((draw.top_k > 0) & (draw.top_k < size)).any()) or bool((draw.top_p < 1).any()):
+    if draw.truncates:
         logits = truncate(logits, draw.top_k, draw.top_p)
     log_probs = logits.log_softmax(-1)
     cumulative = log_probs.double().exp().cumsum(-1)
     threshold = draw.noise[:, step].unsqueeze(1) * cumulative[:, -1:]
     ids = torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp_max(size - 1)
-    if bool(greedy.any()):
+    if greedy is not None:
         ids = torch.where(greedy, log_probs.argmax(-1), ids)
     return ids, log_probs.gather(1, ids.unsqueeze(1)).squeeze(1)
 
