@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
@@ -19,8 +20,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from experiments.compose import CONFIG_DIR, compose_config
-from experiments.composer import default_choices
+from experiments.compose import CONFIG_DIR, compose_config, register_resolvers
+from experiments.composer import Composer, default_choices
+from experiments.plan import PlannedRun, plan_runs
 from tests.experiments.right_config import Config, Make, with_values, write_rows
 
 # On a shared machine, how long an example takes says nothing.
@@ -30,6 +32,7 @@ settings.load_profile("experiments")
 Compose = Callable[..., DictConfig]
 Resolve = Callable[..., dict[str, Any]]
 WaitFor = Callable[..., None]
+Ask = Callable[..., list[PlannedRun]]
 
 # The tests speak about what is shipped, not about the developer's own conf/local/.
 SHIPPED = ["~local"] if (CONFIG_DIR / "local" / "default.yaml").exists() else []
@@ -108,3 +111,29 @@ def make(resolved: Callable[..., Config], files: Path) -> Make:
         },
     )
     return lambda **values: with_values(base, {key.replace("__", "."): value for key, value in values.items()})
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    """Compose as a command does, in a Hydra that is running."""
+    register_resolvers()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        yield Composer.of_running_hydra()
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the data sets of a file's plans are made, once."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def ask(composer: Composer, data_dir: Path, tmp_path: Path) -> Ask:
+    """Plan runs in a runs folder of the test's own."""
+
+    def plan(*jobs: str) -> list[PlannedRun]:
+        """Plan jobs, the overrides of each separated by blanks."""
+        common = [*SHIPPED, "experiment=smoke", f"runs_dir={tmp_path / 'runs'}", f"data_dir={data_dir}"]
+        return plan_runs([composer.compose([*common, *job.split()]) for job in jobs])
+
+    return plan

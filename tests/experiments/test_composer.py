@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict
 
-from experiments.compose import CONFIG_DIR, plain, register_resolvers
+from experiments.compose import plain
 from experiments.composer import Composer, numbers_as_verl_has_them
 from experiments.sweepers.ablation import jobs
 from tests.experiments.conftest import SHIPPED
-
-
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    register_resolvers()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        yield Composer.of_running_hydra()
 
 
 def hydra_s_own(composer: Composer, overrides: list[str]) -> dict[str, Any]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
 from hydra.errors import HydraException
 
-from experiments.compose import CONFIG_DIR, register_resolvers
 from experiments.composer import Composer
 from experiments.cost import costs, disk_needed
 from experiments.errors import UserError
@@ -136,13 +134,6 @@ def test_points_are_finite_numbers(resolved: Resolve, points: str) -> None:
 # The same from the command line: what conf/'s own functions and the plan make of odd values.
 
 
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    register_resolvers()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        yield Composer.of_running_hydra()
-
-
 COMPOSED = (
     *("hardware.memory_gib", "hardware.gpus_per_node", "hardware.nodes", "model.parameters", "model.shape"),
     *("model.path", "model.template", "rollout.n", "data.train_batch_size", "kl.coef", "runs_dir", "data_dir"),
@@ -152,7 +143,10 @@ COMPOSED = (
 
 
 @pytest.mark.parametrize("key", COMPOSED)
-def test_odd_values_of_what_conf_computes_with(composer: Composer, tmp_path: Path, key: str) -> None:
+def test_odd_values_of_what_conf_computes_with(
+    composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # "x" is a fine name for a folder
     places = (f"runs_dir={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}")
     common = (*SHIPPED, "experiment=smoke", "model=qwen2.5-0.5b", "hardware=a100x2", "task.train_size=64", *places)
     for value in ("null", "0", "-1", "0.5", "x", "[1]", "{a: 1}"):

@@ -14,7 +14,7 @@ from experiments.fitting import memory_problems
 from experiments.memory import GIB, TIGHT, Setup, Shape, phases, setup_of, verdict
 from experiments.placement import OFFLOADS, TOKENS, placement
 from experiments.preflight import shape_of
-from tests.experiments.test_parallelism import changed
+from tests.experiments.right_config import with_values
 
 Resolve = Callable[..., dict[str, Any]]
 SIZES = ["qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b"]
@@ -100,7 +100,7 @@ def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
     """vLLM's share where it does not free it; the critic by its own settings; the transformers rollout's own copy."""
     config = resolved("model=qwen2.5-3b", "hardware=a100x2")
     before = totals(setup(config))
-    kept = totals(setup(changed(config, {"actor_rollout_ref.rollout.free_cache_engine": False})))
+    kept = totals(setup(with_values(config, {"actor_rollout_ref.rollout.free_cache_engine": False})))
     share = config["actor_rollout_ref"]["rollout"]["gpu_memory_utilization"] * 79
     assert kept["rollout"] == before["rollout"]
     assert kept["update"] - before["update"] == kept["log-prob"] - before["log-prob"] == pytest.approx(share)
@@ -108,13 +108,13 @@ def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
     ppo = resolved("model=qwen2.5-3b", "hardware=a100x8", "algorithm=ppo")
     base, weights = setup(ppo), setup(ppo).shard(4)
     assert not base.critic_optimizer_offload and base.critic_tokens == base.update_tokens == 16384
-    lean = setup(changed(ppo, {"critic.fsdp.optimizer_offload": True, "critic.fsdp.param_offload": True}))
+    lean = setup(with_values(ppo, {"critic.fsdp.optimizer_offload": True, "critic.fsdp.param_offload": True}))
     assert totals(base)["rollout"] - totals(lean)["rollout"] == pytest.approx(3 * weights)
-    greedy = setup(changed(ppo, {"critic.ppo_infer_max_token_len_per_gpu": 262144}))
+    greedy = setup(with_values(ppo, {"critic.ppo_infer_max_token_len_per_gpu": 262144}))
     (update,) = (phase for phase in phases(greedy) if phase.name == "update")
     assert "critic's activations" in update.parts and update.total > totals(base)["update"] + 20
 
-    hf = setup(changed(config, {"actor_rollout_ref.rollout.name": "hf"}))
+    hf = setup(with_values(config, {"actor_rollout_ref.rollout.name": "hf"}))
     (rollout, *others) = phases(hf)
     assert rollout.parts["rollout's copy"] == pytest.approx(hf.shape.parameters * 2 / GIB)
     assert config["actor_rollout_ref"]["rollout"]["max_num_seqs"] == 256, "of the 320 responses, at once"
@@ -140,7 +140,7 @@ def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
 )
 def test_what_is_advised_works(resolved: Resolve, overrides: tuple[str, ...], values: dict[str, Any]) -> None:
     """Every `set key=value ...` taken, the phase fits; only a model that is too large is sent to more GPUs."""
-    config = changed(resolved("model=qwen2.5-3b", *overrides), values)
+    config = with_values(resolved("model=qwen2.5-3b", *overrides), values)
     for _ in range(4):
         problems = memory_problems(config, shape_of(config))
         if not problems:
@@ -148,10 +148,10 @@ def test_what_is_advised_works(resolved: Resolve, overrides: tuple[str, ...], va
         advice = problems[0].split("; set ")
         if len(advice) == 1:
             gpus = int(re.search(r"take more GPUs, set hardware.gpus_per_node=(\d+)", problems[0])[1])  # type: ignore[index]
-            config = changed(config, {"trainer.n_gpus_per_node": gpus})
+            config = with_values(config, {"trainer.n_gpus_per_node": gpus})
             continue
         sets = [part.lstrip("+").split("=") for part in advice[1].split(" (hardware")[0].split()]
-        config = changed(config, {key: yaml.safe_load(value) for key, value in sets})
+        config = with_values(config, {key: yaml.safe_load(value) for key, value in sets})
         assert problems[0].split(" must ")[0] not in [
             problem.split(" must ")[0] for problem in memory_problems(config, shape_of(config))
         ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -14,25 +13,13 @@ from experiments.compose import PROJECT_DIR, verl_node
 from experiments.memory import Shape
 from experiments.objective import legacy_problems
 from experiments.parallelism import parallel_problems
+from tests.experiments.right_config import with_values
 
 Config = dict[str, Any]
 Resolve = Callable[..., Config]
 SHAPE = Shape(2048, 11008, 36, 16, 2, 151936, True)
 A, R, F, C = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref", "critic"
 TP, SP = f"{R}.tensor_model_parallel_size", "ulysses_sequence_parallel_size"
-
-
-def changed(config: Config, values: dict[str, Any]) -> Config:
-    """Return a copy with some dotted keys set."""
-    config = copy.deepcopy(config)
-    for key, value in values.items():
-        node = config
-        *parents, last = key.split(".")
-        for part in parents:
-            node = node[part]
-        assert last in node, key
-        node[last] = value
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +89,7 @@ def test_the_presets_have_no_problems(base: Config, article: Config) -> None:
     ],
 )
 def test_a_rule_and_what_to_do(base: Config, values: dict[str, Any], problem: str | None) -> None:
-    found = parallel_problems(changed(base, values), SHAPE)
+    found = parallel_problems(with_values(base, values), SHAPE)
     if problem is None:
         assert found == []
     else:
@@ -110,7 +97,7 @@ def test_a_rule_and_what_to_do(base: Config, values: dict[str, Any], problem: st
 
 
 def test_heads_are_known_only_with_the_shape(base: Config) -> None:
-    assert parallel_problems(changed(base, {TP: 3, "trainer.n_gpus_per_node": 6}), None) == []
+    assert parallel_problems(with_values(base, {TP: 3, "trainer.n_gpus_per_node": 6}), None) == []
 
 
 # veRL's own opinion of the same configs
@@ -123,7 +110,7 @@ def verl_refuses(config: Config) -> bool:
 
     weights = str(PROJECT_DIR / "experiments" / "tiny_model" / "weights")
     paths = {f"{name}.model.path": weights for name in ("actor_rollout_ref", "critic")}
-    tree = OmegaConf.create(verl_node(changed(config, {**paths, "critic.model.tokenizer_path": weights})))
+    tree = OmegaConf.create(verl_node(with_values(config, {**paths, "critic.model.tokenizer_path": weights})))
     actor, algorithm = config["actor_rollout_ref"]["actor"], config["algorithm"]
     try:
         validate_config(
@@ -159,7 +146,7 @@ SAMPLE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("values", SAMPLE, ids=str)
 def test_what_verl_refuses_is_refused_here(article: Config, values: dict[str, Any]) -> None:
-    config = changed(article, values)
+    config = with_values(article, values)
     ours = [*batch_problems(config), *parallel_problems(config, SHAPE), *legacy_problems(config)]
     assert bool(ours) == verl_refuses(config), ours
 

@@ -1,73 +1,26 @@
-"""experiments/plan.py, cost.py, plan_table.py: what is asked for, held against what is there, and what it costs."""
+"""experiments/plan.py: what is asked for, held against what is there."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
 
 from experiments import plan
-from experiments.compose import CONFIG_DIR, register_resolvers
+from experiments.compose import CONFIG_DIR
 from experiments.composer import Composer
-from experiments.cost import costs, disk_needed
+from experiments.cost import costs
 from experiments.errors import UserError
 from experiments.launchers.base import final_accuracy
-from experiments.plan import PlannedRun, attempt_arguments, distinct, freeze, plan_runs, plugin_code
-from experiments.plan_table import plan_json, remarks, summary, words
-from experiments.rundir import write_atomically
-from tests.experiments.conftest import SHIPPED
+from experiments.plan import attempt_arguments, distinct, freeze, plan_runs, plugin_code
+from experiments.plan_table import summary, words
+from tests.experiments.conftest import SHIPPED, Ask
+from tests.experiments.pretended import pretend
 
-Ask = Callable[..., list[PlannedRun]]
 T06 = "rollout.temperature=0.6"
-
-
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    register_resolvers()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        yield Composer.of_running_hydra()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture
-def ask(composer: Composer, data: Path, tmp_path: Path) -> Ask:
-    def plan(*jobs: str) -> list[PlannedRun]:
-        """Plan jobs, the overrides of each separated by blanks."""
-        common = [*SHIPPED, "experiment=smoke", f"runs_dir={tmp_path / 'runs'}", f"data_dir={data}"]
-        return plan_runs([composer.compose([*common, *job.split()]) for job in jobs])
-
-    return plan
-
-
-def pretend(run: PlannedRun, steps: int, *events: str, seconds: float = 2.0) -> None:
-    """Leave what an attempt of so many steps leaves, without the training."""
-    freeze(run)
-    attempt = run.run.new_attempt()
-    run.run.record("started", attempt=attempt.number, steps=steps)
-    rows: list[dict[str, Any]] = [{"step": 0, "data": {"val-core/countdown/acc/mean@1": 0.1}}]
-    rows += [
-        {"step": step, "data": {"training/global_step": step, "perf/time_per_step": seconds}}
-        for step in range(1, steps + 1)
-    ]
-    rows.append(
-        {"step": steps, "data": {"val-core/countdown/acc/mean@1": 0.25, "val-core/countdown_greedy/acc/mean@1": 1}}
-    )
-    attempt.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run.run.checkpoints.mkdir(exist_ok=True)
-    (run.run.checkpoints / f"global_step_{steps}").mkdir(parents=True, exist_ok=True)
-    write_atomically(run.run.checkpoints / "latest_checkpointed_iteration.txt", str(steps))
-    for event in events:
-        run.run.record(event, step=steps, kind="out of memory")
 
 
 def test_a_run_is_named_by_its_arm_and_seed(ask: Ask) -> None:
@@ -199,10 +152,10 @@ def test_a_sweep_whose_levels_are_one_run_is_refused(ask: Ask) -> None:
         assert refused.value.problems == (f"{twice}{by}; drop one of the two",)
 
 
-def test_arms_that_were_written_down_and_are_one_run_are_refused(composer: Composer, data: Path) -> None:
+def test_arms_that_were_written_down_and_are_one_run_are_refused(composer: Composer, data_dir: Path) -> None:
     """An optimiser, which may try the same thing twice, lists nothing."""
     jobs = [
-        composer.compose([*SHIPPED, "experiment=smoke", f"data_dir={data}", "seed=2", f"kl.coef={coef}"])
+        composer.compose([*SHIPPED, "experiment=smoke", f"data_dir={data_dir}", "seed=2", f"kl.coef={coef}"])
         for coef in ("0.5", "0.50")
     ]
     with pytest.raises(UserError, match=r"the arms of a sweep.*smoke,kl=0.5,seed=2 is asked for twice; drop one"):
@@ -305,91 +258,6 @@ def test_a_folder_that_can_t_be_the_run_is_refused_and_others_go_on(ask: Ask, da
         ask("")
     assert len(refused.value.problems) == 1 and str(run.run.path) in refused.value.problems[0]
     assert ask(T06)[0].action == "start"
-
-
-# What it costs
-
-
-def test_an_estimate_is_the_preset_s_until_like_runs_were_measured(ask: Ask) -> None:
-    (run,) = ask("")
-    (cost,) = costs([run])
-    stated = run.config["hardware"]["seconds_per_step"]
-    assert (cost.measured, cost.seconds_per_step, cost.steps) == (0, stated, 2)
-    assert "as hardware=cpu states" in summary([run], [cost], 1)[1]
-
-    pretend(run, 2, "finished", seconds=30.0)
-    runs = ask("seed=2", f"{T06} trainer.total_training_steps=7", "rollout.n=8", "algorithm=ppo", "")
-    like, cooler, wider, ppo, done = costs(runs)
-    assert (like.measured, like.seconds_per_step, like.hours) == (1, 30.0, pytest.approx(60 / 3600))
-    assert cooler.hours == pytest.approx(7 * 30 / 3600)
-    assert wider.measured == ppo.measured == 0 and done.hours == done.disk == 0
-    assert ppo.disk == 2 * like.disk > 0
-    text = " ".join(summary(runs, costs(runs), 5))
-    assert "measured in 1 run of the same kind" in text and f"{stated:.3g} s a step, as hardware=cpu states" in text
-
-
-@pytest.mark.parametrize(
-    ("estimator", "trainer", "checkpoints"),
-    [
-        ("grpo", {}, 3),
-        ("grpo", {"max_actor_ckpt_to_keep": 20}, 21),
-        ("grpo", {"max_actor_ckpt_to_keep": None}, 55),
-        ("grpo", {"max_actor_ckpt_to_keep": None, "save_freq": 100}, 6),
-        ("grpo", {"total_training_steps": 15}, 2),
-        ("grpo", {"save_freq": -1}, 0),
-        ("grpo", {"save_freq": 0, "max_actor_ckpt_to_keep": None}, 0),
-        ("gae", {}, 6),
-        ("gae", {"max_critic_ckpt_to_keep": 1}, 5),
-        ("gae", {"max_critic_ckpt_to_keep": None}, 58),
-    ],
-)
-def test_the_disk_is_that_of_the_checkpoints_that_are_kept(
-    ask: Ask, estimator: str, trainer: dict[str, Any], checkpoints: int
-) -> None:
-    """36 GB each, of a model on the hub that says how large it is; two are kept beside the one being written."""
-    config = ask("")[0].config
-    config["model"] |= {"parameters": 3_000_000_000, "path": "me/large"}
-    config["algorithm"]["adv_estimator"] = estimator
-    config["trainer"] |= {"total_training_steps": 550, "save_freq": 10, **trainer}
-    assert disk_needed(config) == checkpoints * 36_000_000_000
-    config["actor_rollout_ref"]["actor"]["checkpoint"]["save_contents"] = ["model"]
-    config["critic"]["checkpoint"]["save_contents"] = ["model"]
-    assert disk_needed(config) == checkpoints * 12_000_000_000
-
-
-def test_a_foreign_folder_s_metrics_are_no_measurement_and_no_traceback(ask: Ask) -> None:
-    (run,) = ask("")
-    pretend(run, 1, "finished")
-    lines = [{"data": None}, {"data": [1]}, {"data": {"perf/time_per_step": "soon"}}, {"step": 1}]
-    run.run.attempts()[0].metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (other,) = ask("seed=2")
-    assert costs([other])[0].measured == 0
-    run.run.attempts()[0].metrics.write_text('{"data": {"perf/time_per_step": 3}}\n')
-    run.run.config_file.write_text("actor_rollout_ref: {rollout: {n: [1, 2]}}\nmodel: 3\n")
-    assert costs([other])[0].measured == 0
-
-
-def test_the_plan_says_what_a_gpu_s_memory_is_needed_for(ask: Ask) -> None:
-    large = "model=qwen2.5-3b hardware=a100x2 task.train_size=256 data.train_batch_size=128"
-    assert remarks(ask("")) == [], "on a CPU nothing is estimated, and the tiny model's folder has no oddity"
-    both, hub = remarks(ask(large, f"{large} {T06}"))
-    assert hub.startswith("Qwen/Qwen2.5-3B: not in the hub's cache (") and "prompts' lengths in tokens were not" in hub
-    assert both.startswith("memory of a GPU, of 79 GiB") and both.count("fits") == 3
-    grpo, ppo, _ = remarks(ask(large, f"{large} algorithm=ppo"))
-    assert "algorithm=ppo" not in grpo and "algorithm=ppo" in ppo and grpo.split(":")[1:] != ppo.split(":")[1:]
-    tight, _ = remarks(ask(f"{large} actor_rollout_ref.rollout.gpu_memory_utilization=0.52 hardware.memory_gib=60"))
-    assert "rollout 58 tight" in tight
-
-
-def test_the_plan_for_programs_says_the_same(ask: Ask) -> None:
-    runs = ask("", T06)
-    pretend(runs[0], 2, "finished")
-    plan = json.loads(plan_json(ask("", T06), 3))
-    assert [(run["plan"], run["state"], run["step"], run["steps"]) for run in plan["runs"]] == [
-        ("done", "finished", 2, 2),
-        ("new", "planned", 0, 2),
-    ]
-    assert plan["cells"] == 3 and plan["hours"] == pytest.approx(2 * 2.0 / 3600)
 
 
 def test_what_a_sweeper_maximises_is_the_last_sampled_accuracy(ask: Ask) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hydra import initialize_config_dir
 
 from experiments import model_folder, preflight
-from experiments.compose import CONFIG_DIR, PROJECT_DIR, override, register_resolvers
+from experiments.compose import CONFIG_DIR, PROJECT_DIR, override
 from experiments.composer import Composer
 from experiments.errors import UserError
 from experiments.identity import flatten
@@ -34,13 +33,6 @@ def test_a_good_config_has_no_problems(make: Make) -> None:
 
 def choices(group: str) -> list[str]:
     return sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
-
-
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    register_resolvers()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        yield Composer.of_running_hydra()
 
 
 def values(group: str, name: str, root: str) -> dict[str, Any]:

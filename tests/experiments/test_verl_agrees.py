@@ -26,7 +26,8 @@ from experiments.memory import DEFAULT_CRITIC_TOKENS, Shape
 from experiments.parallelism import parallel_problems, sequence_problems
 from experiments.preflight import model_problems
 from experiments.tiny_model import WEIGHTS
-from tests.experiments.test_parallelism import SP, TP, A, C, R, changed
+from tests.experiments.right_config import with_values
+from tests.experiments.test_parallelism import SP, TP, A, C, R
 
 Config = dict[str, Any]
 Resolve = Callable[..., Config]
@@ -56,7 +57,7 @@ def test_micro_batches_must_divide(base: Config, micro: int) -> None:
     share = 16 * 5
     data = sequences(share, 4)
     tu.assign_non_tensor(data, use_dynamic_bsz=False, micro_batch_size_per_gpu=micro)
-    if refused(changed(base, {MICRO: micro})):
+    if refused(with_values(base, {MICRO: micro})):
         with pytest.raises((AssertionError, ZeroDivisionError)):
             prepare_micro_batches(data)
     else:
@@ -69,7 +70,7 @@ def test_a_mini_batch_must_divide_over_the_ranks(base: Config, mini: int, n: int
     from verl.workers.engine_workers import TrainingWorker
 
     values = {"data.train_batch_size": 48, MINI: mini, f"{R}.n": n, "trainer.n_gpus_per_node": ranks}
-    config = changed(base, {**values, "rollout.n": n, f"{A}.use_dynamic_bsz": True})
+    config = with_values(base, {**values, "rollout.n": n, f"{A}.use_dynamic_bsz": True})
     config["actor_rollout_ref"]["rollout"]["log_prob_use_dynamic_bsz"] = True
     config["actor_rollout_ref"]["ref"]["log_prob_use_dynamic_bsz"] = True
 
@@ -93,10 +94,10 @@ def test_a_mini_batch_must_divide_over_the_ranks(base: Config, mini: int, n: int
 def test_a_micro_batch_cut_by_tokens_must_hold_a_sequence(base: Config, tokens: int) -> None:
     from verl.utils.seqlen_balancing import rearrange_micro_batches
 
-    config = changed(base, {"data.max_prompt_length": 32, "data.max_response_length": 128})
+    config = with_values(base, {"data.max_prompt_length": 32, "data.max_response_length": 128})
     dynamic = {f"{A}.use_dynamic_bsz": True, f"{R}.log_prob_use_dynamic_bsz": True}
     limits = {f"{A}.ppo_max_token_len_per_gpu": tokens, f"{R}.log_prob_max_token_len_per_gpu": tokens}
-    config = changed(config, {**dynamic, **limits})
+    config = with_values(config, {**dynamic, **limits})
     if refused(config):
         with pytest.raises(AssertionError, match="max_token_len must be greater than the sequence length"):
             rearrange_micro_batches(sequences(6, 160), tokens)
@@ -111,7 +112,7 @@ def test_mini_batches_that_do_not_divide_are_padded(resolved: Resolve, batch: in
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     values = {"data.train_batch_size": batch, MINI: mini, f"{C}.ppo_mini_batch_size": critic}
-    config = changed(resolved("experiment=smoke", "algorithm=ppo", "hardware.fast=false"), values)
+    config = with_values(resolved("experiment=smoke", "algorithm=ppo", "hardware.fast=false"), values)
     n = config["actor_rollout_ref"]["rollout"]["n"]
     trainer = SimpleNamespace(config=OmegaConf.create(verl_node(config)), use_critic=True, global_steps=1)
     multiple = PPOTrainer._get_required_batch_multiple(trainer, 1)
@@ -130,7 +131,7 @@ def test_the_critic_s_micro_batches_are_cut_by_the_key_that_the_presets_set(reso
     assert FSDPCriticConfig.ppo_infer_max_token_len_per_gpu == DEFAULT_CRITIC_TOKENS
     config = resolved(f"experiment={experiment}")
     weights = str(PROJECT_DIR / "experiments" / "tiny_model" / "weights")
-    config = changed(config, {f"{C}.model.path": weights, f"{C}.model.tokenizer_path": weights})
+    config = with_values(config, {f"{C}.model.path": weights, f"{C}.model.tokenizer_path": weights})
     critic = omega_conf_to_dataclass(OmegaConf.create(config["critic"]))
     assert critic.engine.use_dynamic_bsz and critic.engine.micro_batch_size_per_gpu is None
     longest = config["data"]["max_prompt_length"] + config["data"]["max_response_length"]
@@ -153,7 +154,7 @@ def test_sequences_are_split_by_heads(
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=8, **{name: getattr(shape, name) for name in names}))
     remove_padding = {"actor_rollout_ref.model.use_remove_padding": True}
     values = {f"{A}.{SP}": size, "trainer.n_gpus_per_node": 3 * 7 * 8, **remove_padding}
-    if sequence_problems(changed(base, values), shape):
+    if sequence_problems(with_values(base, values), shape):
         with pytest.raises(AssertionError, match=r"must be divisible by ulysses_sp_size"):
             apply_monkey_patch(model, ulysses_sp_size=size)
     else:
@@ -203,7 +204,7 @@ def test_a_worker_starts_or_stops_as_predicted(base: Config, tmp_path: Path) -> 
         ({}, "started"),
         ({f"{A}.use_dynamic_bsz": True, f"{R}.log_prob_use_dynamic_bsz": True}, "started"),
     ]
-    configs = [changed(base, values) for values, _ in wrong]
+    configs = [with_values(base, values) for values, _ in wrong]
     assert [refused(config) for config in configs] == [said != "started" for _, said in wrong]
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     done = subprocess.run(
