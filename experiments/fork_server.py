@@ -28,6 +28,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 # What veRL's processes import before they do anything, ray and veRL apart.
@@ -53,6 +54,7 @@ class ForkServer:
         self.selector = selectors.DefaultSelector()
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.wake_read, self.wake_write = os.pipe()
+        self.told_to_end = False
 
     def serve(self) -> None:
         """Answer until the server's parent is gone or it is told to end."""
@@ -60,13 +62,14 @@ class ForkServer:
         os.set_blocking(self.wake_write, False)
         signal.set_wakeup_fd(self.wake_write)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGTERM, self._end)
         temporary = self.path.with_suffix(".new")
         self.listener.bind(str(temporary))
         self.listener.listen(64)
         os.rename(temporary, self.path)  # whoever sees the socket can connect
         self.selector.register(self.listener, selectors.EVENT_READ)
         self.selector.register(self.wake_read, selectors.EVENT_READ)
-        while os.getppid() == self.parent:
+        while os.getppid() == self.parent and not self.told_to_end:
             for key, _ in self.selector.select(timeout=1.0):
                 if key.fileobj is self.listener:
                     self._accept()
@@ -78,8 +81,11 @@ class ForkServer:
         for pid in self.children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if os.getppid() != self.parent:
-            shutil.rmtree(self.path.parent, ignore_errors=True)  # nobody else is left to do it
+        # Whether or not the launcher still lives: it may be killed before it could.
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self.told_to_end = True
 
     def _accept(self) -> None:
         connection, _ = self.listener.accept()
@@ -99,9 +105,11 @@ class ForkServer:
                 os.close(descriptor)
             connection.close()
             return
+        signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # the process gets its signals when it can be ended by them
         pid = os.fork()
         if pid == 0:
             self._become(connection, request, descriptors)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
         for descriptor in descriptors:
             os.close(descriptor)
         self.children[pid], self.pids[connection] = connection, pid
@@ -154,6 +162,7 @@ class ForkServer:
             for handled in (*FORWARDED, signal.SIGCHLD):
                 signal.signal(handled, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
             self.selector.close()
             for other in (self.listener, connection, *self.pids):
                 other.close()

@@ -69,6 +69,16 @@ def scratch_folder(prefix: str, place: Path = SCRATCH) -> Path:
         ) from error
 
 
+def drop_folder(folder: Path, patience: float = 2.0) -> None:
+    """Take a folder away; again, for `patience` seconds, where a process that is about to end still writes into it."""
+    deadline = time.monotonic() + patience
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
+
+
 def reap(run: Path, patience: float = 3.0, execution: str | None = None) -> int:
     """End every process of the run, politely for `patience` seconds, then by SIGKILL; return how many there were.
 
@@ -93,5 +103,5 @@ def reap(run: Path, patience: float = 3.0, execution: str | None = None) -> int:
     if execution is not None:
         return len(first)
     for scratch in SCRATCH.glob(f"{scratch_prefix(run)}*"):
-        shutil.rmtree(scratch, ignore_errors=True)
+        drop_folder(scratch)
     return len(first)

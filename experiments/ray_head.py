@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -35,10 +34,10 @@ def main() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ray.shutdown()
-        if os.getppid() != parent:  # nobody else is left to do it
-            processes.reap(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+        processes.reap(folder)
+        processes.drop_folder(folder)  # whether or not the launcher still lives: it may be killed before it could
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from experiments.attempt import INTERRUPTED, interrupt
 from experiments.cost import disk_needed
 from experiments.errors import UserError
 from experiments.failures import DISK_FULL, RESUMES, Failure, of_a_silent_end
-from experiments.launchers.standby import HelperEnded, Standby
+from experiments.launchers.helper import HelperEnded
+from experiments.launchers.standby import Standby
 from experiments.plan import PlannedRun, attempt_arguments, code_version, freeze, launched
 from experiments.preflight import check_disk
 from experiments.report import Progress, print_summary

@@ -5,23 +5,18 @@ Both need seconds to come up. They come up beside each other, the fork server be
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import fork_client, processes, snapshot
+from experiments import fork_client, snapshot
 from experiments.attempt import FORK_SOCKET, RAY_ADDRESS, RAY_QUIET
-from experiments.failures import Failure, classify
+from experiments.launchers.helper import Helper
 from experiments.ray_head import ADDRESS
 
-PATIENCE_SECONDS = 5.0
 # What the command line may say that decides whether a launch has helpers, or whether there is one; and the user's file.
 DECIDING = ("-c", "--c", "show", "hydra/launcher", "hydra.launcher", "hardware", "experiment", "trainer.device")
 LOCAL = snapshot.PROJECT_DIR / "conf" / "local" / "default.yaml"
@@ -32,66 +27,6 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
-
-
-class HelperEnded(Exception):
-    """A helper did not come up; `failure` says why."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.cause)
-        self.failure = failure
-
-
-class Helper:
-    """A process of the launch that is ready when a file appears in its folder."""
-
-    def __init__(self, kind: str, sign: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
-        """Start `python *arguments`, in which "{folder}" is the helper's folder; `sign` is the file's name."""
-        self.folder = processes.scratch_folder(f"r1z-{kind}-{os.getpid()}-")
-        self.kind, self.sign = kind, self.folder / sign
-        self.log = self.folder / "log"
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-W",
-                    "ignore",
-                    *(part.replace("{folder}", str(self.folder)) for part in arguments),
-                ],
-                env={**os.environ, **variables, processes.MARKER: str(self.folder)},
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def wait(self) -> Path:
-        """Return the file when it is there; HelperEnded if the process ended before."""
-        while not self.sign.exists():
-            if self.process.poll() is not None:
-                failure = classify(self.log)
-                raise HelperEnded(
-                    Failure(
-                        failure.kind,
-                        f"the {self.kind} process of the launch ended with {self.process.returncode}: {failure.cause}",
-                        "start again, or set hardware.fast=false to do without",
-                    )
-                )
-            time.sleep(0.02)
-        return self.sign
-
-    def close(self, ask: bool = False) -> None:
-        """End the process and all that it started; first ask it to end by itself, if wanted."""
-        if ask:
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(PATIENCE_SECONDS)
-        self.process.kill()
-        self.process.wait()
-        processes.reap(self.folder)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def fork_server() -> Helper:
@@ -161,7 +96,7 @@ class Standby:
     def drop_cluster(self) -> None:
         """End the Ray cluster; the next run gets a new one. For a run that did not end well: who knows what it left."""
         if self.cluster is not None:
-            self.cluster.close(ask=True)
+            self.cluster.close()
             self.cluster = None
 
     def python(self, config: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from experiments import processes
 from experiments.slurm.commands import call
 
 START_SECONDS = 120.0
@@ -99,7 +99,7 @@ def ray_cluster(nodes: int, cpus: int, gpus: int, scratch: Path, environment: Ma
             except subprocess.TimeoutExpired:
                 step.kill()
                 step.wait()
-        shutil.rmtree(scratch, ignore_errors=True)
+        processes.drop_folder(scratch)
 
 
 def main(address: str, nodes: int) -> int:

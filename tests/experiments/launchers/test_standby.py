@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,39 +17,11 @@ import pytest
 from experiments import processes
 from experiments.compose import PROJECT_DIR
 from experiments.launchers import standby
-from experiments.launchers.standby import Helper, HelperEnded, Standby, is_wanted, ray_options
+from experiments.launchers.standby import Standby, is_wanted, ray_options
+
+WaitFor = Callable[..., None]
 
 CPU = {"hardware": {"fast": True}, "trainer": {"device": "cpu"}, "ray_kwargs": {"ray_init": {"num_cpus": 2}}}
-
-READY = """
-import subprocess, sys, time
-from pathlib import Path
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-Path(sys.argv[1], "ready").write_text("yes")
-time.sleep(600)
-"""
-
-
-def test_a_helper_is_waited_for_and_goes_with_what_it_started() -> None:
-    helper = Helper("fork", "ready", ["-c", READY, "{folder}"], {})
-    assert helper.wait().read_text() == "yes"
-    child = next(process for process in processes.of_run(helper.folder) if process.pid != helper.process.pid)
-    helper.close()
-    assert not helper.folder.exists()
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
-
-
-def test_a_helper_that_ends_too_early_is_told_with_the_remedy() -> None:
-    helper = Helper("ray", "ready", ["-c", "raise OSError(28, 'No space left on device')"], {})
-    try:
-        with pytest.raises(HelperEnded) as raised:
-            helper.wait()
-    finally:
-        helper.close()
-    failure = raised.value.failure
-    assert failure.kind == "disk full"
-    assert failure.cause.startswith("the ray process of the launch ended with 1: ")
-    assert "No space left on device" in failure.cause and "set hardware.fast=false" in failure.remedy
 
 
 def test_a_run_without_helpers_gets_plain_python_and_the_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -118,17 +92,23 @@ with Standby([config], PROJECT_DIR) as standby:
 IN_THE_MIDDLE = 2.0  # of their imports, or of Ray's start
 
 
-@pytest.mark.parametrize(
-    ("ending", "after"),
-    [(signal.SIGINT, "up"), (signal.SIGKILL, "up"), (signal.SIGKILL, IN_THE_MIDDLE), (signal.SIGKILL, 0.0)],
-)
-def test_fork_server_and_ray_cluster_end_with_the_launcher(ending: signal.Signals, after: float | str) -> None:
+def launched() -> tuple[subprocess.Popen[str], list[Path]]:
+    """Start a launch that waits; return it and the folders of its helpers."""
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert launcher.stdout is not None
     folders = [Path(path) for path in launcher.stdout.readline().split()]
-    assert len(folders) == 2
+    return launcher, folders
+
+
+@pytest.mark.parametrize(
+    ("ending", "after"),
+    [(signal.SIGINT, "up"), (signal.SIGKILL, "up"), (signal.SIGKILL, IN_THE_MIDDLE), (signal.SIGKILL, 0.0)],
+)
+def test_fork_server_and_ray_cluster_end_with_the_launcher(ending: signal.Signals, after: float | str) -> None:
+    launcher, folders = launched()
+    assert launcher.stdout is not None and len(folders) == 2
     if after == "up":
         assert launcher.stdout.readline() == "up\n"
         assert any("raylet" in process.name() for process in processes.of_run(folders[1]))
@@ -137,6 +117,33 @@ def test_fork_server_and_ray_cluster_end_with_the_launcher(ending: signal.Signal
     os.kill(launcher.pid, ending)
     launcher.wait()
     launcher.stdout.close()
+    assert_nothing_is_left_of(folders)
+
+
+def test_nothing_is_left_of_a_launcher_that_is_killed_while_it_ends_its_helpers(wait_for: WaitFor) -> None:
+    launcher, folders = launched()
+    assert launcher.stdout is not None and launcher.stdout.readline() == "up\n"
+    (head,) = (child for child in psutil.Process(launcher.pid).children() if "experiments.ray_head" in child.cmdline())
+    os.kill(launcher.pid, signal.SIGINT)
+    wait_for(lambda: "raylet" not in names(folders[1]), "the cluster is going", 30)
+    os.kill(launcher.pid, signal.SIGSTOP)  # it lives, and does nothing any more
+    wait_for(lambda: head.status() == psutil.STATUS_ZOMBIE, "the helper has ended", 30)
+    os.kill(launcher.pid, signal.SIGKILL)
+    launcher.wait()
+    launcher.stdout.close()
+    assert_nothing_is_left_of(folders)
+
+
+def names(folder: Path) -> list[str]:
+    """Return the names of a helper's processes."""
+    found = []
+    for process in processes.of_run(folder):
+        with contextlib.suppress(psutil.Error):
+            found.append(process.name())
+    return found
+
+
+def assert_nothing_is_left_of(folders: list[Path]) -> None:
     deadline = time.monotonic() + 60
     left: list[object] = [*folders]
     while left and time.monotonic() < deadline:
