@@ -18,6 +18,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from experiments import processes
 from experiments.compose import CONFIG_DIR, compose_config, plain
 from experiments.launchers.slurm import launch
 from experiments.plan import PlannedRun
@@ -225,13 +226,21 @@ def sweeps_in(folder: Path) -> Sweeps:
     return make
 
 
-@pytest.fixture
-def make_sweep(tmp_path: Path) -> Sweeps:
-    return sweeps_in(tmp_path)
+def clear_up(folder: Path) -> None:
+    """Take away the temporary folders of killed attempts, which a run's next attempt would find."""
+    for run in (folder / "runs").glob("*"):
+        for scratch in processes.SCRATCH.glob(f"{processes.scratch_prefix(run)}*"):
+            processes.drop_folder(scratch)
 
 
 @pytest.fixture
-def sweep(cluster: Cluster, make_sweep: Sweeps) -> Sweeps:
+def make_sweep(tmp_path: Path) -> Iterator[Sweeps]:
+    yield sweeps_in(tmp_path)
+    clear_up(tmp_path)
+
+
+@pytest.fixture
+def sweep(make_sweep: Sweeps, cluster: Cluster) -> Sweeps:
     """Make a sweep on the shared cluster: one run for each behaviour."""
     return lambda *behaviours, **values: make_sweep(cluster, *behaviours, **values)
 
@@ -249,3 +258,5 @@ def overdue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Swee
         setup.launch(time="1", warning_seconds=1, setup=["trap '' USR1", "sleep 600"])
         patch.undo()
         yield {"step": step, "setup": setup}
+    for sweep in (step, setup):
+        clear_up(sweep.folder)
