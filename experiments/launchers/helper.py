@@ -1,7 +1,7 @@
 """A process that a launch keeps beside its runs, in a folder of its own that goes with it.
 
 Each end takes the folder away: the helper when it ends, whoever ended it, and the launcher after it. What is left when
-both were killed goes at the end of the next launch.
+both were killed goes when the next helper is closed.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ class Helper:
         processes.reap(self.folder)
         processes.drop_folder(self.folder)
         os.close(self.lock)
-        drop_abandoned()
+        _drop_abandoned()
 
 
-def drop_abandoned() -> None:
+def _drop_abandoned() -> None:
     """End and take away the helpers whose launcher was killed and that could not do so themselves, killed as well."""
     for kind in KINDS:
         for folder in processes.SCRATCH.glob(f"r1z-{kind}-*-*"):

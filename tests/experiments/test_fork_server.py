@@ -251,6 +251,21 @@ def test_a_client_dies_the_death_of_its_process(server: Server, script: Script, 
     assert server.run(file)[0] == -number
 
 
+def test_a_signal_that_comes_right_after_the_fork_ends_the_process(server: Server, script: Script) -> None:
+    """When the server's own handlers are still in place there, which would swallow it."""
+    request = json.dumps({"argv": [str(script(WAITING))], "env": dict(os.environ), "cwd": str(PROJECT_DIR)}).encode()
+    with open(os.devnull, "r+b") as null:
+        for _ in range(20):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(60)
+                connection.connect(str(server.socket))
+                socket.send_fds(connection, [struct.pack("I", len(request))], [null.fileno()] * 3)
+                connection.sendall(request)
+                assert len(connection.recv(4)) == 4, "the pid of the process"
+                connection.sendall(struct.pack("i", signal.SIGTERM))
+                assert struct.unpack("i", connection.recv(4)) == (-signal.SIGTERM,)
+
+
 def test_a_process_dies_with_its_client(server: Server, script: Script, wait_for: WaitFor) -> None:
     """And the server lives on: it is told twice of the same end, by the connection and by the child."""
     file = script("import signal\nfor number in (1, 2, 15):\n    signal.signal(number, signal.SIG_IGN)\n" + WAITING)

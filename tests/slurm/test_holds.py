@@ -128,7 +128,7 @@ def test_a_launcher_killed_before_it_released_its_jobs(
         patch.setenv("PATH", f"{slow_scancel(tmp_path)}:{os.environ['PATH']}")
         start = time.monotonic()
         assert "scancel did not answer within" in (settle([killed.run()], seconds=3.0) or "")
-        assert time.monotonic() - start < 20, "a look does not wait for scancel, which takes a minute"
+        assert time.monotonic() - start < 5, "a look takes no longer than asked for, in all"
     killed.must_become(become, become)
     assert killed.cluster.run("squeue", "-h") == ""
     assert not list(tmp_path.glob("runs/.slurm/pending/*"))

@@ -231,7 +231,7 @@ def test_slurm_forgets_and_slurm_is_away(make_sweep: Sweeps, monkeypatch: pytest
         start = time.monotonic()
         complaint = settle([lost.run()], seconds=2.0)
         assert complaint and ("did not answer" in complaint or "Unable to contact" in complaint), complaint
-        assert time.monotonic() - start < 20, "a look does not wait for a controller that is away"
+        assert time.monotonic() - start < 4, "no longer than asked for, in all"
         assert lost.run().state() == "queued"
         forgetful.start_controller("-c")
         lost.must_become("failed")

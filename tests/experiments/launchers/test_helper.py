@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -12,8 +11,6 @@ import pytest
 
 from experiments import processes
 from experiments.launchers.helper import Helper, HelperEnded
-
-WaitFor = Callable[..., None]
 
 READY = """
 import subprocess, sys, time
