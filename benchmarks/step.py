@@ -1,6 +1,6 @@
 """What a GRPO step and a start cost, beside TRL and a bare PyTorch loop: same weights, same prompts, same run.
 
-    python -m benchmarks.step [--quick] [--only ours,plain,trl,bare,sampler] [--out FILE] [--trl FOLDER]
+    python -m benchmarks.step [--quick] [--only ours,plain,trl,bare,sampler] [--threads 2] [--out FILE] [--trl FOLDER]
 
 ours      python -m experiments.run: fork server and batched agent loop; two arms of one sweep
 plain     the same with hardware.fast=false
@@ -8,10 +8,11 @@ trl       TRL's GRPOTrainer, transformers generating
 bare      the shortest loop, benchmarks/bare_grpo.py
 sampler   our sampler against transformers' generate, without training
 
-Every competitor is a process of its own, one thread each, one after the other, watched from outside: a step is the time
-between two rows of metrics, the start is from the command to the first row. The model is random and never ends a
-response (benchmarks/setting.py), so that all generate the same number of tokens. Medians leave out the first step. Run
-it on an idle machine. One that fails is reported with its last line, and the others still run.
+Every competitor is a command of its own, one after the other, computes with the same number of threads (as many as a
+run of ours has by default) and is watched from outside: a step is the time between two rows of metrics, the start is
+from the command to the first row. The model is random and never ends a response (benchmarks/setting.py), so that all
+generate the same number of tokens. Medians leave out the first step. Run it on an idle machine. One that fails is
+reported with its last line, and the others still run.
 
 veRL 0.9.1 breaks where TRL 1.16 can be imported, so TRL has a folder of its own:
     pip install --no-deps --target .trl trl==1.16.0
@@ -57,7 +58,7 @@ PACKAGES = ("verl", "torch", "transformers", "ray", "trl")
 Result = dict[str, Any]
 
 
-def command(name: str, folder: Path, steps: int) -> list[str]:
+def command(name: str, folder: Path, steps: int, threads: int) -> list[str]:
     """Return the command of a competitor."""
     if name == "sampler":
         return [sys.executable, "-m", "benchmarks.sampler", str(folder), str(steps)]
@@ -67,6 +68,7 @@ def command(name: str, folder: Path, steps: int) -> list[str]:
     return [
         *(sys.executable, "-m", "experiments.run"),
         *(["-m", "seed=1,2"] if name == "ours" else ["hardware.fast=false"]),
+        f"hardware.threads={threads}",
         f"model.path={folder / 'model'}",
         f"data.train_files={folder / 'train.parquet'}",
         f"data.val_files={folder / 'test.parquet'}",
@@ -88,20 +90,20 @@ def command(name: str, folder: Path, steps: int) -> list[str]:
     ]
 
 
-def environment(name: str, temporary: Path, trl: Path) -> dict[str, str]:
-    """Return a competitor's environment: one thread, no hub, its own temporary files; TRL's folder for TRL alone."""
+def environment(name: str, temporary: Path, trl: Path, threads: int) -> dict[str, str]:
+    """Return a competitor's environment: its threads, no hub, its own temporary files; TRL's folder for TRL alone."""
     path = [str(PROJECT), *([str(trl)] if name == "trl" else []), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
-        "OMP_NUM_THREADS": "1",
+        **({} if name in ("ours", "plain") else {"OMP_NUM_THREADS": str(threads)}),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "TMPDIR": str(temporary),
     } | ({"VERL_PLATFORM": "cpu"} if name == "sampler" else {})
 
 
-def measure(name: str, folder: Path, steps: int, trl: Path) -> Result:
+def measure(name: str, folder: Path, steps: int, trl: Path, threads: int) -> Result:
     """Run one competitor; return its result, or {"failed": why}."""
     load = os.getloadavg()[0]
     log = folder / f"{name}.log"
@@ -110,8 +112,8 @@ def measure(name: str, folder: Path, steps: int, trl: Path) -> Result:
     temporary = folder / f"{name}-tmp"
     temporary.mkdir()
     outcome = watch(
-        command(name, folder, steps),
-        environment(name, temporary, trl),
+        command(name, folder, steps, threads),
+        environment(name, temporary, trl, threads),
         rows=rows,
         places={
             "/dev/shm": (Path("/dev/shm"), "*"),
@@ -263,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A GRPO step: ours, TRL and a bare PyTorch loop in one run.")
     parser.add_argument("--quick", action="store_true", help="4 steps each in place of 10")
     parser.add_argument("--only", default=",".join(COMPETITORS), help="competitors, separated by commas")
+    parser.add_argument("--threads", type=int, default=2, help="how many threads each competitor computes with")
     parser.add_argument("--out", type=Path, help="write the numbers to this JSON file too")
     parser.add_argument("--trl", type=Path, default=PROJECT / ".trl", help="the folder that TRL was installed to")
     parsed = parser.parse_args(arguments)
@@ -277,10 +280,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: dict[str, Result] = {}
     for name in names:
         console.print(f"{COMPETITORS[name]} ...")
-        results[name] = measure(name, folder, steps, parsed.trl.absolute())
+        results[name] = measure(name, folder, steps, parsed.trl.absolute(), parsed.threads)
+    console.print(f"{parsed.threads} threads each")
     report(results, console)
     if parsed.out:
-        record = {"machine": machine(parsed.trl), "steps": steps, "results": results}
+        record = {"machine": machine(parsed.trl), "steps": steps, "threads": parsed.threads, "results": results}
         temporary = parsed.out.with_name(f".{parsed.out.name}.new")
         temporary.write_text(json.dumps(record, indent=1) + "\n")
         os.replace(temporary, parsed.out)

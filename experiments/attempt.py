@@ -17,7 +17,7 @@ import sys
 import traceback
 import zipfile
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 from experiments import fork_client, processes, warning
@@ -26,7 +26,7 @@ from experiments.failures import classify, of_an_error
 from experiments.frozen import FIRST
 from experiments.rundir import NOTED_ROW, Attempt, RunDir, append_line, read_jsonl, write_atomically
 from experiments.slurm.jobs import own_id
-from experiments.snapshot import relocated
+from experiments.snapshot import ORIGIN, relocated
 
 FORK_SOCKET = "R1Z_FORK_SOCKET"  # where the launcher's fork server listens, if it started one
 RAY_ADDRESS = "R1Z_RAY_ADDRESS"  # the launcher's Ray cluster, if it started one
@@ -91,8 +91,9 @@ def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables:
         if verl.trainer.v1.trainer_mode == "ablation":
             verl.trainer.v1.trainer_mode = "stoppable"  # the same one, heeding a warning
         if RAY_ADDRESS in os.environ:
-            # The launcher's cluster has its CPUs already; it knows neither this run nor its folder.
-            marked = {**variables, processes.MARKER: os.environ[processes.MARKER]}
+            # The launcher's cluster has its CPUs already; it knows neither this run nor its folder nor its code.
+            known = (processes.MARKER, ORIGIN, "PYTHONPATH")
+            marked = {**variables, **{name: os.environ[name] for name in known if name in os.environ}}
             if config["hardware"]["nodes"] > 1:
                 del marked["TMPDIR"]  # which the other nodes don't have; Ray was given one on each
             runtime_env = {**verl.ray_kwargs.ray_init.runtime_env, "env_vars": marked}
@@ -151,8 +152,11 @@ def restore_row(run: RunDir) -> None:
         return
 
 
-def train(verl: Any) -> None:
-    """Run veRL's own entry on a Ray cluster of this process, and take the cluster down again."""
+def train(verl: Any, here: bool) -> None:
+    """Run veRL's own entry on a Ray cluster of this process, and take the cluster down again.
+
+    `here`: veRL's task runner, an actor otherwise, is this process: one less to start.
+    """
     import ray
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
@@ -167,9 +171,16 @@ def train(verl: Any) -> None:
             finally:  # this process's actors end with it
                 processes.drop_shared_memory(Path(os.environ[processes.MARKER]))
 
+    def run(config: Any) -> Any:
+        TaskRunner().run(config)
+        return ray.put(None)
+
+    actor: Any = ray.remote(TaskRunner)
+    if here:  # what run_ppo calls of an actor class
+        actor = SimpleNamespace(remote=lambda: SimpleNamespace(run=SimpleNamespace(remote=run)))
     validate_config(verl, need_reference_policy(verl), need_critic(verl))
     try:
-        run_ppo(verl, task_runner_class=ray.remote(TaskRunner))
+        run_ppo(verl, task_runner_class=actor)
     finally:
         processes.drop_shared_memory(Path(os.environ[processes.MARKER]))
         ray.shutdown()
@@ -232,7 +243,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
         signal.signal(signal.SIGTERM, interrupt)
         signal.signal(signal.SIGINT, interrupt)
         try:
-            train(verl_config(config, attempt, steps, variables))
+            train(verl_config(config, attempt, steps, variables), here=bool(config["hardware"]["fast"]))
         except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit
             run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
             return INTERRUPTED

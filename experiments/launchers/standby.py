@@ -1,6 +1,6 @@
 """What a launch on this machine keeps ready for its runs: a fork server, and a Ray cluster that they share in turn.
 
-Both need seconds to come up. They come up beside each other, the fork server beside the planning as well.
+Both need seconds to come up. They come up beside each other and beside the planning.
 """
 
 from __future__ import annotations
@@ -35,27 +35,32 @@ def fork_server() -> Helper:
     return Helper("fork", "socket", arguments, KEEP_MEMORY)
 
 
-def ray_cluster(options: Mapping[str, Any], code: Path) -> Helper:
-    """Return a Ray cluster that is starting with these options of ray.init; its workers import the copy in `code`."""
-    arguments = ["-m", "experiments.ray_head", "{folder}", str(os.getpid()), json.dumps(options)]
-    return Helper("ray", ADDRESS, arguments, {**RAY_QUIET, **snapshot.variables(code)})
+class RayCluster(Helper):
+    """A Ray cluster that is starting with these options of ray.init."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        arguments = ["-m", "experiments.ray_head", "{folder}", str(os.getpid()), json.dumps(options)]
+        super().__init__("ray", ADDRESS, arguments, RAY_QUIET)
 
 
 class Standby:
     """The helpers of one launch; a context manager that ends them."""
 
-    foreseen: Helper | None = None  # a fork server that was started before it was known to be needed
+    # What was started before it was known to be needed.
+    foreseen: Helper | None = None
+    foreseen_cluster: RayCluster | None = None
 
     def __init__(self, configs: Sequence[Mapping[str, Any]], code: Path) -> None:
         """Start what the runs with these resolved configs need; they execute the copy in `code` (see snapshot)."""
         self.code = code
         self.server: Helper | None = None
-        self.cluster: Helper | None = None
+        self.cluster: RayCluster | None = None
         fast = [config for config in configs if is_wanted(config)]
         if fast:
-            self.server = Standby.foreseen or fork_server()
-            Standby.foreseen = None
-            self._renew(ray_options(fast[0]))
+            self.server, self.cluster = Standby.foreseen or fork_server(), Standby.foreseen_cluster
+            Standby.foreseen = Standby.foreseen_cluster = None
+            self._provide(ray_options(fast[0]))
 
     @classmethod
     def guess(cls, arguments: Sequence[str]) -> None:
@@ -69,18 +74,20 @@ class Standby:
 
     @classmethod
     def foresee(cls, config: Mapping[str, Any]) -> None:
-        """Have the fork server started that a run with this config will need, unless the plan refuses it."""
+        """Have the helpers started that a run with this config will need, unless the plan refuses it."""
         if not is_wanted(config):
             cls.forget()
-        elif cls.foreseen is None:
-            cls.foreseen = fork_server()
+            return
+        cls.foreseen = cls.foreseen or fork_server()
+        cls.foreseen_cluster = cls.foreseen_cluster or RayCluster(ray_options(config))
 
     @classmethod
     def forget(cls) -> None:
-        """End the fork server that was foreseen, if no launch took it."""
-        if cls.foreseen is not None:
-            cls.foreseen.close()
-            cls.foreseen = None
+        """End the helpers that were foreseen, if no launch took them."""
+        for helper in (cls.foreseen, cls.foreseen_cluster):
+            if helper is not None:
+                helper.close()
+        cls.foreseen = cls.foreseen_cluster = None
 
     def __enter__(self) -> Standby:
         return self
@@ -90,8 +97,13 @@ class Standby:
         if self.server is not None:
             self.server.close()
 
-    def _renew(self, options: dict[str, Any]) -> None:
-        self.options, self.cluster = options, ray_cluster(options, self.code)
+    def _provide(self, options: dict[str, Any]) -> RayCluster:
+        """Return a cluster with these options: the one that there is, or a new one."""
+        if self.cluster is not None and options != self.cluster.options:
+            self.drop_cluster()
+        if self.cluster is None:
+            self.cluster = RayCluster(options)
+        return self.cluster
 
     def drop_cluster(self) -> None:
         """End the Ray cluster; the next run gets a new one. For a run that did not end well: who knows what it left."""
@@ -104,14 +116,9 @@ class Standby:
         copy = snapshot.variables(self.code)
         if self.server is None or not is_wanted(config):
             return [sys.executable, "-P"], copy  # a folder of the working directory must not shadow a package
-        options = ray_options(config)
-        if self.cluster is not None and options != self.options:
-            self.drop_cluster()
-        if self.cluster is None:
-            self._renew(options)
-        assert self.cluster is not None
+        cluster = self._provide(ray_options(config))
         socket = str(self.server.wait())
-        variables = {**copy, FORK_SOCKET: socket, RAY_ADDRESS: self.cluster.wait().read_text()}
+        variables = {**copy, FORK_SOCKET: socket, RAY_ADDRESS: cluster.wait().read_text()}
         client = self.code / Path(fork_client.__file__).relative_to(snapshot.PROJECT_DIR)
         return [sys.executable, "-S", "-E", str(client), socket], variables
 

@@ -6,7 +6,6 @@ Read in veRL 0.9.1: verl/workers/engine/fsdp/transformer_impl.py.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,13 +15,6 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 from experiments.verl_plugin import attention
-
-# What the forward and the losses read of a batch. The rest (texts, ground truths, ids: a Python object a sample)
-# would be split and moved with every micro-batch for nothing.
-TENSORS_READ = {
-    "input_ids", "position_ids", "loss_mask", "response_mask", "prompts", "responses", "old_log_probs", "advantages",
-    "returns", "values", "ref_log_prob", "rollout_is_weights", "rollout_log_probs",
-}  # fmt: skip
 
 
 class CPUEngine:
@@ -39,19 +31,6 @@ class CPUEngine:
             return super()._build_fsdp_module(module)  # type: ignore[misc]
         finally:
             self.engine_config = config
-
-    def forward_backward_batch(
-        self, data: TensorDict, loss_function: Callable[..., Any], forward_only: bool = False
-    ) -> Any:
-        per_sample = [
-            key
-            for key, value in data.items()
-            if (isinstance(value, torch.Tensor) and key not in TENSORS_READ and key != "temperature")
-            or type(value).__name__ in ("LinkedList", "NonTensorStack")
-        ]
-        return super().forward_backward_batch(  # type: ignore[misc]
-            data.exclude(*per_sample), loss_function, forward_only
-        )
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")

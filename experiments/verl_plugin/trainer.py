@@ -27,6 +27,13 @@ from verl.utils.seqlen_balancing import log_seqlen_unbalance
 from experiments.verl_plugin import rollout  # noqa: F401  registers rollout.name=hf in the trainer's process
 from experiments.verl_plugin.temperature import at_step, set_temperature
 
+# What a worker on a CPU reads of a batch for a forward pass, and for an update. Every field of every sample travels as
+# a message of its own: veRL fetches them all, texts and scores included, which is a tenth of a small model's step.
+READ_FORWARD = {"input_ids", "position_ids", "loss_mask"}
+READ_UPDATE = READ_FORWARD | {
+    "prompts", "responses", "response_mask", "old_log_probs", "advantages", "ref_log_prob", "rollout_is_weights",
+    "rollout_log_probs", "values", "returns",
+}  # fmt: skip
 POLL_SECONDS = 0.1  # how often finished samples are looked for; veRL's 2 s has no config key and outlasts a small step
 
 
@@ -98,6 +105,27 @@ class AblationTrainer(PPOTrainerSync):
         expected = sample_batch_size * self.config.actor_rollout_ref.rollout.n
         metrics["rollout/failed_samples"] = expected - sum(not tag.get("is_padding", False) for tag in batch.tags)
         return batch
+
+    def _narrow(self, batch: Any, read: set[str]) -> Any:
+        """Return the batch, of which the next worker's call will fetch those of its fields that are in `read`."""
+        if self.config.trainer.device == "cpu":
+            batch.fields = sorted(read if batch.fields is None else read.intersection(batch.fields))
+        return batch
+
+    def _compute_old_log_prob(self, batch: Any, metrics: Any) -> Any:
+        return super()._compute_old_log_prob(self._narrow(batch, READ_FORWARD), metrics)
+
+    def _compute_ref_log_prob(self, batch: Any, metrics: Any) -> Any:
+        return super()._compute_ref_log_prob(self._narrow(batch, READ_FORWARD), metrics)
+
+    def _compute_values(self, batch: Any, metrics: Any) -> Any:
+        return super()._compute_values(self._narrow(batch, READ_FORWARD), metrics)
+
+    def _update_critic(self, batch: Any, metrics: Any) -> Any:
+        return super()._update_critic(self._narrow(batch, READ_UPDATE), metrics)
+
+    def _update_actor(self, batch: Any, metrics: Any) -> Any:
+        return super()._update_actor(self._narrow(batch, READ_UPDATE), metrics)
 
     def _compute_metrics(
         self, batch: Any, metrics: dict[str, Any], timing_raw: dict[str, Any], global_steps: int, epoch: int

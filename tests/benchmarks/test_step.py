@@ -93,13 +93,13 @@ def test_the_report_shows_numbers_failures_and_what_was_left() -> None:
 
 def test_our_commands_set_keys_that_exist(tmp_path: Path) -> None:
     for name in ("ours", "plain"):
-        arguments = step.command(name, tmp_path, steps=3)
+        arguments = step.command(name, tmp_path, steps=3, threads=2)
         check_overrides([argument for argument in arguments[3:] if not argument.startswith("-")])
 
 
 def test_only_trl_sees_trl(tmp_path: Path) -> None:
     for name in step.COMPETITORS:
-        path = step.environment(name, tmp_path, Path("/elsewhere/trl"))["PYTHONPATH"].split(os.pathsep)
+        path = step.environment(name, tmp_path, Path("/elsewhere/trl"), threads=2)["PYTHONPATH"].split(os.pathsep)
         assert ("/elsewhere/trl" in path) == (name == "trl")
 
 

@@ -39,14 +39,29 @@ def test_a_cluster_is_shared_by_runs_with_the_same_options_whatever_their_proces
     assert ray_options(CPU) == ray_options(same) == {"num_cpus": 2}
 
 
-def test_a_fork_server_is_foreseen_for_a_run_that_takes_one_and_ends_if_nobody_does() -> None:
+def test_helpers_are_foreseen_for_a_run_that_takes_them_and_end_if_nobody_does() -> None:
     Standby.foresee({**CPU, "trainer": {"device": "cuda"}})
-    assert Standby.foreseen is None
+    assert Standby.foreseen is None and Standby.foreseen_cluster is None
     Standby.foresee(CPU)
-    assert Standby.foreseen is not None
-    process = Standby.foreseen.process
+    helpers = [Standby.foreseen, Standby.foreseen_cluster]
+    assert all(helper is not None and helper.process.poll() is None for helper in helpers)
     Standby.forget()
-    assert process.poll() is not None and Standby.foreseen is None
+    assert Standby.foreseen is None and Standby.foreseen_cluster is None
+    assert_nothing_is_left_of([helper.folder for helper in helpers if helper is not None])
+
+
+def test_a_launch_takes_the_cluster_that_was_foreseen_unless_its_runs_want_another(tmp_path: Path) -> None:
+    for foreseen in (2, 3):
+        Standby.foresee({**CPU, "ray_kwargs": {"ray_init": {"num_cpus": foreseen}}})
+        cluster, server = Standby.foreseen_cluster, Standby.foreseen
+        assert cluster is not None
+        with Standby([CPU], tmp_path) as launch:
+            assert launch.server is server and launch.cluster is not None
+            assert (launch.cluster is cluster) == (foreseen == 2)
+            assert launch.cluster.options == {"num_cpus": 2}
+            assert (cluster.process.poll() is None) == (foreseen == 2)
+        assert Standby.foreseen is None and Standby.foreseen_cluster is None
+        assert cluster.process.poll() is not None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +85,7 @@ def test_the_command_line_is_guessed_by_and_a_wrong_guess_is_corrected(
     Standby.foresee(CPU)
     assert Standby.foreseen is not None and guess in (None, Standby.foreseen), "one is enough"
     Standby.foresee({**CPU, "hardware": {"fast": False}})
-    assert Standby.foreseen is None
+    assert Standby.foreseen is None and Standby.foreseen_cluster is None
     standby.LOCAL.touch()
     Standby.guess(arguments)
     assert Standby.foreseen is None, "the user's own file may decide otherwise"
