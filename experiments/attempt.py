@@ -17,7 +17,7 @@ import sys
 import traceback
 import zipfile
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import FrameType
 from typing import Any
 
 from experiments import fork_client, processes, warning
@@ -155,32 +155,18 @@ def restore_row(run: RunDir) -> None:
 def train(verl: Any, here: bool) -> None:
     """Run veRL's own entry on a Ray cluster of this process, and take the cluster down again.
 
-    `here`: veRL's task runner, an actor otherwise, is this process: one less to start.
+    `here`: veRL's task runner, an actor otherwise, is this process.
     """
     import ray
-    from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
+    from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
-    class TaskRunner(TaskRunnerV1.__ray_actor_class__):  # type: ignore[misc, name-defined]
-        def run(self, config: Any) -> None:
-            from experiments.verl_plugin import stopping  # noqa: F401  registers trainer_mode=stoppable in this process
+    from experiments.task_runner import actor_class
 
-            try:
-                super().run(config)
-            finally:  # this process's actors end with it
-                processes.drop_shared_memory(Path(os.environ[processes.MARKER]))
-
-    def run(config: Any) -> Any:
-        TaskRunner().run(config)
-        return ray.put(None)
-
-    actor: Any = ray.remote(TaskRunner)
-    if here:  # what run_ppo calls of an actor class
-        actor = SimpleNamespace(remote=lambda: SimpleNamespace(run=SimpleNamespace(remote=run)))
     validate_config(verl, need_reference_policy(verl), need_critic(verl))
     try:
-        run_ppo(verl, task_runner_class=actor)
+        run_ppo(verl, task_runner_class=actor_class(here))
     finally:
         processes.drop_shared_memory(Path(os.environ[processes.MARKER]))
         ray.shutdown()
