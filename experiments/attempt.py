@@ -229,7 +229,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
         signal.signal(signal.SIGTERM, interrupt)
         signal.signal(signal.SIGINT, interrupt)
         try:
-            train(verl_config(config, attempt, steps, variables), here=bool(config["hardware"]["fast"]))
+            train(verl_config(config, attempt, steps, variables), bool(config["hardware"]["fast"]))
         except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit
             run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
             return INTERRUPTED

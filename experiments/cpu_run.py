@@ -24,10 +24,10 @@ def cpu_problems(config: Mapping[str, Any]) -> list[str]:
 def _ray_problems(config: Mapping[str, Any]) -> list[str]:
     """Return a problem if Ray would wait for ever for CPUs that it was told there are none of."""
     given, ranks = config["ray_kwargs"]["ray_init"]["num_cpus"], int(config["trainer"]["n_gpus_per_node"])
-    # Beside the ranks: the task runner, the transfer queue's controller and its storage; on the plain path two more.
-    others = [1, 1, config["transfer_queue"]["backend"]["SimpleStorage"]["num_data_storage_units"]]
+    # Beside the ranks: the transfer queue's controller and its storage; on the plain path the task runner and two more.
+    others = [1, config["transfer_queue"]["backend"]["SimpleStorage"]["num_data_storage_units"]]
     if not config["hardware"]["fast"]:
-        others += [config["actor_rollout_ref"]["rollout"]["agent"]["num_workers"], config["reward"]["num_workers"]]
+        others += [1, config["actor_rollout_ref"]["rollout"]["agent"]["num_workers"], config["reward"]["num_workers"]]
     needed = CPUS_A_RANK * ranks + sum(number for number in others if isinstance(number, int))
     if not isinstance(given, int) or given >= needed:
         return []

@@ -16,10 +16,10 @@ Resolve = Callable[..., dict[str, Any]]
 
 
 @pytest.mark.parametrize(
-    ("fast", "ranks", "needed"), [(True, 4, None), (True, 5, 18), (False, 3, None), (False, 4, 17)]
+    ("fast", "ranks", "needed"), [(True, 4, None), (True, 5, 17), (False, 3, None), (False, 4, 17)]
 )
 def test_no_more_ranks_than_ray_has_cpus_for(resolved: Resolve, fast: bool, ranks: int, needed: int) -> None:
-    """Ray would wait for them for ever. On the plain path two more processes ask for one each."""
+    """Ray would wait for them for ever. On the plain path three more processes ask for one each."""
     config = resolved(f"hardware.fast={fast}", f"hardware.gpus_per_node={ranks}")
     expected = [
         f"ray_kwargs.ray_init.num_cpus must be at least {needed} for hardware.gpus_per_node={ranks}, but is 16 "

@@ -14,7 +14,7 @@ from pathlib import Path
 STEP_SECONDS = 0.05
 
 
-def train(job):
+def train(job, in_this_process):
     """Take the place of attempt.train: steps, metrics and checkpoints as veRL writes them, or an end of some kind."""
     from experiments import attempt, warning
     from experiments.rundir import RunDir
