@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-TICK_SECONDS = 0.05
+TICK_SECONDS = 0.05  # a look takes time from a core that the watched may want
 MEMORY_SECONDS = 0.5
 MEMORY_SHARE = 0.02  # of the time at most: a look holds up the processes that it looks at
 PATIENCE_SECONDS = 20.0  # how long a command past its limit may take to end by itself

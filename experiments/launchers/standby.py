@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from experiments import fork_client, snapshot
 from experiments.attempt import FORK_SOCKET, RAY_ADDRESS, RAY_QUIET
 from experiments.launchers.helper import Helper
@@ -135,4 +137,6 @@ def is_wanted(config: Mapping[str, Any]) -> bool:
 def ray_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides the cluster of a run: its ray.init options but for the environment of its processes."""
     given = config["ray_kwargs"]["ray_init"]
+    if isinstance(given, DictConfig):  # what is foreseen is not resolved yet
+        given = OmegaConf.to_container(given, resolve=True)
     return {key: value for key, value in given.items() if key != "runtime_env"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from omegaconf import OmegaConf
 
 from experiments import processes
 from experiments.compose import PROJECT_DIR
@@ -37,6 +39,14 @@ def test_a_run_without_helpers_gets_plain_python_and_the_copy(monkeypatch: pytes
 def test_a_cluster_is_shared_by_runs_with_the_same_options_whatever_their_processes_environment() -> None:
     same = {**CPU, "ray_kwargs": {"ray_init": {"num_cpus": 2, "runtime_env": {"py_executable": None}}}}
     assert ray_options(CPU) == ray_options(same) == {"num_cpus": 2}
+
+
+def test_the_options_of_a_composed_config_are_those_of_the_resolved_one() -> None:
+    """They go to another process as JSON, and a foreseen cluster is kept if they are the same."""
+    given = {"num_gpus": "${hardware.gpus_per_node}", "_system_config": {"a": [1, {"b": None}]}}
+    composed = OmegaConf.create({"hardware": {"gpus_per_node": 3}, "ray_kwargs": {"ray_init": given}})
+    expected = {"num_gpus": 3, "_system_config": {"a": [1, {"b": None}]}}
+    assert json.loads(json.dumps(ray_options(composed))) == expected
 
 
 def test_helpers_are_foreseen_for_a_run_that_takes_them_and_end_if_nobody_does() -> None:
