@@ -81,7 +81,7 @@ def draw_tokens(logits: torch.Tensor, draw: Draw, step: int) -> tuple[torch.Tens
     if draw.truncates:
         logits = truncate(logits, draw.top_k, draw.top_p)
     log_probs = logits.log_softmax(-1)
-    cumulative = log_probs.double().exp().cumsum(-1)
+    cumulative = log_probs.exp().cumsum(-1, dtype=torch.float64)
     threshold = draw.noise[:, step].unsqueeze(1) * cumulative[:, -1:]
     ids = torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp_max(size - 1)
     if greedy is not None:
