@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose, version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
@@ -90,14 +92,18 @@ def _placement(key: str, _root_: DictConfig) -> Any:
 
 
 @contextlib.contextmanager
-def hydra_in(config_dir: str) -> Iterator[None]:
-    """Let `compose` read a folder, also while Hydra is running the command (a launcher asks for veRL's defaults)."""
+def hydra_in(source: str) -> Iterator[None]:
+    """Let `compose` read a folder, or verl://FOLDER, as hydra.initialize_config_dir does.
+
+    Also while Hydra is running the command: a launcher asks for veRL's defaults.
+    """
     instance = GlobalHydra.instance()
     running = instance.hydra
     instance.clear()
     try:
-        with initialize_config_dir(config_dir, version_base="1.3"):
-            yield
+        version.setbase("1.3")
+        Hydra.create_main_hydra2("app", create_config_search_path(source))
+        yield
     finally:
         instance.hydra = running
 
@@ -141,7 +147,7 @@ def verl_arguments(config: DictConfig) -> list[str]:
 @cache
 def verl_defaults() -> dict[str, Any]:
     """Return veRL's own config, interpolations as they are written; composed once, whatever the number of runs."""
-    with hydra_in(verl_config_dir()):
+    with hydra_in(f"verl://{verl_config_dir()}"):
         return plain(compose("ppo_trainer"))
 
 

@@ -5,6 +5,7 @@ One run or a sweep, planned and checked before anything starts; `hydra/launcher`
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def _run_elsewhere(config: DictConfig) -> None:
 
 def main() -> int:
     """Return the command's exit code: 0 done, 1 a run failed, 2 the user can mend it, 130 interrupted."""
+    gc.disable()  # a launcher enables it when all is planned: what is composed until then stays in use
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting: `main` decides
     register_resolvers()
     arguments = sys.argv[1:]

@@ -1,11 +1,14 @@
-"""Our launchers under the only name that Hydra takes plugins from (it scans the namespace package hydra_plugins)."""
+"""Our plugins under the only name that Hydra takes any from (it scans the namespace package hydra_plugins)."""
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from hydra._internal.core_plugins import file_config_source
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -78,3 +81,24 @@ class AblationSweeper(Sweeper):
         if failed(returned):
             raise SystemExit(1)
         return returned
+
+
+class VerlConfigSource(file_config_source.FileConfigSource):
+    """verl://FOLDER: veRL's config files, each read once in a process.
+
+    A command composes its tree five times, and most of the time that takes goes into parsing these files.
+    """
+
+    _read: ClassVar[dict[str, bytes]] = {}
+
+    @staticmethod
+    def scheme() -> str:
+        return "verl"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = f"{self.path}/{config_path}"
+        if file not in self._read:
+            self._read[file] = pickle.dumps(super().load_config(config_path))
+        result: ConfigResult = pickle.loads(self._read[file])  # Hydra changes what it gets
+        result.provider = self.provider
+        return result

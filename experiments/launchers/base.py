@@ -98,15 +98,16 @@ class PlannedLauncher(Launcher):
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector from walking hundreds of configs, all in use, again and again: a third of the time."""
-    was_enabled = gc.isenabled()
+    """Keep the garbage collector from walking hundreds of configs, all in use, again and again: a third of the time.
+
+    The command itself has disabled it from its start.
+    """
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        if was_enabled:
-            gc.enable()
+        gc.enable()
 
 
 def verl_command(run: PlannedRun) -> str:

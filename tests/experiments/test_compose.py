@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.compose import (
     CONFIG_DIR,
@@ -28,12 +29,14 @@ from experiments.compose import (
     _grammar,
     compose_config,
     flatten,
+    hydra_in,
     verl_arguments,
     verl_config_dir,
     verl_node,
 )
 from experiments.errors import UserError
 from experiments.overrides import check_overrides
+from hydra_plugins.ablations import VerlConfigSource
 
 Compose = Callable[..., DictConfig]
 Resolve = Callable[..., dict[str, Any]]
@@ -203,6 +206,23 @@ def test_the_place_of_veRL_s_config_is_found_without_importing_verl() -> None:
     folder, heavy = json.loads(done.stdout)
     assert heavy == []
     assert (Path(folder) / "ppo_trainer.yaml").is_file()
+
+
+def test_veRL_s_files_are_read_once_and_are_what_they_were_each_time(verl_tree: dict[str, Any]) -> None:
+    folder = verl_config_dir()
+    once, anew = VerlConfigSource("main", f"verl://{folder}"), FileConfigSource("main", f"file://{folder}")
+    for path in Path(folder).rglob("*.yaml"):
+        name = str(path.relative_to(folder))
+        expected = anew.load_config(name)
+        for _ in range(2):
+            result = once.load_config(name)
+            assert OmegaConf.to_container(result.config) == OmegaConf.to_container(expected.config)
+            assert (result.header, result.provider) == (expected.header, expected.provider)
+            with open_dict(result.config):  # as Hydra does with the defaults list
+                for key in list(result.config.keys()):
+                    del result.config[key]
+    with hydra_in(f"verl://{folder}"):
+        assert OmegaConf.to_container(compose("ppo_trainer")) == verl_tree
 
 
 def test_without_verl_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
