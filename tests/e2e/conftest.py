@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.training import Command, path_without_compilers, taken, train
+from tests.e2e.training import ANNEALED, Command, path_without_compilers, taken, train, train_edited
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +21,10 @@ def straight(folder: Path) -> Command:
     assert not any(shutil.which(name, path=path) for name in ("cc", "gcc", "c++", "g++", "clang", "make"))
     with taken((6379, 8265, 10001, 29500)):
         return train(folder / "straight", "trainer.total_training_steps=4", PATH=path)
+
+
+@pytest.fixture(scope="session")
+def plain_annealed(folder: Path) -> Command:
+    """Two steps on veRL's own path, each at a temperature of its own, with a reward that is edited after the launch."""
+    lean = ("trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.total_training_steps=2")
+    return train_edited(folder / "plain-annealed", "hardware.fast=false", *ANNEALED, *lean)

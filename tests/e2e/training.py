@@ -23,6 +23,15 @@ from experiments.rundir import RunDir, find_runs, read_jsonl
 
 COMPILER = re.compile(r"(^|-)(cc|gcc|[cg]\+\+|clang|clang\+\+|cpp|nvcc|ninja|g?make)(-[\d.]+)?$")
 OTHERS_SECONDS = 60.0  # for another test, beside this one, whose killed launcher's helpers are about to end
+ANNEALED = ("temperature=linear", "rollout.temperature=1.2", "temperature.steps=3", "tracking=none")
+REWARD = """
+import experiments
+
+
+def compute_score(data_source, solution_str, ground_truth, **kwargs):
+    copied = "/.code/" in experiments.__file__
+    return {"score": len(solution_str) % 2, "edited": EDITED, "copied": float(copied)}
+"""
 SECRET = "5ec4e7" * 6 + "5ec4"  # shaped like a W&B key
 
 
@@ -55,6 +64,29 @@ def train(folder: Path, *overrides: str, **environment: str) -> Command:
         arguments(folder, overrides), cwd=folder, capture_output=True, text=True, timeout=900, env=variables
     )
     return Command(done.returncode, done.stdout + done.stderr, folder / "runs")
+
+
+def train_edited(folder: Path, *overrides: str) -> Command:
+    """Run the command with a reward of one's own, which is edited as soon as an attempt is there."""
+    folder.mkdir()
+    reward = folder / "reward.py"
+    reward.write_text(REWARD.replace("EDITED", "0.0"))
+    command = subprocess.Popen(
+        arguments(folder, [f"reward.custom_reward_function.path={reward}", *overrides]),
+        cwd=folder,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not any(run.attempts() for run in find_runs(folder / "runs")):
+        assert command.poll() is None and time.monotonic() < deadline, command.communicate()[0]
+        time.sleep(0.05)
+    reward.write_text(REWARD.replace("EDITED", "1.0"))
+    output, _ = command.communicate(timeout=400)
+    assert command.returncode == 0, output
+    return Command(command.returncode, output, folder / "runs")
 
 
 def clean_environment() -> dict[str, str]:
