@@ -9,6 +9,9 @@ VENV ?= .venv
 TORCH_ARGS ?=
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip --disable-pip-version-check --quiet
+# pip compiles bytecode with one process: --no-compile leaves it to `compileall`, which uses all cores. Some packages ship
+# files that are not Python's, or not this version's.
+COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
 
 .PHONY: demo test test-vllm install lint types tests figure clean
 .DEFAULT_GOAL := demo
@@ -31,8 +34,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "error: Python must be 3.11 or 3.12, but is $$($(PYTHON) --version 2>&1); do: make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt $(TORCH_ARGS) torch
-	$(PIP) install -c constraints.txt -e '.[cpu,dev]'
+	$(PIP) install -c constraints.txt $(TORCH_ARGS) torch --no-compile
+	$(PIP) install -c constraints.txt -e '.[cpu,dev]' --no-compile
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.installed tests/analysis/peers.txt
