@@ -24,4 +24,4 @@ def scored_as_launched(done: Command, count: int) -> None:
     runs = find_runs(done.runs_dir)
     assert len(runs) == count
     for run in runs:
-        assert [rows(run)[1][f"reward/{part}/mean"] for part in ("edited", "copied")] == [0.0, 1.0]
+        assert [rows(run)[1][f"reward/{part}/mean"] for part in ("version", "copied")] == [0.25, 1.0]

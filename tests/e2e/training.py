@@ -30,7 +30,7 @@ import experiments
 
 def compute_score(data_source, solution_str, ground_truth, **kwargs):
     copied = "/.code/" in experiments.__file__
-    return {"score": len(solution_str) % 2, "edited": EDITED, "copied": float(copied)}
+    return {"score": len(solution_str) % 2, "version": VERSION, "copied": float(copied)}
 """
 SECRET = "5ec4e7" * 6 + "5ec4"  # shaped like a W&B key
 
@@ -70,7 +70,7 @@ def train_edited(folder: Path, *overrides: str) -> Command:
     """Run the command with a reward of one's own, which is edited as soon as an attempt is there."""
     folder.mkdir()
     reward = folder / "reward.py"
-    reward.write_text(REWARD.replace("EDITED", "0.0"))
+    reward.write_text(REWARD.replace("VERSION", "0.25"))
     command = subprocess.Popen(
         arguments(folder, [f"reward.custom_reward_function.path={reward}", *overrides]),
         cwd=folder,
@@ -83,7 +83,7 @@ def train_edited(folder: Path, *overrides: str) -> Command:
     while not any(run.attempts() for run in find_runs(folder / "runs")):
         assert command.poll() is None and time.monotonic() < deadline, command.communicate()[0]
         time.sleep(0.05)
-    reward.write_text(REWARD.replace("EDITED", "1.0"))
+    reward.write_text(REWARD.replace("VERSION", "0.75"))
     output, _ = command.communicate(timeout=400)
     assert command.returncode == 0, output
     return Command(command.returncode, output, folder / "runs")
