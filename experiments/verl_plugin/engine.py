@@ -1,4 +1,4 @@
-"""veRL's FSDP2 engines on the CPU with the two shortcuts that a small model needs, and a critic without flash-attn.
+"""veRL's FSDP2 engines on the CPU with the shortcuts that a small model needs, and a critic without flash-attn.
 
 Read in veRL 0.9.1: verl/workers/engine/fsdp/transformer_impl.py.
 """
@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
-from verl.utils import tensordict_utils
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
-from experiments.verl_plugin import attention
+from experiments.verl_plugin import attention, kept_forward
+from experiments.verl_plugin.kept_forward import KeptForward
 
 
 class CPUEngine:
@@ -34,7 +34,7 @@ class CPUEngine:
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
-class CPUEngineWithLMHead(CPUEngine, FSDPEngineWithLMHead):
+class CPUEngineWithLMHead(CPUEngine, KeptForward, FSDPEngineWithLMHead):
     """Actor and reference policy."""
 
     def prepare_model_outputs(
@@ -45,8 +45,8 @@ class CPUEngineWithLMHead(CPUEngine, FSDPEngineWithLMHead):
         Without flash-attn veRL takes the log-softmax row by row in Python; that is an eighth of a step.
         """
 
-        def asked(flag: str) -> bool:
-            return tensordict_utils.get_non_tensor_data(data=micro_batch, key=flag, default=False)
+        def asked(name: str) -> bool:
+            return kept_forward.flag(micro_batch, name)
 
         packed = self.model_config.override_config.get("attn_implementation") == attention.NAME
         if not packed or asked("calculate_sum_pi_squared") or asked("distillation_use_topk"):
@@ -59,8 +59,11 @@ class CPUEngineWithLMHead(CPUEngine, FSDPEngineWithLMHead):
         label = output_args["input_ids_rmpad_rolled"].unsqueeze(1)
         values = {"log_probs": log_softmax.gather(1, label).squeeze(1)}
         if asked("calculate_entropy"):
-            values["entropy"] = -(log_softmax.exp() * log_softmax).sum(-1)
-        return {name: torch.nested.nested_tensor_from_jagged(value, offsets) for name, value in values.items()}
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not asked(kept_forward.FLAG)):
+                values["entropy"] = -(log_softmax.exp() * log_softmax).sum(-1)
+        nested = {name: torch.nested.nested_tensor_from_jagged(value, offsets) for name, value in values.items()}
+        self.keep(micro_batch, nested["log_probs"])
+        return nested
 
 
 # On a GPU this stands before veRL's own, which it registers for any vendor.

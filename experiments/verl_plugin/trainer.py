@@ -24,16 +24,22 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.seqlen_balancing import log_seqlen_unbalance
 
-from experiments.verl_plugin import rollout  # noqa: F401  registers rollout.name=hf in the trainer's process
+from experiments.verl_plugin import (
+    kept_forward,
+    rollout,  # noqa: F401  registers rollout.name=hf in the trainer's process
+)
 from experiments.verl_plugin.temperature import at_step, set_temperature
 
 # What a worker on a CPU reads of a batch for a forward pass, and for an update. Every field of every sample travels as
 # a message of its own: veRL fetches them all, texts and scores included, which is a tenth of a small model's step.
 READ_FORWARD = {"input_ids", "position_ids", "loss_mask"}
-READ_UPDATE = READ_FORWARD | {
+READ_ACTOR = READ_FORWARD | {
     "prompts", "responses", "response_mask", "old_log_probs", "advantages", "ref_log_prob", "rollout_is_weights",
-    "rollout_log_probs", "values", "returns",
 }  # fmt: skip
+READ_CRITIC = READ_ACTOR | {
+    "values",
+    "returns",
+}  # its update is before the actor's, which gets of its fields what it reads
 POLL_SECONDS = 0.1  # how often finished samples are looked for; veRL's 2 s has no config key and outlasts a small step
 
 
@@ -113,7 +119,11 @@ class AblationTrainer(PPOTrainerSync):
         return batch
 
     def _compute_old_log_prob(self, batch: Any, metrics: Any) -> Any:
-        return super()._compute_old_log_prob(self._narrow(batch, READ_FORWARD), metrics)
+        ranks = self.actor_rollout_wg.world_size
+        batch.extra_info[kept_forward.FLAG] = kept_forward.is_worth_it(self.config, len(batch.keys), ranks)
+        batch = super()._compute_old_log_prob(self._narrow(batch, READ_FORWARD), metrics)
+        batch.extra_info[kept_forward.FLAG] = False
+        return batch
 
     def _compute_ref_log_prob(self, batch: Any, metrics: Any) -> Any:
         return super()._compute_ref_log_prob(self._narrow(batch, READ_FORWARD), metrics)
@@ -122,10 +132,10 @@ class AblationTrainer(PPOTrainerSync):
         return super()._compute_values(self._narrow(batch, READ_FORWARD), metrics)
 
     def _update_critic(self, batch: Any, metrics: Any) -> Any:
-        return super()._update_critic(self._narrow(batch, READ_UPDATE), metrics)
+        return super()._update_critic(self._narrow(batch, READ_CRITIC), metrics)
 
     def _update_actor(self, batch: Any, metrics: Any) -> Any:
-        return super()._update_actor(self._narrow(batch, READ_UPDATE), metrics)
+        return super()._update_actor(self._narrow(batch, READ_ACTOR), metrics)
 
     def _compute_metrics(
         self, batch: Any, metrics: dict[str, Any], timing_raw: dict[str, Any], global_steps: int, epoch: int

@@ -1,0 +1,74 @@
+"""The forward pass that gives the old log-probs, kept for the update that follows: on a CPU a tenth of a step.
+
+In a step with one update of the whole batch, both are the same pass: the same weights, the same tokens. veRL does it
+twice, the first time without a graph. Here the graph is kept, and the update goes back through it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils
+
+FLAG = "keep_forward"  # of a batch whose log-probs are asked for
+
+
+def is_worth_it(config: Any, samples: int, ranks: int) -> bool:
+    """Return whether the next forward pass after the old log-probs' will be the update's, each of all samples at once.
+
+    Args: config, the whole run's; samples, how many the step has; ranks, how many workers share them.
+    """
+    model = config.actor_rollout_ref
+    actor, rollout = model.actor, model.rollout
+    at_once = (
+        actor.ppo_mini_batch_size * rollout.n,
+        (actor.ppo_micro_batch_size_per_gpu or 0) * ranks,
+        (rollout.log_prob_micro_batch_size_per_gpu or 0) * ranks,
+    )
+    split = min(at_once) < samples or actor.use_dynamic_bsz or rollout.log_prob_use_dynamic_bsz
+    other = actor.shuffle or actor.calculate_entropy or actor.entropy_coeff or model.model.enable_gradient_checkpointing
+    return config.trainer.device == "cpu" and not split and not other
+
+
+def flag(batch: TensorDict, name: str) -> bool:
+    """Return a flag of a batch that a worker got; what is not there is false."""
+    return bool(tensordict_utils.get_non_tensor_data(data=batch, key=name, default=False))
+
+
+class KeptForward:
+    """Part of an engine: stands before veRL's, whose `prepare_model_outputs` calls `keep`."""
+
+    module: torch.nn.Module
+    _kept: tuple[TensorDict, torch.Tensor] | None = None
+
+    def keep(self, micro_batch: TensorDict, log_probs: torch.Tensor) -> None:
+        """Remember nested log_probs with their graph, if the micro-batch is flagged, until the next forward pass."""
+        if flag(micro_batch, FLAG) and torch.is_grad_enabled():
+            self._kept = (micro_batch, log_probs)
+
+    def forward_step(self, micro_batch: TensorDict, loss_function: Any, forward_only: bool) -> tuple[Any, dict]:
+        """Return (loss, outputs) as veRL does; an update of what was kept takes its log-probs from there."""
+        kept, self._kept = self._kept, None
+        if forward_only:
+            with torch.set_grad_enabled(flag(micro_batch, FLAG) and not self._drops_out()):
+                return super().forward_step(micro_batch, loss_function, forward_only)  # type: ignore[misc]
+        if kept is None or flag(micro_batch, "calculate_entropy") or not _same(kept[0], micro_batch):
+            return super().forward_step(micro_batch, loss_function, forward_only)  # type: ignore[misc]
+        output, group = {"log_probs": kept[1]}, self.get_data_parallel_group()  # type: ignore[attr-defined]
+        loss, metrics = loss_function(model_output=output, data=micro_batch, dp_group=group)
+        return loss, {"model_output": {}, "loss": loss.detach().item(), "metrics": metrics}
+
+    def _drops_out(self) -> bool:
+        """Return whether the model computes something else while it is trained."""
+        layers = (layer for layer in self.module.modules() if isinstance(layer, torch.nn.Dropout))
+        return bool(getattr(self.module.config, "attention_dropout", 0)) or any(layer.p for layer in layers)
+
+
+def _same(one: TensorDict, other: TensorDict) -> bool:
+    """Return whether two micro-batches ask the model for the same."""
+    ids, others = one["input_ids"], other["input_ids"]
+    temperatures = (torch.as_tensor(batch["temperature"]) for batch in (one, other))
+    same = torch.equal(ids.offsets(), others.offsets()) and torch.equal(ids.values(), others.values())
+    return same and torch.equal(*temperatures)
