@@ -8,75 +8,91 @@ large ones (T = 1024) the two are about as fast.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
+NARROWEST = 16  # of the products and sums of attention: narrower ones come from other kernels, with other sums
 BLOCK = 32  # scores are computed for all columns that the keys have, filled or not: they grow by so many
 
 
 class KVCache:
-    """For each token: `advance` once, then `attend` in every layer."""
+    """For each token: `advance` once, then `attend` in every layer.
+
+    What a row sees stands in the columns from 0 on, without a gap, and is summed in that order.
+    """
 
     def __init__(
-        self, keys: list[torch.Tensor], values: list[torch.Tensor], mask: torch.Tensor, n: int, room: int, heads: int
+        self,
+        keys: list[torch.Tensor],
+        values: list[torch.Tensor],
+        lengths: torch.Tensor,
+        n: int,
+        room: int,
+        heads: int,
+        order: torch.Tensor,
     ) -> None:
-        """Take the prompts' keys and values, per layer (P, kv, T, D), and mask (P, T), each prompt n times.
+        """Take the prompts' keys and values, per layer (P, kv, T, D), of lengths (P,), each prompt n times.
 
-        Args: room, how many tokens may follow; heads, those of the queries.
+        Args: room, how many tokens may follow; heads, those of the queries; order (D,), which channel of a key goes
+        with each channel of a query.
         """
-        self.filled = mask.size(1)
-        self.total, self.heads = self.filled + room, heads
-        self.bias = torch.full((len(mask), 1, self.total), float("-inf"), device=mask.device)
-        self.bias[:, 0, : self.filled].masked_fill_(mask, 0)
+        self.lengths, self.longest, self.heads, self.order = lengths, int(lengths.max()), heads, order.int()
+        self.total = max(NARROWEST, self.longest + room)
         self.keys, self.values = [layer.transpose(2, 3) for layer in keys], values
-        self.keep(torch.arange(len(mask), device=mask.device).repeat_interleave(n))
+        self.keep(torch.arange(len(lengths), device=lengths.device).repeat_interleave(n))
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with these rows, in this order; what else there was is dropped."""
-        self.bias = self.bias[rows]
-        self.keys = [self._grown(layer[rows, :, :, : self.filled]) for layer in self.keys]
-        self.values = [self._whole(layer[rows, :, : self.filled]) for layer in self.values]
+        self.lengths = self.lengths[rows]
+        self.even = bool((self.lengths == self.longest).all())
+        self.keys = [self._grown(layer[rows, :, :, : self.longest]) for layer in self.keys]
+        room = (0, 0, 0, self.total - self.longest)
+        self.values = [F.pad(layer[rows, :, : self.longest], room) for layer in self.values]
         _, kv_heads, _, dim = self.values[0].shape
         pairs = torch.arange(len(rows) * kv_heads, dtype=torch.int32, device=rows.device)
         self.pairs = pairs.repeat_interleave(self.heads // kv_heads).unsqueeze(1)  # for each query its row and kv head
-        self.channels = _bags(self.pairs * dim, dim)
+        self.channels = _bags(self.pairs * dim + self.order)
 
     def _grown(self, keys: torch.Tensor) -> torch.Tensor:
-        """Return keys (rows, kv, D, filled) with zeros in further columns, up to a whole number of blocks."""
-        columns = min(self.total, (self.filled // BLOCK + 1) * BLOCK)
-        return F.pad(keys, (0, columns - self.filled))
-
-    def _whole(self, values: torch.Tensor) -> torch.Tensor:
-        """Return values (rows, kv, filled, D) in a tensor with room for every token to come."""
-        whole = values.new_empty(*values.shape[:2], self.total, values.size(3))
-        whole[:, :, : self.filled] = values
-        return whole
+        """Return keys (rows, kv, D, longest) with zeros in further columns, up to a whole number of blocks."""
+        columns = min(self.total, (self.longest // BLOCK + 1) * BLOCK)
+        return F.pad(keys, (0, columns - self.longest))
 
     def advance(self) -> None:
         """Make room for one more token a row."""
-        if self.filled == self.keys[0].size(-1):
+        if self.longest == self.keys[0].size(-1):
             self.keys = [self._grown(layer) for layer in self.keys]
-        self.bias[:, :, self.filled] = 0
-        self.filled += 1
-        self.columns = _bags(self.pairs * self.total, self.filled)
+        self.longest, self.lengths = self.longest + 1, self.lengths + 1
+        self.width = max(NARROWEST, self.longest)
+        columns = torch.arange(self.width, dtype=torch.int32, device=self.pairs.device)
+        self.columns = _bags(self.pairs * self.total + columns)
+        self.rows: Any = slice(None)
+        self.last: Any = self.longest - 1
+        if not self.even:
+            self.rows, self.last = torch.arange(len(self.lengths), device=columns.device), self.lengths - 1
+        self.unseen = None
+        if not self.even or self.width > self.longest:
+            self.unseen = (columns >= self.lengths.unsqueeze(1)).unsqueeze(1)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Take the last token's k, v (N, kv, D) and q (N, heads, D), scaled; return its mixed values (N, heads * D)."""
-        keys, values, last = self.keys[layer], self.values[layer], self.filled - 1
-        keys[..., last], values[:, :, last] = k, v
-        score = _sums(keys, self.channels, q.flatten()).view(len(q), self.heads, -1)
-        weights = score.add_(self.bias[:, :, : score.size(-1)]).softmax(-1)[:, :, : self.filled]
-        return _sums(values, self.columns, weights.flatten()).view(len(q), -1)
+        keys, values = self.keys[layer], self.values[layer]
+        keys[self.rows, :, :, self.last], values[self.rows, :, self.last] = k, v
+        score = _sums(keys, self.channels, q.flatten()).view(len(q), self.heads, -1)[:, :, : self.width]
+        if self.unseen is not None:
+            score.masked_fill_(self.unseen, float("-inf"))
+        return _sums(values, self.columns, score.softmax(-1).flatten()).view(len(q), -1)
 
 
 SUM = 0  # torch.embedding_bag's mode; its public wrapper checks for 3 microseconds what is true of every call here
 Bags = tuple[torch.Tensor, torch.Tensor]
 
 
-def _bags(first: torch.Tensor, size: int) -> Bags:
-    """Return bags of `size` successive rows of a table, whose first is given (B, 1): rows (B * size,), starts (B,)."""
-    rows = first + torch.arange(size, dtype=first.dtype, device=first.device)
-    return rows.flatten(), torch.arange(0, rows.numel(), size, dtype=first.dtype, device=first.device)
+def _bags(rows: torch.Tensor) -> Bags:
+    """Return bags of a table's rows (B, S), as embedding_bag takes them: rows (B * S,), starts (B,)."""
+    return rows.flatten(), torch.arange(0, rows.numel(), rows.size(1), dtype=rows.dtype, device=rows.device)
 
 
 def _sums(table: torch.Tensor, bags: Bags, weights: torch.Tensor) -> torch.Tensor:

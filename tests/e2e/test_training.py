@@ -45,9 +45,7 @@ def test_a_run_trains_and_leaves_its_records_and_nothing_else(straight: Command)
 def test_rollout_and_trainer_agree_on_probabilities(straight: Command) -> None:
     for step, row in rows(straight.run).items():
         if step:
-            assert row["training/rollout_probs_diff_mean"] < 1e-6
-            # The worst token of thousands: both sides are within a few units in the last place of float32.
-            assert row["training/rollout_probs_diff_max"] < 1e-5
+            assert row["training/rollout_probs_diff_max"] < 1e-6
 
 
 def test_every_rollout_is_dumped_with_its_score_parts(straight: Command) -> None:
@@ -132,7 +130,7 @@ def test_ppo_with_a_critic_on_two_ranks_resumes(two_ranks: Command, folder: Path
     for step in (1, 2):
         assert history[step]["critic/vf_loss"] > 0
         assert "actor/reward_kl_penalty" in history[step] and "actor/kl_loss" not in history[step]
-        assert history[step]["training/rollout_probs_diff_mean"] < 1e-6
+        assert history[step]["training/rollout_probs_diff_max"] < 1e-6
     assert len(list(run.checkpoints.glob("global_step_2/*/model_world_size_2_rank_*.pt"))) == 4
     cut_short(run, 1)
     again = train(folder / "ppo", *TWO_RANKS)

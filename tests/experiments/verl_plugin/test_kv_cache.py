@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experiments.verl_plugin.kv_cache import BLOCK, KVCache
+from experiments.verl_plugin.kv_cache import BLOCK, NARROWEST, KVCache
 
 HEADS, KV_HEADS, DIM, LAYERS = 6, 2, 4, 2
+ORDER = torch.tensor([2, 0, 3, 1])  # the channel of a key that each of a query's goes with
 
 
 def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -20,10 +21,9 @@ class Rows:
     """What each row has seen, kept as a list of tokens."""
 
     def __init__(self, lengths: list[int], n: int, dtype: torch.dtype) -> None:
-        width = max(lengths)
-        self.mask = torch.arange(width) >= width - torch.tensor(lengths).unsqueeze(1)
-        self.prompts = torch.randn(2, LAYERS, len(lengths), KV_HEADS, width, DIM, dtype=dtype)
-        self.seen = [self.prompts[:, :, row, :, width - size :] for row, size in enumerate(lengths) for _ in range(n)]
+        self.lengths = torch.tensor(lengths)
+        self.prompts = torch.randn(2, LAYERS, len(lengths), KV_HEADS, max(*lengths, 16), DIM, dtype=dtype)
+        self.seen = [self.prompts[:, :, row, :, :size] for row, size in enumerate(lengths) for _ in range(n)]
 
     def add(self, tokens: torch.Tensor) -> None:
         """Append keys and values (2, layers, rows, kv, D)."""
@@ -32,7 +32,13 @@ class Rows:
         ]
 
     def attend(self, layer: int, q: torch.Tensor) -> torch.Tensor:
-        return torch.stack([plain(q[row], *seen[:, layer]) for row, seen in enumerate(self.seen)])
+        return torch.stack(
+            [plain(q[row], seen[0, layer][..., ORDER], seen[1, layer]) for row, seen in enumerate(self.seen)]
+        )
+
+    def cache(self, n: int, room: int) -> KVCache:
+        keys, values = (list(part) for part in self.prompts)
+        return KVCache(keys, values, self.lengths, n, room, HEADS, ORDER)
 
 
 @pytest.mark.parametrize("lengths", [[3, 3], [5, 1, BLOCK + 2], [BLOCK], [BLOCK - 1, 2]], ids=str)
@@ -41,7 +47,7 @@ def test_attention_is_that_over_everything_seen_while_rows_leave(lengths: list[i
     torch.manual_seed(0)
     n, room = 3, 2 * BLOCK + 3
     rows = Rows(lengths, n, dtype)
-    cache = KVCache(*(list(part) for part in rows.prompts), rows.mask, n, room, HEADS)
+    cache = rows.cache(n, room)
     for step in range(room):
         if step in (1, BLOCK, BLOCK + 20):
             keep = torch.randperm(len(rows.seen))[: max(1, len(rows.seen) - 1)]
@@ -58,7 +64,9 @@ def test_attention_is_that_over_everything_seen_while_rows_leave(lengths: list[i
 
 def test_there_is_no_room_for_more_than_was_asked_for() -> None:
     rows = Rows([2], 1, torch.float32)
-    cache = KVCache(*(list(part) for part in rows.prompts), rows.mask, 1, 1, HEADS)
-    cache.advance()
+    cache = rows.cache(1, NARROWEST - 2)
+    for _ in range(NARROWEST - 2):
+        cache.advance()
     with pytest.raises(IndexError):
         cache.advance()
+        cache.attend(0, torch.zeros(1, HEADS, DIM), *torch.zeros(2, 1, KV_HEADS, DIM))

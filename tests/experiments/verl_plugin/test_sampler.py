@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from experiments.tiny_model import WEIGHTS
 from experiments.verl_plugin import decoding
+from experiments.verl_plugin.attention import NAME
 from experiments.verl_plugin.sampler import Qwen2Sampler
 from experiments.verl_plugin.sampling import Draw
 from tests.experiments.verl_plugin.random_models import SHAPES, VOCABULARY, make_draw, make_model
@@ -71,6 +75,35 @@ def test_log_probs_equal_the_full_forward_in_double_precision(shape: dict[str, A
             logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
         expected = logits.log_softmax(-1)[torch.arange(len(response)), torch.tensor(response)]
         torch.testing.assert_close(torch.tensor(values, dtype=torch.float64), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("n", "temperature"), [(4, 1.0), (9, 0.6)])
+def test_the_shipped_model_gives_a_token_the_probability_that_the_trainer_gives_it(
+    n: int, temperature: float, threads: int
+) -> None:
+    """Its logits, of up to 28, magnify any other order of a sum to several 1e-6 in the worst of these tokens."""
+    model = AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32, attn_implementation=NAME).eval()
+    prompts = [[5 + row, *range(9, 9 + length)] for row in range(10) for length in (3, 8, 8, 21)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        draw = make_draw(len(prompts) * n, 96, 3, temperature)
+        sampled = as_lists(*Qwen2Sampler(model).generate(prompts, n, draw, 96, {1}))
+        rows = [prompts[row // n] + response for row, response in enumerate(sampled[0])]
+        packed = torch.tensor(list(chain.from_iterable(rows)))
+        position = torch.cat([torch.arange(len(row)) for row in rows])
+        with torch.no_grad():
+            logits = model(packed[None], position_ids=position[None], use_cache=False).logits[0]
+    finally:
+        torch.set_num_threads(before)
+    trained = (logits / temperature).log_softmax(-1)[:-1].gather(1, packed[1:, None]).squeeze(1)  # of the next token
+    ends, theirs = torch.tensor([len(row) for row in rows]).cumsum(0).tolist(), []
+    for end, response in zip(ends, sampled[0], strict=True):
+        theirs.append(trained[end - len(response) - 1 : end - 1])
+    ours = torch.tensor(list(chain.from_iterable(sampled[1])))
+    assert len(ours) > 2000
+    assert (ours.exp() - torch.cat(theirs).exp()).abs().max() < 1e-6
 
 
 def test_what_lies_beyond_the_end_is_zero() -> None:
