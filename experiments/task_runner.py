@@ -38,9 +38,11 @@ class TaskRunner(TaskRunnerV1.__ray_actor_class__):  # type: ignore[misc, name-d
 
 
 class EagerTaskRunner(TaskRunner):
-    """Does what veRL's does, but TransferQueue comes up beside the workers, not before them."""
+    """Does what veRL's does, but TransferQueue and the rollout servers come up beside the workers, not around them."""
 
     def train(self, config: Any) -> None:
+        from experiments.verl_plugin import rollout
+
         configure_verl_logging()
         trainer = get_trainer_cls(config.trainer.v1.trainer_mode)
         config.transfer_queue.enable = True
@@ -51,6 +53,7 @@ class EagerTaskRunner(TaskRunner):
         try:
             with ThreadPoolExecutor() as beside:
                 queue = beside.submit(transfer_queue.init, config.transfer_queue)
+                rollout.start_early(config)
                 self.trainer = trainer(config=config)
                 self.trainer.init()
                 queue.result()

@@ -1,40 +1,74 @@
 """Padding-free attention without flash-attn: transformers' attention implementation "packed_sdpa".
 
 veRL packs a micro-batch into one row of tokens (use_remove_padding=True) and marks the sequences by position ids that
-start again at 0. Everything but attention then works on real tokens only; attention itself runs on a right-padded view
-with a causal mask, so padding costs only there.
+start again at 0. Everything but attention then works on real tokens only; attention itself runs on sequences of about
+the same length together, right-padded, with a causal mask.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from transformers import AttentionInterface
 
-from experiments.verl_plugin.kv_cache import NARROWEST
+from experiments.verl_plugin.kv_cache import LONGEST, NARROWEST
 
 NAME = "packed_sdpa"
+TOGETHER = 32  # sequences in one product: their scores fit into a cache, and the longest ones pad few others
+
+
+class Group(NamedTuple):
+    """Sequences that are padded to one length."""
+
+    sequences: int
+    width: int
+    sequence: torch.Tensor  # of each token
+    position: torch.Tensor  # of each token there
 
 
 class _Layout:
-    """Where each packed token stands in the padded view; the same for all layers of one forward."""
+    """How a packed row is divided into groups; the same for all layers of one forward."""
 
     position_ids: torch.Tensor | None = None
-    place: tuple[torch.Tensor, torch.Tensor]  # the sequence of each token, and its position there
-    bias: torch.Tensor  # (T, T): -inf where a query comes before a key
+    order: torch.Tensor  # the groups' tokens, one group after the other
+    inverse: torch.Tensor
+    groups: list[Group]
 
     @classmethod
-    def of(
-        cls, position_ids: torch.Tensor, like: torch.Tensor
-    ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
-        if cls.position_ids is not position_ids or cls.bias.dtype != like.dtype:
+    def of(cls, position_ids: torch.Tensor) -> type[_Layout]:
+        if cls.position_ids is not position_ids:
             position = position_ids[0]
-            width = max(NARROWEST, int(position.max()) + 1)
+            start = (position == 0).nonzero().squeeze(1)
+            length = torch.diff(start, append=start.new_tensor([len(position)]))
+            rank = length.argsort(stable=True).argsort()  # of each sequence, by its length
+            sequence = torch.repeat_interleave(torch.arange(len(length), device=start.device), length)
             cls.position_ids = position_ids
-            cls.place = ((position == 0).cumsum(0) - 1, position)
-            cls.bias = causal(width, like)
-        return cls.place, cls.bias
+            cls.order = (rank[sequence] * len(position) + position).argsort()
+            cls.inverse = cls.order.argsort()
+            cls.groups = []
+            ranks, positions = rank[sequence][cls.order], position[cls.order]
+            for first in range(0, len(length), TOGETHER):
+                here = (ranks >= first) & (ranks < first + TOGETHER)
+                width = max(NARROWEST, int(positions[here].max()) + 1)
+                count = min(TOGETHER, len(length) - first)
+                cls.groups.append(Group(count, width, ranks[here] - first, positions[here]))
+        return cls
+
+
+class _Reorder(torch.autograd.Function):
+    """x[order], whose gradient is an indexing too: by the inverse."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(order, inverse)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        order, inverse = ctx.saved_tensors
+        return _Reorder.apply(gradient, inverse, order), None, None
 
 
 def packed_sdpa(
@@ -53,39 +87,35 @@ def packed_sdpa(
         raise ValueError("packed_sdpa needs packed sequences: set actor_rollout_ref.model.use_remove_padding=true")
     if dropout:
         raise ValueError(f"packed_sdpa drops nothing out, but attention_dropout is {dropout}")
-    (sequence, position), bias = _Layout.of(position_ids, query)
-    shape = (int(sequence[-1]) + 1, len(bias))
-
-    def padded(packed: torch.Tensor) -> torch.Tensor:
-        tokens = packed[0].transpose(0, 1)
-        view = tokens.new_zeros(shape[0], tokens.size(1), shape[1], tokens.size(2))
-        view[sequence, :, position] = tokens
-        return view
-
-    scale = query.size(-1) ** -0.5 if scaling is None else scaling
-    mixed = attend(padded(query * scale), padded(key), padded(value), bias)
-    return mixed[sequence, :, position].unsqueeze(0), None
+    layout, scale = _Layout.of(position_ids), query.size(-1) ** -0.5 if scaling is None else scaling
+    parts = [query.size(1), key.size(1), value.size(1)]
+    packed = torch.cat([query[0] * scale, key[0], value[0]]).transpose(0, 1)
+    tokens = _Reorder.apply(packed, layout.order, layout.inverse)
+    mixed = []
+    for part, group in zip(tokens.split([len(group.position) for group in layout.groups]), layout.groups, strict=True):
+        padded = part.new_zeros(group.sequences, sum(parts), group.width, part.size(2))
+        padded[group.sequence, :, group.position] = part
+        mixed.append(attend(*padded.split(parts, 1))[group.sequence, :, group.position])
+    return _Reorder.apply(torch.cat(mixed), layout.inverse, layout.order).unsqueeze(0), None
 
 
-def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Return softmax(query key^T + bias) value (B, heads, T, D).
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return the values (B, heads, T, D) that each query mixes, of the keys up to its own: softmax(query key^T) value.
 
-    The sums run over channels and keys in their order, as those of the sampler's cache do (kv_cache.py), which torch's
-    fused attention does not promise: rollout and trainer get the same numbers to the last bit.
+    On a CPU its sums run over channels and keys in their order, as those of the sampler's cache do (kv_cache.py), which
+    torch's fused attention does not promise: rollout and trainer get the same numbers to the last bit.
 
-    Args: query (B, heads, T, D), scaled; key, value (B, kv_heads, T, D); bias (T, T), -inf where a query sees no key.
+    Args: query (B, heads, T, D), scaled; key, value (B, kv_heads, T, D).
     """
     count, heads, width, dim = query.shape
+    if query.device.type != "cpu" or width > LONGEST:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0, enable_gqa=True)
     groups = count * key.size(1)
     key, value = key.reshape(groups, width, dim), value.reshape(groups, width, dim)
     score = torch.bmm(query.reshape(groups, -1, dim), key.transpose(1, 2))
-    score.view(count, heads, width, width).add_(bias)
+    later = score.new_full((width, width), float("-inf")).triu(1)
+    score.view(count, heads, width, width).add_(later)
     return torch.bmm(score.softmax(-1), value).view(count, heads, width, dim)
-
-
-def causal(width: int, like: torch.Tensor) -> torch.Tensor:
-    """Return `attend`'s bias (T, T) for queries that see the keys up to their own."""
-    return like.new_full((width, width), float("-inf")).triu(1)
 
 
 AttentionInterface.register(NAME, packed_sdpa)

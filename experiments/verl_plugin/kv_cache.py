@@ -13,7 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-NARROWEST = 16  # of the products and sums of attention: narrower ones come from other kernels, with other sums
+# Between these widths attention is the same here and in the trainer, to the last bit: narrower products come from other
+# kernels, and wider ones are added up in parts.
+NARROWEST, LONGEST = 16, 192
 BLOCK = 32  # scores are computed for all columns that the keys have, filled or not: they grow by so many
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import ray
@@ -225,8 +225,19 @@ def place(worker: Any) -> tuple[str, str]:
 class HFRolloutReplica(RolloutReplica):
     """Starts one server for the ranks of one replica: on the node and the device of its first rank."""
 
+    early: ClassVar[dict[int, Any]] = {}  # servers that came up beside the workers, by replica rank
+
     async def launch_servers(self) -> None:
-        node, device = await self.workers[0].__ray_call__.remote(place)
+        server = self.early.pop(self.replica_rank, None)
+        if server is None:
+            server = self.start(*await self.workers[0].__ray_call__.remote(place))
+        await server.ready.remote()
+        self.servers = [server]
+        self._server_handle = server
+        self._server_address = server_name(self.replica_rank)
+
+    def start(self, node: str, device: str) -> Any:
+        """Return the server's actor, which is coming up on a node and one of its devices."""
         platform = get_platform()
         actor: Any = ray.remote(HFRolloutServer).options(
             name=server_name(self.replica_rank),
@@ -241,11 +252,19 @@ class HFRolloutReplica(RolloutReplica):
                 }
             },
         )
-        server = actor.remote(self.config, self.model_config, self.replica_rank)
-        await server.ready.remote()
-        self.servers = [server]
-        self._server_handle = server
-        self._server_address = server_name(self.replica_rank)
+        return actor.remote(self.config, self.model_config, self.replica_rank)
+
+
+def start_early(config: Any) -> None:
+    """Start the servers of a run with one node and no devices: they need not wait for the workers to know theirs."""
+    rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
+    if rollout.name != "hf" or trainer.device != "cpu" or trainer.nnodes > 1:
+        return
+    size = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
+    node = ray.get_runtime_context().get_node_id()
+    for rank in range(trainer.n_gpus_per_node // size):
+        replica = HFRolloutReplica(rank, rollout, config.actor_rollout_ref.model, trainer.n_gpus_per_node)
+        HFRolloutReplica.early[rank] = replica.start(node, "")
 
 
 class HFServerAdapter(BaseRollout):

@@ -168,7 +168,6 @@ class Qwen2Sampler:
         padded = torch.tensor([list(prompt) + [0] * (width - len(prompt)) for prompt in prompts])
         ids = padded.to(self.device)
         position = torch.arange(width, device=self.device).repeat(count)
-        bias = attention.causal(width, self.embedding)
         keys: list[torch.Tensor] = []
         values: list[torch.Tensor] = []
 
@@ -176,7 +175,7 @@ class Qwen2Sampler:
             q, k, v = (t.reshape(count, width, -1, self.head_dim).transpose(1, 2) for t in (q, k, v))
             keys.append(k)
             values.append(v)
-            mixed = attention.attend(q, k[..., self.order], v, bias)
+            mixed = attention.attend(q, k[..., self.order], v)
             return mixed.transpose(1, 2).reshape(count * width, -1)
 
         hidden = self._forward(ids.reshape(-1), self._rotation(position), attend).view(count, width, -1)
