@@ -43,17 +43,15 @@ class _Layout:
             start = (position == 0).nonzero().squeeze(1)
             length = torch.diff(start, append=start.new_tensor([len(position)]))
             rank = length.argsort(stable=True).argsort()  # of each sequence, by its length
-            sequence = torch.repeat_interleave(torch.arange(len(length), device=start.device), length)
             cls.position_ids = position_ids
-            cls.order = (rank[sequence] * len(position) + position).argsort()
+            cls.order = rank.repeat_interleave(length).argsort(stable=True)
             cls.inverse = cls.order.argsort()
-            cls.groups = []
-            ranks, positions = rank[sequence][cls.order], position[cls.order]
-            for first in range(0, len(length), TOGETHER):
-                here = (ranks >= first) & (ranks < first + TOGETHER)
-                width = max(NARROWEST, int(positions[here].max()) + 1)
-                count = min(TOGETHER, len(length) - first)
-                cls.groups.append(Group(count, width, ranks[here] - first, positions[here]))
+            lengths = length.sort().values.split(TOGETHER)
+            positions = position[cls.order].split([int(group.sum()) for group in lengths])
+            cls.groups = [
+                Group(len(group), max(NARROWEST, int(group[-1])), torch.repeat_interleave(group), places)
+                for group, places in zip(lengths, positions, strict=True)
+            ]
         return cls
 
 
@@ -85,8 +83,6 @@ def packed_sdpa(
     """Return (1, N, heads, D) for query (1, heads, N, D) and key, value (1, kv_heads, N, D) of N packed tokens."""
     if attention_mask is not None or query.size(0) != 1 or position_ids is None:
         raise ValueError("packed_sdpa needs packed sequences: set actor_rollout_ref.model.use_remove_padding=true")
-    if dropout:
-        raise ValueError(f"packed_sdpa drops nothing out, but attention_dropout is {dropout}")
     layout, scale = _Layout.of(position_ids), query.size(-1) ** -0.5 if scaling is None else scaling
     parts = [query.size(1), key.size(1), value.size(1)]
     packed = torch.cat([query[0] * scale, key[0], value[0]]).transpose(0, 1)
@@ -95,21 +91,24 @@ def packed_sdpa(
     for part, group in zip(tokens.split([len(group.position) for group in layout.groups]), layout.groups, strict=True):
         padded = part.new_zeros(group.sequences, sum(parts), group.width, part.size(2))
         padded[group.sequence, :, group.position] = part
-        mixed.append(attend(*padded.split(parts, 1))[group.sequence, :, group.position])
+        q, k, v = padded.split(parts, 1)
+        mixed.append(attend(q, k, v, dropout)[group.sequence, :, group.position])
     return _Reorder.apply(torch.cat(mixed), layout.inverse, layout.order).unsqueeze(0), None
 
 
-def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
     """Return the values (B, heads, T, D) that each query mixes, of the keys up to its own: softmax(query key^T) value.
 
     On a CPU its sums run over channels and keys in their order, as those of the sampler's cache do (kv_cache.py), which
     torch's fused attention does not promise: rollout and trainer get the same numbers to the last bit.
 
-    Args: query (B, heads, T, D), scaled; key, value (B, kv_heads, T, D).
+    Args: query (B, heads, T, D), scaled; key, value (B, kv_heads, T, D); dropout, the share of the weights to drop.
     """
     count, heads, width, dim = query.shape
-    if query.device.type != "cpu" or width > LONGEST:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0, enable_gqa=True)
+    if query.device.type != "cpu" or width > LONGEST or dropout:
+        return F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=1.0, dropout_p=dropout, enable_gqa=heads != key.size(1)
+        )
     groups = count * key.size(1)
     key, value = key.reshape(groups, width, dim), value.reshape(groups, width, dim)
     score = torch.bmm(query.reshape(groups, -1, dim), key.transpose(1, 2))

@@ -59,7 +59,7 @@ class CPUEngineWithLMHead(CPUEngine, KeptForward, FSDPEngineWithLMHead):
         label = output_args["input_ids_rmpad_rolled"].unsqueeze(1)
         values = {"log_probs": log_softmax.gather(1, label).squeeze(1)}
         if asked("calculate_entropy"):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not asked(kept_forward.FLAG)):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not asked(kept_forward.KEEP_FORWARD)):
                 values["entropy"] = -(log_softmax.exp() * log_softmax).sum(-1)
         nested = {name: torch.nested.nested_tensor_from_jagged(value, offsets) for name, value in values.items()}
         self.keep(micro_batch, nested["log_probs"])

@@ -12,10 +12,10 @@ import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils
 
-FLAG = "keep_forward"  # of a batch whose log-probs are asked for
+KEEP_FORWARD = "keep_forward"  # a flag of a batch whose log-probs are asked for
 
 
-def is_worth_it(config: Any, samples: int, ranks: int) -> bool:
+def worth_keeping(config: Any, samples: int, ranks: int) -> bool:
     """Return whether the next forward pass after the old log-probs' will be the update's, each of all samples at once.
 
     Args: config, the whole run's; samples, how many the step has; ranks, how many workers share them.
@@ -45,17 +45,16 @@ class KeptForward:
 
     def keep(self, micro_batch: TensorDict, log_probs: torch.Tensor) -> None:
         """Remember nested log_probs with their graph, if the micro-batch is flagged, until the next forward pass."""
-        if flag(micro_batch, FLAG) and torch.is_grad_enabled():
+        if flag(micro_batch, KEEP_FORWARD) and torch.is_grad_enabled():
             self._kept = (micro_batch, log_probs)
 
     def forward_step(self, micro_batch: TensorDict, loss_function: Any, forward_only: bool) -> tuple[Any, dict]:
         """Return (loss, outputs) as veRL does; an update of what was kept takes its log-probs from there."""
         kept, self._kept = self._kept, None
-        if forward_only:
-            with torch.set_grad_enabled(flag(micro_batch, FLAG) and not self._drops_out()):
+        if forward_only or kept is None or flag(micro_batch, "calculate_entropy") or not _same(kept[0], micro_batch):
+            keep = flag(micro_batch, KEEP_FORWARD) and not self._drops_out()
+            with torch.set_grad_enabled(keep or not forward_only):
                 return super().forward_step(micro_batch, loss_function, forward_only)  # type: ignore[misc]
-        if kept is None or flag(micro_batch, "calculate_entropy") or not _same(kept[0], micro_batch):
-            return super().forward_step(micro_batch, loss_function, forward_only)  # type: ignore[misc]
         output, group = {"log_probs": kept[1]}, self.get_data_parallel_group()  # type: ignore[attr-defined]
         loss, metrics = loss_function(model_output=output, data=micro_batch, dp_group=group)
         return loss, {"model_output": {}, "loss": loss.detach().item(), "metrics": metrics}

@@ -40,14 +40,15 @@ class KVCache:
         Args: room, how many tokens may follow; heads, those of the queries; order (D,), which channel of a key goes
         with each channel of a query.
         """
-        self.lengths, self.longest, self.heads, self.order = lengths, int(lengths.max()), heads, order.int()
-        self.total = max(NARROWEST, self.longest + room)
+        self.lengths, self.heads, self.order = lengths, heads, order.int()
+        self.total = max(NARROWEST, int(lengths.max()) + room)
         self.keys, self.values = [layer.transpose(2, 3) for layer in keys], values
         self.keep(torch.arange(len(lengths), device=lengths.device).repeat_interleave(n))
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with these rows, in this order; what else there was is dropped."""
         self.lengths = self.lengths[rows]
+        self.longest = int(self.lengths.max())
         self.even = bool((self.lengths == self.longest).all())
         self.keys = [self._grown(layer[rows, :, :, : self.longest]) for layer in self.keys]
         room = (0, 0, 0, self.total - self.longest)

@@ -23,7 +23,7 @@ from experiments.verl_plugin.kv_cache import NARROWEST, KVCache
 from experiments.verl_plugin.sampling import Draw, draw_tokens
 
 COMPACT_BELOW = 0.8  # dropping rows copies the cache: wait until this share of the rows is still alive
-FEWEST_ROWS = 16  # for each thread: fewer are multiplied by another kernel
+FEWEST_ROWS = 16  # for each thread, finished ones among them: fewer are multiplied by another kernel
 
 
 @dataclass
@@ -135,7 +135,8 @@ class Qwen2Sampler:
         logits = self._logits(hidden.repeat_interleave(n, 0))
         cache = KVCache(keys, values, prompt_length, n, max_new, self.heads, self.order)
         rotation = self._rotation(torch.arange(cache.total, device=device))
-        rows, living, fewest = len(prompts) * n, len(prompts) * n, FEWEST_ROWS * torch.get_num_threads()
+        rows = living = len(prompts) * n
+        fewest = FEWEST_ROWS * torch.get_num_threads()
         ids = torch.zeros(rows, max_new, dtype=torch.long, device=device)
         log_probs = torch.zeros(rows, max_new, device=device)
         lengths = torch.full((rows,), max_new, device=device)
@@ -151,8 +152,8 @@ class Qwen2Sampler:
                 living = int(alive.sum())
             if living == 0 or step + 1 == max_new:
                 break
-            if fewest <= living <= COMPACT_BELOW * len(index):
-                keep = alive.nonzero().squeeze(1)
+            if max(living, fewest) <= COMPACT_BELOW * len(index):
+                keep = alive.int().argsort(descending=True, stable=True)[: max(living, fewest)]
                 cache.keep(keep)
                 index, token, alive, draw = index[keep], token[keep], alive[keep], draw.rows(keep)
             cache.advance()

@@ -24,10 +24,8 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.seqlen_balancing import log_seqlen_unbalance
 
-from experiments.verl_plugin import (
-    kept_forward,
-    rollout,  # noqa: F401  registers rollout.name=hf in the trainer's process
-)
+from experiments.verl_plugin import rollout  # noqa: F401  registers rollout.name=hf in the trainer's process
+from experiments.verl_plugin.kept_forward import KEEP_FORWARD, worth_keeping
 from experiments.verl_plugin.temperature import at_step, set_temperature
 
 # What a worker on a CPU reads of a batch for a forward pass, and for an update. Every field of every sample travels as
@@ -120,9 +118,9 @@ class AblationTrainer(PPOTrainerSync):
 
     def _compute_old_log_prob(self, batch: Any, metrics: Any) -> Any:
         ranks = self.actor_rollout_wg.world_size
-        batch.extra_info[kept_forward.FLAG] = kept_forward.is_worth_it(self.config, len(batch.keys), ranks)
+        batch.extra_info[KEEP_FORWARD] = worth_keeping(self.config, len(batch.keys), ranks)
         batch = super()._compute_old_log_prob(self._narrow(batch, READ_FORWARD), metrics)
-        batch.extra_info[kept_forward.FLAG] = False
+        batch.extra_info[KEEP_FORWARD] = False
         return batch
 
     def _compute_ref_log_prob(self, batch: Any, metrics: Any) -> Any:

@@ -26,9 +26,10 @@ class PluginTrainingWorker(TrainingWorker):
             use_cores()
             Worker.__init__(self)  # exports RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT
             if not torch.distributed.is_initialized():
-                torch.distributed.init_process_group(
-                    "gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"])
-                )
+                rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+                # MASTER_PORT was free a second ago, and may be another process's by now: one rank alone needs none.
+                store = torch.distributed.HashStore() if size == 1 else None
+                torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
         super().__init__(config)
 
 

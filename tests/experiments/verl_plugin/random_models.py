@@ -56,6 +56,12 @@ def make_model(
     return randomise(Qwen2ForCausalLM(Qwen2Config(**{**defaults, **config})).to(dtype), seed, scale)
 
 
+def packed_logits(model: Any, parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return the logits (N, V) of the sequences packed into one row, as veRL's engine passes them."""
+    position_ids = torch.cat([torch.arange(len(part)) for part in parts]).unsqueeze(0)
+    return model(torch.cat(parts).unsqueeze(0), position_ids=position_ids, use_cache=False).logits[0]
+
+
 def make_draw(rows: int, length: int, seed: int = 0, temperature: Any = 1.0, top_k: Any = -1, top_p: Any = 1.0) -> Draw:
     """Return a Draw with random noise; one temperature, top-k and top-p for all rows, or one each."""
     return Draw(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.verl_plugin import attention
-from tests.experiments.verl_plugin.random_models import SHAPES, VOCABULARY, make_model
+from tests.experiments.verl_plugin.random_models import SHAPES, VOCABULARY, make_model, packed_logits
 
 PACKINGS = [[5, 1, 8, 3], [4], [1, 1, 1], [2, 9], [7, 1, 12, 3, 5, 18, 2] * 10]
 
@@ -16,12 +16,6 @@ PACKINGS = [[5, 1, 8, 3], [4], [1, 1, 1], [2, 9], [7, 1, 12, 3, 5, 18, 2] * 10]
 def sequences(lengths: list[int], seed: int = 0) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(VOCABULARY, (length,), generator=generator) for length in lengths]
-
-
-def packed_logits(model: Any, parts: list[torch.Tensor]) -> torch.Tensor:
-    """Return the logits (N, V) of the sequences packed into one row, as veRL's engine passes them."""
-    position_ids = torch.cat([torch.arange(len(part)) for part in parts]).unsqueeze(0)
-    return model(torch.cat(parts).unsqueeze(0), position_ids=position_ids, use_cache=False).logits[0]
 
 
 def separate_logits(model: Any, parts: list[torch.Tensor]) -> torch.Tensor:
@@ -63,6 +57,13 @@ def test_a_sequence_sees_neither_its_neighbours_nor_its_future() -> None:
     parts[1][3] = (parts[1][3] + 1) % VOCABULARY
     changed = (packed_logits(model, parts) - before).abs().amax(-1) > 1e-9
     assert changed.tolist() == [False] * (4 + 3) + [True] * 3 + [False] * 5
+
+
+def test_a_model_with_dropout_drops_out_while_it_is_trained() -> None:
+    model, parts = make_model(attention="packed_sdpa", attention_dropout=0.5), sequences([4, 6, 5])
+    assert torch.equal(packed_logits(model, parts), packed_logits(model, parts))
+    model.train()
+    assert not torch.allclose(packed_logits(model, parts), packed_logits(model, parts), atol=1e-3)
 
 
 def test_forwards_with_different_packings_may_follow_each_other() -> None:

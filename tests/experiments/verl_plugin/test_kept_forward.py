@@ -63,7 +63,7 @@ def batch(rows: Any = ROWS, temperature: float = 1.0, **flags: Any) -> TensorDic
     return made
 
 
-KEPT = {kept_forward.FLAG: True, "calculate_entropy": True}
+KEPT = {kept_forward.KEEP_FORWARD: True, "calculate_entropy": True}
 
 
 def test_an_update_of_what_was_kept_needs_no_forward_pass_and_gives_the_same_gradient() -> None:
@@ -152,7 +152,7 @@ CONFIG: dict[str, Any] = {
 )
 def test_it_is_worth_it_where_the_update_is_one_forward_pass(key: str, value: Any) -> None:
     config = OmegaConf.create(CONFIG)
-    assert kept_forward.is_worth_it(config, samples=160, ranks=2)
-    assert not kept_forward.is_worth_it(config, samples=160, ranks=1)
+    assert kept_forward.worth_keeping(config, samples=160, ranks=2)
+    assert not kept_forward.worth_keeping(config, samples=160, ranks=1)
     OmegaConf.update(config, key, value)
-    assert not kept_forward.is_worth_it(config, samples=160, ranks=2)
+    assert not kept_forward.worth_keeping(config, samples=160, ranks=2)

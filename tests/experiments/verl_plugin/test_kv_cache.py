@@ -22,7 +22,7 @@ class Rows:
 
     def __init__(self, lengths: list[int], n: int, dtype: torch.dtype) -> None:
         self.lengths = torch.tensor(lengths)
-        self.prompts = torch.randn(2, LAYERS, len(lengths), KV_HEADS, max(*lengths, 16), DIM, dtype=dtype)
+        self.prompts = torch.randn(2, LAYERS, len(lengths), KV_HEADS, max(*lengths, NARROWEST), DIM, dtype=dtype)
         self.seen = [self.prompts[:, :, row, :, :size] for row, size in enumerate(lengths) for _ in range(n)]
 
     def add(self, tokens: torch.Tensor) -> None:

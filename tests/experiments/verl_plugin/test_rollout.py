@@ -180,3 +180,38 @@ def test_a_replica_s_server_gets_the_device_of_its_worker(resolved: Any, monkeyp
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class Handle:
+    """An actor's handle that answers at once."""
+
+    class ready:
+        @staticmethod
+        async def remote() -> int:
+            return 1
+
+
+def test_a_server_that_was_started_early_is_the_one_that_serves(resolved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one node without devices, one for each rank; with the workers' place unknown there is no other way."""
+    config, started = OmegaConf.create(resolved()), []
+
+    def start(self: HFRolloutReplica, node: str, device: str) -> Any:
+        started.append((self.replica_rank, node))
+        return Handle
+
+    monkeypatch.setattr(HFRolloutReplica, "start", start)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
+    for key, value in (("trainer.nnodes", 2), ("trainer.device", "cuda"), ("actor_rollout_ref.rollout.name", "vllm")):
+        other = config.copy()
+        OmegaConf.update(other, key, value)
+        rollout.start_early(other)
+    assert started == []
+    config.trainer.n_gpus_per_node = 2
+    rollout.start_early(config)
+    assert started == [(0, "here"), (1, "here")]
+    for rank in (0, 1):
+        model = config.actor_rollout_ref
+        replica = HFRolloutReplica(rank, model.rollout, model.model, gpus_per_node=2)
+        asyncio.run(replica.launch_servers())
+        assert replica.servers == [Handle]
+    assert len(started) == 2 and not HFRolloutReplica.early

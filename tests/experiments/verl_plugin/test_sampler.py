@@ -14,7 +14,7 @@ from experiments.verl_plugin import decoding
 from experiments.verl_plugin.attention import NAME
 from experiments.verl_plugin.sampler import Qwen2Sampler
 from experiments.verl_plugin.sampling import Draw
-from tests.experiments.verl_plugin.random_models import SHAPES, VOCABULARY, make_draw, make_model
+from tests.experiments.verl_plugin.random_models import SHAPES, VOCABULARY, make_draw, make_model, packed_logits
 
 PROMPTS = [[5, 9, 2, 30, 1, 17, 8], [11], [3, 3, 3], [39, 0, 12, 4, 25]]
 EOS = {2, 7, 13, 21}
@@ -91,12 +91,11 @@ def test_the_shipped_model_gives_a_token_the_probability_that_the_trainer_gives_
         draw = make_draw(len(prompts) * n, 96, 3, temperature)
         sampled = as_lists(*Qwen2Sampler(model).generate(prompts, n, draw, 96, {1}))
         rows = [prompts[row // n] + response for row, response in enumerate(sampled[0])]
-        packed = torch.tensor(list(chain.from_iterable(rows)))
-        position = torch.cat([torch.arange(len(row)) for row in rows])
         with torch.no_grad():
-            logits = model(packed[None], position_ids=position[None], use_cache=False).logits[0]
+            logits = packed_logits(model, [torch.tensor(row) for row in rows])
     finally:
         torch.set_num_threads(before)
+    packed = torch.tensor(list(chain.from_iterable(rows)))
     trained = (logits / temperature).log_softmax(-1)[:-1].gather(1, packed[1:, None]).squeeze(1)  # of the next token
     ends, theirs = torch.tensor([len(row) for row in rows]).cumsum(0).tolist(), []
     for end, response in zip(ends, sampled[0], strict=True):

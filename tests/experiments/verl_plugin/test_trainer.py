@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from experiments.verl_plugin import kept_forward
+from experiments.verl_plugin import trainer as module
+from experiments.verl_plugin.kept_forward import KEEP_FORWARD
 from experiments.verl_plugin.trainer import READ_ACTOR, READ_CRITIC, READ_FORWARD, AblationTrainer
 
 SCORED = {"uid", "extra_fields", "rm_scores", "reward_model", "num_turns", "rollout_log_probs", "returns"}
@@ -30,7 +31,7 @@ def test_a_worker_on_a_cpu_fetches_what_it_reads_of_what_is_stored(
     asked: list[Any] = []
 
     def seen(batch: Any) -> Any:
-        assert bool(batch.extra_info.get(kept_forward.FLAG)) == (call == "_compute_old_log_prob")
+        assert bool(batch.extra_info.get(KEEP_FORWARD)) == (call == "_compute_old_log_prob")
         asked.append(batch.fields)
         return batch
 
@@ -38,11 +39,11 @@ def test_a_worker_on_a_cpu_fetches_what_it_reads_of_what_is_stored(
     trainer = object.__new__(AblationTrainer)
     trainer.config = SimpleNamespace(trainer=SimpleNamespace(device=device))
     trainer.actor_rollout_wg = SimpleNamespace(world_size=1)
-    monkeypatch.setattr(kept_forward, "is_worth_it", lambda config, samples, ranks: (samples, ranks) == (3, 1))
+    monkeypatch.setattr(module, "worth_keeping", lambda config, samples, ranks: (samples, ranks) == (3, 1))
     batch = SimpleNamespace(fields=[*STORED], keys=["a", "b", "c"], extra_info={})
     assert getattr(trainer, call)(batch, {}) is batch
     assert asked == [sorted(read) if device == "cpu" else STORED]
-    assert not batch.extra_info.get(kept_forward.FLAG), "the next call is the reference policy's"
+    assert not batch.extra_info.get(KEEP_FORWARD), "the next call is the reference policy's"
 
 
 def test_before_anything_is_known_of_a_batch_the_forward_pass_asks_for_its_own_fields() -> None:
