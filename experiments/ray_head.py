@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments import processes
+from experiments import processes, ray_python
 from experiments.rundir import write_atomically
 
 ADDRESS = "address"
@@ -27,6 +27,10 @@ def main() -> None:
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the runs that share a cluster are on the CPU
     import ray
 
+    python = folder / "python"
+    python.write_text(ray_python.script(sys.executable))
+    python.chmod(0o700)
+    sys.executable = str(python)  # by which Ray starts its daemons and workers
     try:
         ray.init(address="local", _temp_dir=str(folder), log_to_driver=False, **options)
         write_atomically(folder / ADDRESS, ray.get_runtime_context().gcs_address)

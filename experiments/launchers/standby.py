@@ -20,7 +20,10 @@ from experiments.launchers.helper import Helper
 from experiments.ray_head import ADDRESS
 
 # What the command line may say that decides whether a launch has helpers, or whether there is one; and the user's file.
-DECIDING = ("-c", "--c", "show", "hydra/launcher", "hydra.launcher", "hardware", "experiment", "trainer.device")
+DECIDING = (
+    *("-c", "--c", "show", "hydra/launcher", "hydra.launcher", "experiment", "trainer.device"),
+    *("hardware=", "hardware.fast="),
+)
 LOCAL = snapshot.PROJECT_DIR / "conf" / "local" / "default.yaml"
 # A training allocates and frees the same hundreds of megabytes in every micro-batch. glibc would give them back to the
 # kernel and have them zeroed again each time, a tenth of a step.
@@ -70,8 +73,8 @@ class Standby:
 
         They are known seconds later, when a config was composed: `foresee` then corrects a wrong guess.
         """
-        keys = [argument.lstrip("+~").split("=")[0] for argument in arguments]
-        if sys.platform == "linux" and not any(key.startswith(DECIDING) for key in keys) and not LOCAL.exists():
+        decided = any(argument.lstrip("+~").startswith(DECIDING) for argument in arguments)
+        if sys.platform == "linux" and not decided and not LOCAL.exists():
             cls.foreseen = fork_server()
 
     @classmethod

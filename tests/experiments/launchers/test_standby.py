@@ -80,7 +80,9 @@ def test_a_launch_takes_the_cluster_that_was_foreseen_unless_its_runs_want_anoth
         (["-m", "rollout.temperature=0.6,1.0", "seed=1,2"], True),
         (["show=plan"], False),
         (["-m", "hydra/launcher=slurm"], False),
-        (["+hardware.gpus_per_node=2"], False),
+        (["hardware.threads=2", "hardware.gpus_per_node=2"], True),
+        (["+hardware.fast=false"], False),
+        (["hardware=cuda"], False),
         (["experiment=article_grpo"], False),
         (["--config-dir", "mine"], False),
     ],
@@ -136,7 +138,8 @@ def test_fork_server_and_ray_cluster_end_with_the_launcher(ending: signal.Signal
     assert launcher.stdout is not None and len(folders) == 2
     if after == "up":
         assert launcher.stdout.readline() == "up\n"
-        assert any("raylet" in process.name() for process in processes.of_run(folders[1]))
+        (raylet,) = (process for process in processes.of_run(folders[1]) if process.name() == "raylet")
+        assert any(str(folders[1] / "python") in argument for argument in raylet.cmdline()), "its workers start sooner"
     else:
         time.sleep(float(after))
     os.kill(launcher.pid, ending)
