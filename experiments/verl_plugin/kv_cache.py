@@ -55,13 +55,18 @@ class KVCache:
         self.values = [F.pad(layer[rows, :, : self.longest], room) for layer in self.values]
         _, kv_heads, _, dim = self.values[0].shape
         pairs = torch.arange(len(rows) * kv_heads, dtype=torch.int32, device=rows.device)
-        self.pairs = pairs.repeat_interleave(self.heads // kv_heads).unsqueeze(1)  # for each query its row and kv head
-        self.channels = _bags(self.pairs * dim + self.order)
+        pairs = pairs.repeat_interleave(self.heads // kv_heads).unsqueeze(1)  # for each query its row and kv head
+        self.channels = _bags(pairs * dim + self.order)
+        self.positions = torch.arange(self.total, dtype=torch.int32, device=rows.device)
+        self.tokens = pairs * self.total + self.positions
+        self.rows = torch.arange(len(rows), device=rows.device)
 
     def _grown(self, keys: torch.Tensor) -> torch.Tensor:
-        """Return keys (rows, kv, D, longest) with zeros in further columns, up to a whole number of blocks."""
+        """Return keys (rows, kv, D, longest) with further columns, up to a whole number of blocks."""
         columns = min(self.total, (self.longest // BLOCK + 1) * BLOCK)
-        return F.pad(keys, (0, columns - self.longest))
+        grown = keys.new_empty(*keys.shape[:-1], columns)
+        grown[..., : self.longest] = keys
+        return grown
 
     def advance(self) -> None:
         """Make room for one more token a row."""
@@ -69,20 +74,20 @@ class KVCache:
             self.keys = [self._grown(layer) for layer in self.keys]
         self.longest, self.lengths = self.longest + 1, self.lengths + 1
         self.width = max(NARROWEST, self.longest)
-        columns = torch.arange(self.width, dtype=torch.int32, device=self.pairs.device)
-        self.columns = _bags(self.pairs * self.total + columns)
-        self.rows: Any = slice(None)
-        self.last: Any = self.longest - 1
-        if not self.even:
-            self.rows, self.last = torch.arange(len(self.lengths), device=columns.device), self.lengths - 1
+        self.columns = _bags(self.tokens[:, : self.width])
+        self.last: Any = self.longest - 1 if self.even else self.lengths - 1
         self.unseen = None
         if not self.even or self.width > self.longest:
-            self.unseen = (columns >= self.lengths.unsqueeze(1)).unsqueeze(1)
+            self.unseen = (self.positions[: self.width] >= self.lengths.unsqueeze(1)).unsqueeze(1)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Take the last token's k, v (N, kv, D) and q (N, heads, D), scaled; return its mixed values (N, heads * D)."""
         keys, values = self.keys[layer], self.values[layer]
-        keys[self.rows, :, :, self.last], values[self.rows, :, self.last] = k, v
+        if self.even:
+            keys.select(3, self.last).copy_(k)
+            values.select(2, self.last).copy_(v)
+        else:
+            keys[self.rows, :, :, self.last], values[self.rows, :, self.last] = k, v
         score = _sums(keys, self.channels, q.flatten()).view(len(q), self.heads, -1)[:, :, : self.width]
         if self.unseen is not None:
             score.masked_fill_(self.unseen, float("-inf"))

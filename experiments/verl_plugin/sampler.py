@@ -42,6 +42,24 @@ class Layer:
     down: torch.Tensor
 
 
+class Room:
+    """Where N tokens are computed: the same memory for every layer and step, and the views of it that a layer takes."""
+
+    def __init__(self, layer: Layer, rows: int, heads: int, dim: int) -> None:
+        def new(columns: int) -> torch.Tensor:
+            return layer.qkv_bias.new_empty(rows, columns)
+
+        self.qkv = new(layer.qkv.size(1))
+        self.keys, self.values = self.qkv.view(rows, -1, dim)[:, heads:].chunk(2, 1)  # (N, kv_heads, D)
+        rotated = self.qkv[:, : (heads + self.keys.size(1)) * dim]
+        self.pairs = torch.view_as_complex(rotated.view(rows, -1, 2))
+        self.queries = new(heads * dim)
+        self.by_head = self.queries.view(rows, heads, dim)
+        self.gate_up = new(layer.gate_up.size(1))
+        self.gate, self.up = self.gate_up.chunk(2, 1)
+        self.down = new(layer.down.size(1))
+
+
 class Qwen2Sampler:
     """Generates from a transformers Qwen2ForCausalLM on its device; call `refresh` after its weights have changed."""
 
@@ -85,6 +103,7 @@ class Qwen2Sampler:
             )
         self.norm, self.head = self.model.model.norm.weight, self.model.lm_head.weight.t()
         self.inverse_frequency = self.model.model.rotary_emb.inv_freq
+        self.room: Room | None = None
 
     def _joined(self, heads: Any, name: str) -> torch.Tensor:
         """Return the weights (out, in) or biases (out, 1) of queries, keys and values, one below the other."""
@@ -94,31 +113,41 @@ class Qwen2Sampler:
         )
         return torch.cat([q[:, self.pairs], k[:, self.pairs], v]).flatten(0, 1)
 
+    @staticmethod
+    def _fewest() -> int:
+        return FEWEST_ROWS * torch.get_num_threads()
+
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, weight.shape, weight, self.epsilon)
+        return torch.rms_norm(x, weight.shape, weight, self.epsilon)
 
     def _rotation(self, position: torch.Tensor) -> torch.Tensor:
         """Return the rotary embedding at positions (N,): complex numbers (N, (heads + kv_heads) * D / 2)."""
         angle = position.unsqueeze(-1).float() * self.inverse_frequency
         return torch.complex(angle.cos(), angle.sin()).repeat(1, self.heads + self.kv_heads)
 
+    def _room(self, rows: int) -> Room:
+        if self.room is None or len(self.room.qkv) != rows:
+            self.room = Room(self.layers[0], rows, self.heads, self.head_dim)
+        return self.room
+
     def _forward(self, ids: torch.Tensor, rotation: torch.Tensor, attend: Callable[..., torch.Tensor]) -> torch.Tensor:
-        """Return the last hidden states (N, d) of tokens (N,); `attend(layer, q, k, v)` -> (N, heads * D), q scaled."""
+        """Return the last hidden states (N, d) of tokens (N,).
+
+        `attend(layer, q, k, v)` -> (N, heads * D) gets q scaled, all three in memory that the next layer overwrites.
+        """
         x = F.embedding(ids, self.embedding)
-        heads, kv_heads, dim = self.heads, self.kv_heads, self.head_dim
+        room, scale = self._room(len(ids)), self.head_dim**-0.5
         for index, layer in enumerate(self.layers):
-            qkv = torch.addmm(layer.qkv_bias, self._norm(x, layer.norms[0]), layer.qkv)
-            rotated = qkv[:, : (heads + kv_heads) * dim]
-            torch.view_as_complex(rotated.view(len(ids), -1, 2)).mul_(rotation)
-            q = qkv.index_select(1, self.queries).mul_(dim**-0.5).view(len(ids), heads, dim)
-            k, v = qkv.view(len(ids), -1, dim)[:, heads:].chunk(2, 1)
-            x.addmm_(attend(index, q, k, v), layer.output)
-            gate, up = _times(self._norm(x, layer.norms[1]), layer.gate_up).chunk(2, -1)
-            x += _times(F.silu(gate, inplace=True).mul_(up), layer.down)
+            torch.addmm(layer.qkv_bias, self._norm(x, layer.norms[0]), layer.qkv, out=room.qkv)
+            room.pairs.mul_(rotation)
+            torch.index_select(room.qkv, 1, self.queries, out=room.queries).mul_(scale)
+            x.addmm_(attend(index, room.by_head, room.keys, room.values), layer.output)
+            _times(self._norm(x, layer.norms[1]), layer.gate_up, room.gate_up)
+            x += _times(F.silu(room.gate, inplace=True).mul_(room.up), layer.down, room.down)
         return x
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        return _times(self._norm(x, self.norm), self.head)
+        return _times(self._norm(x, self.norm), self.head, x.new_empty(len(x), self.head.size(1)))
 
     @torch.inference_mode()
     def generate(
@@ -136,16 +165,17 @@ class Qwen2Sampler:
         cache = KVCache(keys, values, prompt_length, n, max_new, self.heads, self.order)
         rotation = self._rotation(torch.arange(cache.total, device=device))
         rows = living = len(prompts) * n
-        fewest = FEWEST_ROWS * torch.get_num_threads()
+        fewest = self._fewest()
         ids = torch.zeros(rows, max_new, dtype=torch.long, device=device)
         log_probs = torch.zeros(rows, max_new, device=device)
         lengths = torch.full((rows,), max_new, device=device)
-        ends = torch.tensor(sorted(eos), device=device)
+        is_end = torch.isin(torch.arange(len(self.embedding)), torch.tensor(sorted(eos), dtype=torch.long)).to(device)
         index, alive = torch.arange(rows, device=device), torch.ones(rows, dtype=torch.bool, device=device)
         for step in range(max_new):
             token, log_prob = draw_tokens(logits, draw, step)
-            ids[index, step], log_probs[index, step] = token, log_prob
-            ended = (token.unsqueeze(1) == ends).any(1) & alive
+            ids[:, step].index_copy_(0, index, token)
+            log_probs[:, step].index_copy_(0, index, log_prob)
+            ended = is_end.index_select(0, token) & alive
             if bool(ended.any()):
                 lengths[index[ended]] = step + 1
                 alive = alive & ~ended
@@ -165,7 +195,8 @@ class Qwen2Sampler:
         self, prompts: Sequence[Sequence[int]], lengths: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
         """Return each prompt's last hidden state (P, d), and keys and values per layer (P, kv, T, D)."""
-        count, width = len(prompts), max(NARROWEST, *map(len, prompts))
+        count, width = len(prompts), max(-(-self._fewest() // len(prompts)), *map(len, prompts))
+        wide = max(NARROWEST, width)
         padded = torch.tensor([list(prompt) + [0] * (width - len(prompt)) for prompt in prompts])
         ids = padded.to(self.device)
         position = torch.arange(width, device=self.device).repeat(count)
@@ -174,15 +205,16 @@ class Qwen2Sampler:
 
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             q, k, v = (t.reshape(count, width, -1, self.head_dim).transpose(1, 2) for t in (q, k, v))
-            keys.append(k)
-            values.append(v)
-            mixed = attention.attend(q, k[..., self.order], v)
+            q, k, v = (F.pad(t, (0, 0, 0, wide - width)) for t in (q, k, v))
+            keys.append(k.clone())
+            values.append(v.clone())
+            mixed = attention.attend(q, k[..., self.order], v)[:, :, :width]
             return mixed.transpose(1, 2).reshape(count * width, -1)
 
         hidden = self._forward(ids.reshape(-1), self._rotation(position), attend).view(count, width, -1)
         return hidden[torch.arange(count, device=self.device), lengths - 1], keys, values
 
 
-def _times(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return x @ weight; torch.mm, which does not read what it writes to, takes up to twice as long."""
-    return x.new_zeros(len(x), weight.size(1)).addmm_(x, weight)
+def _times(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Return x @ weight, in `out`; torch.mm, which does not read what it writes to, takes up to twice as long."""
+    return out.zero_().addmm_(x, weight)
