@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -21,17 +23,28 @@ from experiments.rundir import write_atomically
 ADDRESS = "address"
 
 
+def worker_python(folder: Path) -> str:
+    """Return the path of a Python for Ray to start its processes by: a script in the folder that runs ray_python.
+
+    Where nothing may be executed there (noexec), it is the plain Python.
+    """
+    # A copy, because the project may be edited while the cluster runs.
+    copy = shutil.copyfile(ray_python.__file__, folder / "ray_python.py")
+    script = folder / "python"
+    command = shlex.join([sys.executable, "-S", "-E", str(copy), sys.executable])
+    script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    script.chmod(0o700)
+    return str(script) if os.access(script, os.X_OK) else sys.executable
+
+
 def main() -> None:
     folder, parent, options = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides when the cluster goes
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the runs that share a cluster are on the CPU
     import ray
 
-    python = folder / "python"
-    python.write_text(ray_python.script(sys.executable))
-    python.chmod(0o700)
-    sys.executable = str(python)  # by which Ray starts its daemons and workers
     try:
+        sys.executable = worker_python(folder)  # by which Ray starts its daemons and workers
         ray.init(address="local", _temp_dir=str(folder), log_to_driver=False, **options)
         write_atomically(folder / ADDRESS, ray.get_runtime_context().gcs_address)
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))

@@ -34,11 +34,6 @@ def worker(arguments: list[str]) -> tuple[list[str], dict[str, str]] | None:
     return [*shlex.split(python), *left], variables
 
 
-def script(python: str) -> str:
-    """Return a shell script by which a program that takes a single path for its Python runs this file instead."""
-    return f'#!/bin/sh\nexec {shlex.join([python, "-S", "-E", os.path.abspath(__file__), python])} "$@"\n'
-
-
 def main() -> None:
     command, variables = worker(sys.argv[2:]) or (sys.argv[1:], {})
     os.environ.update(variables)

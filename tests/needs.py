@@ -31,6 +31,7 @@ NAMESPACES = [
         "tests/slurm/test_nodes.py", ("ip", "unshare"), "iproute2 util-linux", "unshare --net --mount --pid --fork true"
     )
 ]
+MOUNTS = "unshare --mount true" if os.geteuid() == 0 else "unshare --mount --map-root-user true"
 NEEDS = (
     Need(
         "tests/slurm/",
@@ -39,12 +40,8 @@ NEEDS = (
     ),
     *(NAMESPACES if os.geteuid() == 0 else ()),
     Need("tests/analysis/test_report.py::test_a_browser_", ("chromium|chromium-browser|google-chrome",), "chromium"),
-    Need(
-        "tests/e2e/test_full_disk.py",
-        ("unshare",),
-        "util-linux",
-        "unshare --mount true" if os.geteuid() == 0 else "unshare --mount --map-root-user true",
-    ),
+    Need("tests/e2e/test_full_disk.py", ("unshare",), "util-linux", MOUNTS),
+    Need("tests/experiments/test_ray_python.py::test_where_nothing_", ("unshare",), "util-linux", MOUNTS),
 )
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from experiments import ray_python
+from experiments.compose import PROJECT_DIR
+from experiments.ray_head import worker_python
 
 # Stands for default_worker.py: says what it got.
 WORKER = """
@@ -36,11 +38,9 @@ def context(**fields: Any) -> str:
 @pytest.fixture
 def python(tmp_path: Path) -> str:
     """Return the path of the script that Ray gets for a Python, in a folder whose name has a space."""
-    (tmp_path / "a folder").mkdir()
-    path = tmp_path / "a folder" / "python"
-    path.write_text(ray_python.script(sys.executable))
-    path.chmod(0o700)
-    return str(path)
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    return worker_python(folder)
 
 
 def said(*command: str) -> Any:
@@ -90,3 +90,12 @@ def test_anything_else_is_plain_python(python: str) -> None:
     assert said(python, "-c", code, "a b", "$HOME") == expected
     failing = subprocess.run([python, "-c", "raise SystemExit(7)"])
     assert failing.returncode == 7
+
+
+def test_where_nothing_may_be_executed_it_is_the_plain_python(tmp_path: Path) -> None:
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    inside = 'mount -t tmpfs -o noexec none "$1" && exec "$2" -c "$3" "$1"'
+    code = "import sys, pathlib, experiments.ray_head as head; print(head.worker_python(pathlib.Path(sys.argv[1])))"
+    command = ["unshare", "--mount", *user, "sh", "-c", inside, "sh", str(tmp_path), sys.executable, code]
+    found = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=True).stdout
+    assert found.strip() == sys.executable
