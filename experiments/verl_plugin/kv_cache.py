@@ -62,7 +62,7 @@ class KVCache:
         self.rows = torch.arange(len(rows), device=rows.device)
 
     def _grown(self, keys: torch.Tensor) -> torch.Tensor:
-        """Return keys (rows, kv, D, longest) with further columns, up to a whole number of blocks."""
+        """Return keys (rows, kv, D, longest) with further columns, to be filled, up to a whole number of blocks."""
         columns = min(self.total, (self.longest // BLOCK + 1) * BLOCK)
         grown = keys.new_empty(*keys.shape[:-1], columns)
         grown[..., : self.longest] = keys

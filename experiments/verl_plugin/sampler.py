@@ -115,6 +115,7 @@ class Qwen2Sampler:
 
     @staticmethod
     def _fewest() -> int:
+        """Return how many rows a product must have at least."""
         return FEWEST_ROWS * torch.get_num_threads()
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -206,7 +207,7 @@ class Qwen2Sampler:
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             q, k, v = (t.reshape(count, width, -1, self.head_dim).transpose(1, 2) for t in (q, k, v))
             q, k, v = (F.pad(t, (0, 0, 0, wide - width)) for t in (q, k, v))
-            keys.append(k.clone())
+            keys.append(k.clone())  # what the next layer must not overwrite
             values.append(v.clone())
             mixed = attention.attend(q, k[..., self.order], v)[:, :, :width]
             return mixed.transpose(1, 2).reshape(count * width, -1)
