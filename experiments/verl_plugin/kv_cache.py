@@ -30,20 +30,20 @@ class KVCache:
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
         lengths: torch.Tensor,
-        n: int,
+        rows: torch.Tensor,
         room: int,
         heads: int,
         order: torch.Tensor,
     ) -> None:
-        """Take the prompts' keys and values, per layer (P, kv, T, D), of lengths (P,), each prompt n times.
+        """Take the prompts' keys and values, per layer (P, kv, T, D), of lengths (P,).
 
-        Args: room, how many tokens may follow; heads, those of the queries; order (D,), which channel of a key goes
-        with each channel of a query.
+        Args: rows (N,), which prompt each row has; room, how many tokens may follow; heads, those of the queries;
+        order (D,), which channel of a key goes with each channel of a query.
         """
         self.lengths, self.heads, self.order = lengths, heads, order.int()
         self.total = max(NARROWEST, int(lengths.max()) + room)
         self.keys, self.values = [layer.transpose(2, 3) for layer in keys], values
-        self.keep(torch.arange(len(lengths), device=lengths.device).repeat_interleave(n))
+        self.keep(rows)
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with these rows, in this order; what else there was is dropped."""

@@ -6,7 +6,8 @@ quarter of the calls, prefills each distinct prompt once for all n responses, an
 It is the trainer's arithmetic (transformers' modules with attention.py) to the last bit: each sum runs over the same
 terms in the same order. What that takes was found by trying, with MKL on AVX-512: sums of at most 192 terms where one
 side adds to something that is there already, or one token at a time; at least 16 columns in a product of attention,
-and 16 rows for each thread in any other. Outside of that, or elsewhere, the difference is one of rounding.
+and 16 rows for each thread in any other, which copies of a row make up where there are fewer. Outside of that, or
+elsewhere, the difference is one of rounding.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from experiments.verl_plugin.kv_cache import NARROWEST, KVCache
 from experiments.verl_plugin.sampling import Draw, draw_tokens
 
 COMPACT_BELOW = 0.8  # dropping rows copies the cache: wait until this share of the rows is still alive
-FEWEST_ROWS = 16  # for each thread, finished ones among them: fewer are multiplied by another kernel
+FEWEST_ROWS = 16  # for each thread, others than those asked for among them: fewer are multiplied by another kernel
 
 
 @dataclass
@@ -159,19 +160,20 @@ class Qwen2Sampler:
         Returns: ids (B, max_new) int64, log_probs (B, max_new) float32, lengths (B,) int64, on the model's device; what
         lies beyond a row's length is zero.
         """
-        device, draw = self.device, draw.to(self.device)
+        device, fewest, rows = self.device, self._fewest(), len(prompts) * n
+        index = torch.arange(max(rows, fewest), device=device)
+        alive, living = index < rows, rows
+        index = index.where(alive, 0)  # where there are too few, the first one's copies fill up
+        draw = draw.to(device).rows(index)
         prompt_length = torch.tensor([len(prompt) for prompt in prompts], device=device)
         hidden, keys, values = self._prefill(prompts, prompt_length)
-        logits = self._logits(hidden.repeat_interleave(n, 0))
-        cache = KVCache(keys, values, prompt_length, n, max_new, self.heads, self.order)
+        logits = self._logits(hidden[index // n])
+        cache = KVCache(keys, values, prompt_length, index // n, max_new, self.heads, self.order)
         rotation = self._rotation(torch.arange(cache.total, device=device))
-        rows = living = len(prompts) * n
-        fewest = self._fewest()
         ids = torch.zeros(rows, max_new, dtype=torch.long, device=device)
         log_probs = torch.zeros(rows, max_new, device=device)
         lengths = torch.full((rows,), max_new, device=device)
         is_end = torch.isin(torch.arange(len(self.embedding)), torch.tensor(sorted(eos), dtype=torch.long)).to(device)
-        index, alive = torch.arange(rows, device=device), torch.ones(rows, dtype=torch.bool, device=device)
         for step in range(max_new):
             token, log_prob = draw_tokens(logits, draw, step)
             ids[:, step].index_copy_(0, index, token)

@@ -38,7 +38,8 @@ class Rows:
 
     def cache(self, n: int, room: int) -> KVCache:
         keys, values = (list(part) for part in self.prompts)
-        return KVCache(keys, values, self.lengths, n, room, HEADS, ORDER)
+        rows = torch.arange(len(self.lengths)).repeat_interleave(n)
+        return KVCache(keys, values, self.lengths, rows, room, HEADS, ORDER)
 
 
 @pytest.mark.parametrize("lengths", [[3, 3], [5, 1, BLOCK + 2], [BLOCK], [BLOCK - 1, 2]], ids=str)

@@ -78,18 +78,20 @@ def test_log_probs_equal_the_full_forward_in_double_precision(shape: dict[str, A
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("n", "temperature"), [(4, 1.0), (9, 0.6)])
+@pytest.mark.parametrize(
+    ("count", "n", "temperature", "eos"), [(40, 4, 1.0, {1}), (40, 9, 0.6, {1}), (3, 2, 1.0, set()), (1, 3, 0.6, set())]
+)
 def test_the_shipped_model_gives_a_token_the_probability_that_the_trainer_gives_it(
-    n: int, temperature: float, threads: int
+    count: int, n: int, temperature: float, eos: set[int], threads: int
 ) -> None:
     """Its logits, of up to 28, magnify any other order of a sum to several 1e-6 in the worst of these tokens."""
     model = AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32, attn_implementation=NAME).eval()
-    prompts = [[5 + row, *range(9, 9 + length)] for row in range(10) for length in (3, 8, 8, 21)]
+    prompts = [[5 + row, *range(9, 9 + length)] for row in range(10) for length in (3, 8, 8, 21)][:count]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         draw = make_draw(len(prompts) * n, 96, 3, temperature)
-        sampled = as_lists(*Qwen2Sampler(model).generate(prompts, n, draw, 96, {1}))
+        sampled = as_lists(*Qwen2Sampler(model).generate(prompts, n, draw, 96, eos))
         rows = [prompts[row // n] + response for row, response in enumerate(sampled[0])]
         with torch.no_grad():
             logits = packed_logits(model, [torch.tensor(row) for row in rows])
@@ -101,7 +103,7 @@ def test_the_shipped_model_gives_a_token_the_probability_that_the_trainer_gives_
     for end, response in zip(ends, sampled[0], strict=True):
         theirs.append(trained[end - len(response) - 1 : end - 1])
     ours = torch.tensor(list(chain.from_iterable(sampled[1])))
-    assert len(ours) > 2000
+    assert len(ours) > 12 * len(rows)
     assert (ours.exp() - torch.cat(theirs).exp()).abs().max() < 1e-6
 
 
