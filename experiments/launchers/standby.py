@@ -21,9 +21,9 @@ from experiments.ray_head import ADDRESS
 
 # What the command line may say that decides whether a launch has helpers, or whether there is one; and the user's file.
 DECIDING = (
-    *("-c", "--c", "show", "hydra/launcher", "hydra.launcher", "experiment", "trainer.device"),
-    *("hardware=", "hardware.fast="),
-)
+    "-c", "--c", "show", "hydra/launcher", "hydra.launcher", "experiment", "trainer.device", "hardware=",
+    "hardware.fast=",
+)  # fmt: skip
 LOCAL = snapshot.PROJECT_DIR / "conf" / "local" / "default.yaml"
 # A training allocates and frees the same hundreds of megabytes in every micro-batch. glibc would give them back to the
 # kernel and have them zeroed again each time, a tenth of a step.

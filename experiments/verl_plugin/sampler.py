@@ -24,7 +24,7 @@ from experiments.verl_plugin.kv_cache import NARROWEST, KVCache
 from experiments.verl_plugin.sampling import Draw, draw_tokens
 
 COMPACT_BELOW = 0.8  # dropping rows copies the cache: wait until this share of the rows is still alive
-FEWEST_ROWS = 16  # for each thread, others than those asked for among them: fewer are multiplied by another kernel
+FEWEST_ROWS = 16  # for each thread of a CPU; fewer are multiplied by another kernel, so others fill up
 
 
 @dataclass
@@ -114,10 +114,9 @@ class Qwen2Sampler:
         )
         return torch.cat([q[:, self.pairs], k[:, self.pairs], v]).flatten(0, 1)
 
-    @staticmethod
-    def _fewest() -> int:
+    def _fewest(self) -> int:
         """Return how many rows a product must have at least."""
-        return FEWEST_ROWS * torch.get_num_threads()
+        return FEWEST_ROWS * torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return torch.rms_norm(x, weight.shape, weight, self.epsilon)
@@ -163,16 +162,16 @@ class Qwen2Sampler:
         device, fewest, rows = self.device, self._fewest(), len(prompts) * n
         index = torch.arange(max(rows, fewest), device=device)
         alive, living = index < rows, rows
-        index = index.where(alive, 0)  # where there are too few, the first one's copies fill up
-        draw = draw.to(device).rows(index)
+        copied = index.where(alive, 0)  # where there are too few, copies of the first one fill up
+        draw = draw.to(device).rows(copied)
         prompt_length = torch.tensor([len(prompt) for prompt in prompts], device=device)
         hidden, keys, values = self._prefill(prompts, prompt_length)
-        logits = self._logits(hidden[index // n])
-        cache = KVCache(keys, values, prompt_length, index // n, max_new, self.heads, self.order)
+        logits = self._logits(hidden[copied // n])
+        cache = KVCache(keys, values, prompt_length, copied // n, max_new, self.heads, self.order)
         rotation = self._rotation(torch.arange(cache.total, device=device))
-        ids = torch.zeros(rows, max_new, dtype=torch.long, device=device)
-        log_probs = torch.zeros(rows, max_new, device=device)
-        lengths = torch.full((rows,), max_new, device=device)
+        ids = torch.zeros(len(index), max_new, dtype=torch.long, device=device)
+        log_probs = torch.zeros(len(index), max_new, device=device)
+        lengths = torch.full((len(index),), max_new, device=device)
         is_end = torch.isin(torch.arange(len(self.embedding)), torch.tensor(sorted(eos), dtype=torch.long)).to(device)
         for step in range(max_new):
             token, log_prob = draw_tokens(logits, draw, step)
@@ -192,7 +191,7 @@ class Qwen2Sampler:
             cache.advance()
             logits = self._logits(self._forward(token, rotation[cache.last], cache.attend))
         live = torch.arange(max_new, device=device) < lengths.unsqueeze(1)
-        return ids * live, log_probs * live, lengths
+        return (ids * live)[:rows], (log_probs * live)[:rows], lengths[:rows]
 
     def _prefill(
         self, prompts: Sequence[Sequence[int]], lengths: torch.Tensor
