@@ -47,6 +47,7 @@ $(VENV)/.peers: $(VENV)/.installed tests/analysis/peers.txt
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: install
 	$(BIN)/mypy

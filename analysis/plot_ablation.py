@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.study import add_options, read_study
-from experiments.errors import UserError
-from experiments.python import check_python
+from analysis.pages.study import add_options, read_study
+from experiments.errors import UserError, print_errors
+from experiments.project import check_python
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command line's arguments: those of `analysis.study`, and out (a path)."""
+    """Return the command line's arguments: those of `analysis.pages.study`, and out (a path)."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.plot_ablation",
         description="Group the runs by the setting they vary and draw validation accuracy, training reward, "
@@ -32,10 +32,10 @@ def plot(options: argparse.Namespace) -> list[Path]:
 
     from rich.console import Console
 
-    from analysis.output import OutputFolder
-    from analysis.rendering import render_study
-    from analysis.summary import latex
-    from analysis.tables import markdown, table_csv, terminal_tables
+    from analysis.pages.formats import latex, table_csv
+    from analysis.pages.output import OutputFolder
+    from analysis.pages.rendering import render_study
+    from analysis.pages.tables import markdown, terminal_tables
 
     console, output, figures = Console(highlight=False), OutputFolder(options.out), []
     for finding, drawn in zip(study.findings, render_study(study), strict=True):
@@ -70,9 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         figures = plot(options)
     except UserError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return error.exit_code
+        return print_errors(error.problems)
     print(f"figure: {figures[0]}")
     return 0
 

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.study import add_options, read_study
-from experiments.errors import UserError
-from experiments.python import check_python
+from analysis.pages.study import add_options, read_study
+from experiments.errors import UserError, print_errors
+from experiments.project import check_python
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command line's arguments: those of `analysis.study`, out (a path) and steps (a list)."""
+    """Return the command line's arguments: those of `analysis.pages.study`, out (a path) and steps (a list)."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.report",
         description="Write one HTML page with the figures, verdicts on the article's claims, tables, sample texts, "
@@ -36,16 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.out.is_dir():
             raise UserError(f"--out must be a file, but {options.out} is a folder; e.g. {options.out / 'report.html'}")
         study = read_study(options)
-        from analysis.output import OutputFolder
-        from analysis.page import page
+        from analysis.pages.output import OutputFolder
+        from analysis.pages.web_page import page
 
         given = sys.argv[1:] if arguments is None else arguments
         command = shlex.join(["python", "-m", "analysis.report", *given])
         path = OutputFolder(options.out.parent).write(options.out.name, page(study, command, options.steps))
     except UserError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return error.exit_code
+        return print_errors(error.problems)
     for warning in study.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"report: {path}")

@@ -31,9 +31,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from analysis.history import Row
+from analysis.records.history import Row
 from tests.analysis.conftest import made_up_rows, make_run
-from tests.analysis.test_peers import OPENRLBENCHMARK, PEERS
+from tests.analysis.sources.test_peers import OPENRLBENCHMARK, PEERS
 from tests.analysis.wandb_format import write_log
 from tests.analysis.wandb_server import ENTITY, KEY, PROJECT, ServedRun, WandbServer
 

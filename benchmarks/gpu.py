@@ -32,9 +32,10 @@ from benchmarks.gpu_cases import ITEMS, MODEL, SEED, Case, Machine, cases, subst
 from benchmarks.gpu_record import GPUMemory, Result, figures, measured, out_of_step, predicted, table
 from benchmarks.packages import versions
 from benchmarks.watch import watch
-from experiments import processes
 from experiments.errors import UserError
-from experiments.rundir import find_runs, write_atomically
+from experiments.processes import reaping
+from experiments.store.files import write_atomically
+from experiments.store.rundir import find_runs
 
 PROJECT = Path(__file__).resolve().parents[1]
 TORCH_SECONDS = 300
@@ -141,7 +142,7 @@ def run_case(case: Case, folder: Path, limit: float, indices: Sequence[str] = ()
     finally:
         runs = find_runs(folder / "runs")
         for run in runs:
-            processes.reap(run.path)
+            reaping.reap(run.path)
         shutil.rmtree(folder / "model", ignore_errors=True)  # gigabytes
     rows = [(arrival.time, arrival.row["data"]) for arrival in outcome.arrivals]
     result = measured([(moment, row) for moment, row in rows if "timing_s/step" in row], memory.samples)

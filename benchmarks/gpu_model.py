@@ -49,7 +49,7 @@ def build(folder: Path, shape: dict[str, Any], texts: Iterable[str], seed: int =
 
 
 def main() -> None:
-    from experiments.compose import compose_config, plain
+    from experiments.config.compose import compose_config, plain
 
     name, folder, *overrides = sys.argv[1:]
     shape = plain(compose_config([f"model={name}", *overrides]).model.shape)

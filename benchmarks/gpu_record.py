@@ -12,14 +12,14 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.memory import phases, setup_of
-from experiments.preflight import shape_of
+from experiments.models.folder import shape_of
+from experiments.models.memory import phases, setup_of
 
 Row = Mapping[str, float]
 Result = dict[str, Any]
 
-# The timers of a step from its end backwards, and the phase of experiments/memory.py that each belongs to. Generating
-# comes first and is what no other timer has.
+# The timers of a step from its end backwards, and the phase of experiments/models/memory.py that each belongs to.
+# Generating comes first and is what no other timer has.
 TIMERS = {
     "update_weights": "weights",
     "update_actor": "update",

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.compose import PROJECT_DIR
+from experiments.project import PROJECT_DIR
 
 OURS = """
 import sys
@@ -24,7 +24,7 @@ sys.exit(main())
 HYDRA = """
 import hydra
 from omegaconf import OmegaConf
-from experiments.compose import CONFIG_DIR, register_resolvers
+from experiments.config.compose import CONFIG_DIR, register_resolvers
 register_resolvers()
 hydra.main(str(CONFIG_DIR), "config", "1.3")(lambda config: OmegaConf.to_container(config, resolve=True) and None)()
 """

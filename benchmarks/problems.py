@@ -10,8 +10,9 @@ import random
 import time
 from collections import Counter
 
-from experiments.tasks.countdown.problems import ARTICLE, generate, key, solve
+from experiments.tasks.countdown.problems import ARTICLE, generate, key
 from experiments.tasks.countdown.reward import compute_score
+from experiments.tasks.countdown.solver import solve
 
 COUNT = 490_364  # rows of Jiayi-Pan/Countdown-Tasks-3to4
 SAMPLE = 2000

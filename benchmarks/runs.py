@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.rundir import RunDir, write_atomically
+from experiments.store.files import write_atomically
+from experiments.store.rundir import RunDir
 
 REPEATS = 5
 STEPS = 50

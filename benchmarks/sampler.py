@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.setting import PROMPTS, RESPONSE_LENGTH, SEED, TEMPERATURE, N
 from experiments.tiny_model import WEIGHTS
-from experiments.verl_plugin.sampler import Qwen2Sampler
-from experiments.verl_plugin.sampling import Draw
+from experiments.verl_plugin.rollout.draw import Draw
+from experiments.verl_plugin.rollout.generate_qwen2 import Qwen2Sampler
 
 TINY_LENGTH = 128
 

@@ -1,15 +1,28 @@
-"""The one exception that means: the user can put this right."""
+"""The one exception that means: the user can put this right. And the exit codes of all commands."""
+
+import sys
+from collections.abc import Iterable
+
+USER_ERROR = 2
+INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 class UserError(Exception):
-    """A mistake a user can mend, or several of them at once.
+    """A mistake that the user can mend, or several at once.
 
     Every message is an instruction: what must be, what is, what to do. Commands print it without a traceback and
     exit with code 2; nothing has been started when it is raised.
     """
 
-    exit_code = 2
+    exit_code = USER_ERROR
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def print_errors(problems: Iterable[str]) -> int:
+    """Print each problem on a line of its own, on standard error; return the exit code that tells of them."""
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return USER_ERROR

@@ -1,6 +1,6 @@
 """The entry point: `python -m experiments.run [-m] [overrides]`.
 
-One run or a sweep, planned and checked before anything starts; `hydra/launcher` says where it runs.
+One run or a sweep, planned and checked before anything starts. `hydra/launcher` says where the runs are executed.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 
-from experiments.python import check_python
+from experiments.errors import INTERRUPTED, UserError, print_errors
+from experiments.project import CONFIG_DIR, check_python
 
 try:
     import hydra
@@ -19,19 +19,20 @@ except ModuleNotFoundError:
     check_python("hydra")
     raise
 import yaml
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.command import check_command
-from experiments.compose import CONFIG_DIR, register_resolvers
-from experiments.errors import UserError
-from experiments.launchers.base import PlannedLauncher
-from experiments.launchers.standby import Standby
+try:
+    from experiments.config.compose import register_resolvers
+    from experiments.config.hydra_internals import split_arguments
+    from experiments.launchers.base import Command
+    from experiments.planning.command import check_command
+except UserError as error:  # another version of Hydra
+    sys.exit(print_errors(error.problems))
 
-# Hydra's own questions (--cfg, --help, ...) are left to Hydra; everything else goes through a launcher.
+# Hydra answers these itself (--cfg, --help, ...); every other command goes through a launcher.
 HYDRA_QUESTIONS = (
     "--help",
     "-h",
@@ -46,8 +47,8 @@ HYDRA_QUESTIONS = (
 )
 
 
-def _run_elsewhere(config: DictConfig) -> None:
-    """Do one job of a launcher that is not ours (hydra/launcher=submitit_slurm): our local one does it, where it is."""
+def run_elsewhere(config: DictConfig) -> None:
+    """Do one job of a launcher that is not ours (hydra/launcher=submitit_slurm): our local launcher does it there."""
     overrides = list(HydraConfig.get().overrides.task)
     command = [sys.executable, "-P", "-m", "experiments.run", *overrides, "hydra/launcher=local"]
     code = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
@@ -60,42 +61,41 @@ def main() -> int:
     gc.disable()  # a launcher enables it when all is planned: what is composed until then stays in use
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting: `main` decides
     register_resolvers()
-    arguments = sys.argv[1:]
-    questions = any(argument.split("=")[0] in HYDRA_QUESTIONS for argument in arguments)
-    if not questions:
-        # One run is a sweep of one: a single way from overrides to a launch. The overrides stand together, since
-        # Hydra's parser takes them on one side of a flag only.
-        overrides = get_args_parser().parse_intermixed_args(arguments).overrides
-        flags = [argument for argument in arguments if argument not in (*overrides, "-m", "--multirun")]
-        sys.argv[1:] = ["--multirun", *overrides, *flags]
+    arguments, command = sys.argv[1:], Command(run_elsewhere)
     try:
-        if not questions:
-            Standby.guess(arguments)
+        if not any(argument.split("=")[0] in HYDRA_QUESTIONS for argument in arguments):
+            overrides, flags = split_arguments(arguments)
+            # One run is a sweep of one: there is a single way from overrides to a launch. Hydra's parser wants all
+            # overrides on the same side of the flags.
+            sys.argv[1:] = ["--multirun", *overrides, *flags]
+            command.standby.guess(arguments)
             check_command(overrides)
-        hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(_run_elsewhere)()
+        hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(command)()
     except UserError as error:
-        return _refuse(error.problems)
+        return refuse(command, *error.problems)
     except (HydraException, OmegaConfBaseException) as error:
-        return _refuse([str(error)])
+        return refuse(command, str(error))
     except yaml.YAMLError as error:
-        return _refuse([f"a file of conf/ must be YAML, but is not: {' '.join(str(error).split())}; mend it"])
+        problem = f"a file of conf/ must be YAML, but is not: {' '.join(str(error).split())}; mend it"
+        return refuse(command, problem)
     except OSError as error:  # before the first run, or in the middle of a sweep
         where = f" {error.filename}" if error.filename else ""
-        print(f"error: the runs' folder must be writable, but{where}: {error.strerror}; set runs_dir", file=sys.stderr)
+        code = print_errors([f"the runs' folder must be writable, but{where}: {error.strerror}; set runs_dir"])
         print("python -m experiments.runs list shows what was started, if anything.", file=sys.stderr)
-        return UserError.exit_code
+        return code
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     finally:
-        Standby.forget()
+        command.standby.close()
     return 0
 
 
-def _refuse(problems: Sequence[str]) -> int:
-    print("\n".join(f"error: {problem}" for problem in problems), file=sys.stderr)
-    if not PlannedLauncher.launched:
+def refuse(command: Command, *problems: str) -> int:
+    """Print the problems, and that nothing was started if that is so; return the exit code."""
+    code = print_errors(problems)
+    if not command.launched:
         print("nothing was started.", file=sys.stderr)
-    return UserError.exit_code
+    return code
 
 
 if __name__ == "__main__":

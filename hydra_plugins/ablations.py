@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hydra._internal.core_plugins import file_config_source
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.config_source import ConfigResult
@@ -13,8 +12,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from experiments.config.hydra_internals import FileConfigSource
 from experiments.launchers.base import PlannedLauncher
-from experiments.plan import PlannedRun
+from experiments.planning.plan import PlannedRun
 
 
 class LocalLauncher(PlannedLauncher):
@@ -24,14 +24,12 @@ class LocalLauncher(PlannedLauncher):
         super().__init__()
 
     def expect(self, config: DictConfig) -> None:
-        from experiments.launchers.standby import Standby
-
-        Standby.foresee(config)
+        self.command.standby.foresee(config)
 
     def start(self, runs: Sequence[PlannedRun]) -> int:
         from experiments.launchers.local import run_all
 
-        return run_all(runs)
+        return run_all(runs, self.command.standby)
 
 
 class SlurmLauncher(PlannedLauncher):
@@ -43,13 +41,13 @@ class SlurmLauncher(PlannedLauncher):
         self.waits = bool(values.get("wait"))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from experiments.launchers.slurm import catch_up
+        from experiments.launchers.slurm.launch import catch_up
 
         catch_up(Path(self.config.runs_dir).absolute())
         return super().launch(job_overrides, initial_job_idx)
 
     def start(self, runs: Sequence[PlannedRun]) -> int:
-        from experiments.launchers.slurm import launch
+        from experiments.launchers.slurm.launch import launch
 
         return launch(runs, self.values)
 
@@ -75,7 +73,7 @@ class AblationSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
-        from experiments.sweepers.ablation import failed, jobs
+        from experiments.config.sweep_jobs import failed, jobs
 
         returned = self.launcher.launch(jobs(arguments), initial_job_idx=0)
         if failed(returned):
@@ -83,7 +81,7 @@ class AblationSweeper(Sweeper):
         return returned
 
 
-class VerlConfigSource(file_config_source.FileConfigSource):
+class VerlConfigSource(FileConfigSource):
     """verl://FOLDER: veRL's config files, each read once in a process.
 
     A command composes its tree five times, and most of the time that takes goes into parsing these files.

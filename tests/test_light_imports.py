@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.compose import PROJECT_DIR
+from experiments.project import PROJECT_DIR
 
 HEAVY = ("torch", "ray", "verl", "wandb", "transformers", "vllm", "tensordict", "datasets")
 
@@ -33,8 +33,8 @@ def test_the_measurement_sees_what_is_heavy() -> None:
     [
         "experiments.run",
         "experiments.runs",
-        "experiments.plan_table",
-        "experiments.rundir",
+        "experiments.planning.show",
+        "experiments.store.rundir",
         "analysis.plot_ablation",
         "analysis.report",
     ],
@@ -58,7 +58,7 @@ def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not list((tmp_path / "runs").glob("*-*")), "a plan starts nothing"
 
 
-@pytest.mark.parametrize("module", ["experiments.identity", "experiments.sweep"])
+@pytest.mark.parametrize("module", ["experiments.config.identity", "experiments.config.sweep_files"])
 def test_what_the_analysis_shares_needs_no_hydra(module: str) -> None:
     code = f"import sys, {module}\nassert not {{'hydra', 'omegaconf', 'yaml', 'rich', 'pandas'}} & set(sys.modules)"
     assert heavy_after(code) == ([], "")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.compose import PROJECT_DIR
-from experiments.rundir import RunDir
+from experiments.project import PROJECT_DIR
+from experiments.store.rundir import RunDir
 from tests.e2e.training import clean_environment
 
 ROOT = Path(__file__).parents[1]

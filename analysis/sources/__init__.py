@@ -1,1 +1,1 @@
-"""Where records come from. Every source returns the same `analysis.records.RunRecord`s."""
+"""Where records come from. Every source returns the same `analysis.records.record.RunRecord`s."""

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -169,3 +169,20 @@ def _seconds(text: str | None, default: float) -> float:
         return max(0.0, float(text or default))
     except ValueError:
         return default
+
+
+class Patience:
+    """Ends once the server gave no answer for `most` runs in a row."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.lock, self.failures, self.problem = most, Lock(), 0, ""
+
+    def note(self, problem: str) -> None:
+        """Take in how a run's pull went: "" for well."""
+        with self.lock:
+            self.failures, self.problem = (self.failures + 1 if problem else 0), problem
+
+    def lost(self) -> str:
+        """Return why no further run is worth asking for, "" while it is."""
+        with self.lock:
+            return self.problem if self.failures >= self.most else ""

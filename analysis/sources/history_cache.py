@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.history import Row
+from analysis.records.history import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa

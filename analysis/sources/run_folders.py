@@ -1,4 +1,4 @@
-"""Runs from their folders: runs/<name>-<id>/ as `experiments.rundir` lays them out."""
+"""Runs from their folders: runs/<name>-<id>/ as `experiments.store.rundir` lays them out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.history import Row, is_trained, join
-from analysis.records import RunRecord, as_float, flatten
+from analysis.records.history import Row, is_trained, join
+from analysis.records.record import RunRecord, as_float, flatten
 from experiments.errors import UserError
-from experiments.rundir import NOTED_ROW, Attempt, RunDir, find_runs, read_jsonl
+from experiments.store.files import read_jsonl
+from experiments.store.rundir import NOTED_ROW, Attempt, RunDir, find_runs
 
 # A config without these is not one that trained with veRL.
 EXPECTED_KEYS = ("algorithm.adv_estimator", "trainer.total_training_steps")

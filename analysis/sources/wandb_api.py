@@ -18,12 +18,11 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from analysis.history import History, Row, join
-from analysis.records import RunRecord, as_float, flatten
-from analysis.sources.graphql import NoAnswerError, Server, ServerError, find_server
+from analysis.records.history import History, Row, join
+from analysis.records.record import RunRecord, as_float, flatten
+from analysis.sources.filters import WANDB, Filter, select
+from analysis.sources.graphql import NoAnswerError, Patience, Server, ServerError, find_server
 from analysis.sources.history_cache import HistoryCache, Kept
-from analysis.sources.patience import Patience
-from analysis.sources.source import WANDB, Filter, select
 from analysis.sources.verl_config import with_knobs
 from analysis.sources.wandb_files import reached_state, run_name
 from experiments.errors import UserError

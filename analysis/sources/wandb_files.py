@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.history import join
-from analysis.records import RunRecord, flatten
+from analysis.records.history import join
+from analysis.records.record import RunRecord, flatten
 from analysis.sources.verl_config import with_knobs
 from analysis.sources.wandb_log import NotALogError, WandbLog, read_log
 from experiments.errors import UserError

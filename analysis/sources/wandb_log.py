@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.history import Row
-from analysis.records import as_float
+from analysis.records.history import Row
+from analysis.records.record import as_float
 
 MAGIC = b":W&B\xe1\xbe\x00"
 BLOCK, CHUNK_HEADER = 32768, struct.Struct("<IHB")

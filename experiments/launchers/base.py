@@ -7,26 +7,52 @@ import gc
 import shlex
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import hub_model
-from experiments.compose import verl_arguments
-from experiments.composer import Composer
+from experiments.config.hydra_internals import BASIC_SWEEPER
+from experiments.config.sweep_compose import Composer
+from experiments.config.verl import verl_arguments
 from experiments.errors import UserError
-from experiments.plan import PlannedRun, distinct, not_fetched, plan_runs
-from experiments.plan_table import plan_json, print_plan
-from experiments.rundir import RunDir, read_jsonl
-from experiments.runs.status import accuracy
+from experiments.models import hub as hub_model
+from experiments.planning.plan import PlannedRun, distinct, not_fetched, plan_runs
+from experiments.planning.show import plan_json, print_plan
+from experiments.processes.standby import Standby
+from experiments.store.metrics import final_accuracy
+from experiments.store.rundir import RunDir
 
 # Their jobs are what somebody wrote down; those of any other follow from what the jobs before came to.
-LISTING_SWEEPERS = (
-    "hydra_plugins.ablations.AblationSweeper",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-)
+LISTING_SWEEPERS = ("hydra_plugins.ablations.AblationSweeper", BASIC_SWEEPER)
+
+
+@dataclass
+class Command:
+    """What the launches of one command share: a sweeper that optimises launches again and again.
+
+    Hydra takes it for the command's task function, which is what it hands to a launcher.
+    """
+
+    task: TaskFunction
+    """What does one job of a launcher that is not ours."""
+    standby: Standby = field(default_factory=Standby)
+    launched: bool = False
+    """Whether runs have been started or submitted."""
+
+    @property
+    def __wrapped__(self) -> TaskFunction:
+        """Return the function whose file names Hydra's job."""
+        return self.task
+
+    def __call__(self, config: DictConfig) -> Any:
+        return self.task(config)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Command, (self.task,)  # a launcher that is not ours sends it to another process; the helpers stay here
 
 
 class PlannedLauncher(Launcher):
@@ -36,11 +62,10 @@ class PlannedLauncher(Launcher):
     """Whether the runs have ended when `start` returns."""
     starts = True
     """Whether it starts runs, for which it fetches the base models that it lacks."""
-    launched = False
-    """Whether this command has launched jobs already: a sweeper that optimises does so again and again."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.composer = config, Composer(hydra_context.config_loader, config)
+        self.command = task_function if isinstance(task_function, Command) else Command(task_function)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Start what is missing of the jobs; SystemExit with the command's exit code if it is not 0.
@@ -80,10 +105,10 @@ class PlannedLauncher(Launcher):
         else:
             print_plan(runs, len(asked))
             code = 0 if shown == "plan" else self.start(runs)
-            PlannedLauncher.launched = True
+            self.command.launched = True
         if code:
             raise SystemExit(code)
-        returned = [_returned(list(overrides), run.run) for overrides, run in zip(job_overrides, asked, strict=True)]
+        returned = [_returned(list(overrides), run.folder) for overrides, run in zip(job_overrides, asked, strict=True)]
         if not listed and any(job.return_value is None for job in returned):
             raise UserError("each trial must record a validation accuracy, but one did not; set trainer.test_freq=1")
         return returned
@@ -112,18 +137,11 @@ def _uncollected() -> Iterator[None]:
 
 def verl_command(run: PlannedRun) -> str:
     """Return the shell command by which veRL's own entry trains the same run (on its plain path)."""
-    variables = "VERL_USE_EXTERNAL_MODULES=experiments.verl_plugin,experiments.verl_plugin.trainer"
+    variables = "VERL_USE_EXTERNAL_MODULES=experiments.verl_plugin,experiments.verl_plugin.training.trainer"
     if run.config["trainer"]["device"] == "cpu":
         variables = f"VERL_PLATFORM=cpu OMP_NUM_THREADS=1 {variables}"
     arguments = " \\\n    ".join(map(shlex.quote, verl_arguments(run.verl)))
     return f"{variables} \\\n  python -m verl.trainer.main_ppo \\\n    {arguments}"
-
-
-def final_accuracy(run: RunDir) -> float | None:
-    """Return the last validation accuracy (0 to 1, responses sampled) that a run recorded; None before the first."""
-    rows = [row.get("data", {}) for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
-    values = [value for value in map(accuracy, rows) if value is not None]
-    return values[-1] if values else None
 
 
 def _returned(overrides: list[str], run: RunDir) -> JobReturn:

@@ -11,24 +11,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments import processes
-from experiments.attempt import INTERRUPTED, interrupt
-from experiments.cost import disk_needed
-from experiments.errors import UserError
-from experiments.failures import DISK_FULL, RESUMES, Failure, of_a_silent_end
-from experiments.launchers.helper import HelperEnded
-from experiments.launchers.standby import Standby
-from experiments.plan import PlannedRun, attempt_arguments, code_version, freeze, launched
-from experiments.preflight import check_disk
-from experiments.report import Progress, print_summary
-from experiments.rundir import AlreadyRunning, RunDir
-from experiments.snapshot import snapshot
+from experiments.attempt.execution import interrupt
+from experiments.errors import INTERRUPTED, UserError
+from experiments.launchers.progress import Progress
+from experiments.launchers.summary import print_summary
+from experiments.planning.content import code_version
+from experiments.planning.cost import check_disk, disk_needed
+from experiments.planning.plan import PlannedRun, attempt_arguments, freeze, launched
+from experiments.processes import reaping
+from experiments.processes.helper import HelperEnded
+from experiments.processes.standby import Standby
+from experiments.store.code_copy import snapshot
+from experiments.store.failures import DISK_FULL, RESUMES, Failure, of_a_silent_end
+from experiments.store.rundir import AlreadyRunning, RunDir
+from experiments.variables import MARKER
 
 POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 20.0  # how long an interrupted attempt may take to go down by itself
 
 
-def run_all(runs: Sequence[PlannedRun], code: Path | None = None) -> int:
+def run_all(runs: Sequence[PlannedRun], standby: Standby, code: Path | None = None) -> int:
     """Execute what has something left to do, one run after the other; return the command's exit code.
 
     `code`: the copy of the code to execute (see snapshot); None: one is made of the code as it is now.
@@ -40,19 +42,23 @@ def run_all(runs: Sequence[PlannedRun], code: Path | None = None) -> int:
     todo = [run for run in runs if run.action not in ("skip", "wait")]
     codes: list[int] = []
     if todo:
-        check_disk(todo[0].run.path, sum(disk_needed(run.config) for run in todo))
+        check_disk(todo[0].folder.path, sum(disk_needed(run.config) for run in todo))
         configs = [run.config for run in todo]
-        code = code or snapshot(todo[0].run.path.parent, configs, code_version())
+        code = code or snapshot(todo[0].folder.path.parent, configs, code_version())
         todo = [freeze(run) for run in todo]
         for run in todo:
-            run.run.record("launched", **launched("local", run, code))
-        with Progress(todo) as progress, Standby(configs, code) as standby:
-            codes = take_turns(todo, progress, standby)
+            run.folder.record("launched", **launched("local", run, code))
+        try:
+            standby.prepare(configs)
+            with Progress(todo) as progress:
+                codes = take_turns(todo, code, progress, standby)
+        finally:
+            standby.close()
     print_summary(runs)
     return INTERRUPTED if INTERRUPTED in codes else int(any(codes))
 
 
-def take_turns(runs: Sequence[PlannedRun], progress: Progress, standby: Standby) -> list[int]:
+def take_turns(runs: Sequence[PlannedRun], code: Path, progress: Progress, standby: Standby) -> list[int]:
     """Execute the runs in order up to an interrupt; return the exit codes of those that were executed."""
     codes: list[int] = []
     for run in runs:
@@ -63,13 +69,13 @@ def take_turns(runs: Sequence[PlannedRun], progress: Progress, standby: Standby)
             codes.append(1)
             continue
         try:
-            with run.run.launching():
-                now = replace(run, state=run.run.state(), reached=run.run.reached())
+            with run.folder.launching():
+                now = replace(run, state=run.folder.state(), reached=run.folder.reached())
                 if now.action in ("skip", "wait") or now.state == "cancelled":
                     progress.pass_over(run, f"{now.state} in the meantime")
                     continue
-                reap(run.run)
-                codes.append(execute(now, progress, standby))
+                reap(run.folder)
+                codes.append(execute(now, code, progress, standby))
                 if codes[-1]:
                     standby.drop_cluster()
         except AlreadyRunning:
@@ -82,7 +88,7 @@ def take_turns(runs: Sequence[PlannedRun], progress: Progress, standby: Standby)
 def _full_disk(run: PlannedRun) -> Failure | None:
     """Return the failure of a run that the disk has no room for any more: those before it may have filled it."""
     try:
-        check_disk(run.run.path, disk_needed(run.config))
+        check_disk(run.folder.path, disk_needed(run.config))
     except UserError as error:
         return Failure(DISK_FULL, str(error), f"make room and {RESUMES}")
     return None
@@ -91,7 +97,7 @@ def _full_disk(run: PlannedRun) -> Failure | None:
 def reap(run: RunDir) -> None:
     """End what an attempt left behind; AlreadyRunning, and nothing ended, if another attempt lives."""
     with run.lock():
-        processes.reap(run.path)
+        reaping.reap(run.path)
 
 
 @dataclass
@@ -110,17 +116,17 @@ class Child:
             self.process.wait()
 
 
-def execute(run: PlannedRun, progress: Progress, standby: Standby) -> int:
+def execute(run: PlannedRun, code: Path, progress: Progress, standby: Standby) -> int:
     """Run one attempt to its end while showing its progress; return its exit code."""
     progress.begin(run)
     try:
-        python, variables = standby.python(run.config)
+        python, variables = standby.python(run.config, code)
     except HelperEnded as ended:
         record_failure(run, ended.failure, progress)
         progress.end()
         return 1
-    environment = {**os.environ, **variables, processes.MARKER: str(run.run.path)}
-    events = len(run.run.events())
+    environment = {**os.environ, **variables, MARKER: str(run.folder.path)}
+    events = len(run.folder.events())
     child = Child(
         subprocess.Popen(
             [*python, "-m", "experiments.attempt", *attempt_arguments(run)],
@@ -140,24 +146,24 @@ def execute(run: PlannedRun, progress: Progress, standby: Standby) -> int:
         child.interrupt()
     finally:
         with contextlib.suppress(AlreadyRunning):
-            reap(run.run)
+            reap(run.folder)
     progress.update()
-    code = child.process.returncode
-    silent = len(run.run.events()) == events and not run.run.is_locked()  # what it printed stands on the terminal
+    exit_code = child.process.returncode
+    silent = len(run.folder.events()) == events and not run.folder.is_locked()  # what it printed stands on the terminal
     failure = None
-    if run.run.state() == "killed":
-        failure = of_a_silent_end(run.run.path, code)
-    elif code and silent:
-        failure = Failure("error", f"the attempt ended with {code} before it started", "read what it printed")
+    if run.folder.state() == "killed":
+        failure = of_a_silent_end(run.folder.path, exit_code)
+    elif exit_code and silent:
+        failure = Failure("error", f"the attempt ended with {exit_code} before it started", "read what it printed")
     if failure is not None:
         record_failure(run, failure, progress)
     progress.end()
-    return INTERRUPTED if interrupted else int(code != 0)
+    return INTERRUPTED if interrupted else int(exit_code != 0)
 
 
 def record_failure(run: PlannedRun, failure: Failure, progress: Progress) -> None:
     """Record a failure; say it where it can't be recorded."""
     try:
-        run.run.record("failed", kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+        run.folder.record("failed", kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
     except OSError:  # the disk may be full; the run's state is "killed" then, and resumes
         progress.note(f"{run.name} failed: {failure.kind}: {failure.cause}\n  do: {failure.remedy}")

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.errors import UserError
-from experiments.python import check_python
+from experiments.errors import INTERRUPTED, UserError, print_errors
+from experiments.project import check_python
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,14 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return execute(arguments)
     except UserError as error:
-        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
-        return UserError.exit_code
+        return print_errors(error.problems)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        print(f"error: the runs' folders must be readable and writable, but{where}: {error.strerror}", file=sys.stderr)
-        return UserError.exit_code
+        return print_errors([f"the runs' folders must be readable and writable, but{where}: {error.strerror}"])
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

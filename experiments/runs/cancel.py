@@ -12,12 +12,13 @@ from typing import Any
 
 import psutil
 
-from experiments import processes
 from experiments.errors import UserError
-from experiments.rundir import TERMINAL, RunDir
-from experiments.slurm import jobs
-from experiments.slurm.commands import SlurmError
-from experiments.slurm.jobs import job_of
+from experiments.launchers.slurm import queue
+from experiments.launchers.slurm.commands import SlurmError
+from experiments.launchers.slurm.queue import job_of
+from experiments.processes import reaping
+from experiments.store.events import TERMINAL
+from experiments.store.rundir import RunDir
 
 PATIENCE_SECONDS = 20.0  # how long an attempt may take to go down by itself
 JOB_PATIENCE_SECONDS = 45.0  # and one in a job: SLURM kills what has not ended after KillWait, 30 s as a rule
@@ -74,7 +75,7 @@ def _end(run: RunDir) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             holder.kill()
             holder.wait(PATIENCE_SECONDS)
-        processes.reap(run.path)
+        reaping.reap(run.path)
 
 
 def _holder(run: RunDir, pid: Any) -> psutil.Process | None:
@@ -89,6 +90,6 @@ def _holder(run: RunDir, pid: Any) -> psutil.Process | None:
 
 def _cancel_jobs(ids: Sequence[str]) -> None:
     try:
-        jobs.cancel(ids)
+        queue.cancel(ids)
     except SlurmError as error:
         raise UserError(f"SLURM must take job {', '.join(ids)} back, but says: {error}") from None

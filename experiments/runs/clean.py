@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.rundir import AlreadyRunning, RunDir
+from experiments.store.rundir import AlreadyRunning, RunDir
 
 DELETED = ".checkpoints-deleted"  # a cut short deletion must not leave a folder that looks like checkpoints
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
-from experiments.identity import flatten
-from experiments.rundir import STATES, RunDir, entries, find_runs
+from experiments.store.events import STATES
+from experiments.store.rundir import RunDir, entries, find_runs
+from experiments.values import flatten
 
 START_ONE = "start one with: python -m experiments.run"
 MISSING = object()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.errors import UserError
-from experiments.rundir import RunDir, find_runs
 from experiments.runs.find import START_ONE, Filters
-from experiments.runs.status import Status, ago, printable, settle, status_of
+from experiments.runs.status import Status, ago, settle, status_of
+from experiments.store.rundir import RunDir, find_runs
+from experiments.terminal import printable
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -7,7 +7,7 @@ import sys
 import time
 
 from experiments.errors import UserError
-from experiments.rundir import Attempt, RunDir
+from experiments.store.rundir import Attempt, RunDir
 
 POLL_SECONDS = 0.3
 ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.?)")

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.errors import UserError
-from experiments.frozen import FIRST
-from experiments.rundir import RunDir
+from experiments.errors import INTERRUPTED, UserError
+from experiments.launchers.slurm.holds import HELD, last_hold
+from experiments.launchers.slurm.queue import job_of
 from experiments.runs.status import target_step
-from experiments.slurm.holds import HELD, last_hold
-from experiments.slurm.jobs import job_of
-from experiments.snapshot import FOLDER, PACKAGE
+from experiments.store.code_copy import FOLDER, PACKAGE
+from experiments.store.frozen import FIRST
+from experiments.store.rundir import RunDir
 
 if TYPE_CHECKING:
-    from experiments.plan import PlannedRun
+    from experiments.planning.plan import PlannedRun
 
 FAILED = ("failed", "killed")
 
@@ -55,9 +55,9 @@ def retry(runs: Sequence[RunDir]) -> int:
         if not holds:
             print("no run has failed: there is nothing to try again")
         return 0
-    from experiments.attempt import INTERRUPTED
     from experiments.launchers.local import run_all
-    from experiments.plan_table import print_plan
+    from experiments.planning.show import print_plan
+    from experiments.processes.standby import Standby
 
     planned: dict[Path, list[PlannedRun]] = {}
     for run in runs:
@@ -71,7 +71,7 @@ def retry(runs: Sequence[RunDir]) -> int:
     print_plan(every, len(every))
     codes = []
     for code, group in planned.items():
-        codes.append(run_all(group, code))
+        codes.append(run_all(group, Standby(), code))
         if codes[-1] == INTERRUPTED:
             break
     return max(codes)
@@ -93,9 +93,9 @@ def as_launched(run: RunDir) -> PlannedRun:
     """Return a run as it was last launched; UserError if its config is not one of ours."""
     from omegaconf import OmegaConf
 
-    from experiments.launchers.standby import is_wanted, ray_options
-    from experiments.plan import PlannedRun
-    from experiments.plan_table import plan_json
+    from experiments.planning.plan import PlannedRun
+    from experiments.planning.show import plan_json
+    from experiments.processes.standby import is_wanted, ray_options
 
     events = run.events()
     frozen = next((event["config"] for event in reversed(events) if isinstance(event.get("config"), str)), FIRST)
@@ -117,7 +117,7 @@ def as_launched(run: RunDir) -> PlannedRun:
 
 def release(job: str) -> None:
     """Have SLURM start a job that it holds; the next look at the runs says what came of it."""
-    from experiments.slurm.commands import SlurmError, call
+    from experiments.launchers.slurm.commands import SlurmError, call
 
     try:
         call("scontrol", "release", job)

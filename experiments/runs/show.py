@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.frozen import FIRST
-from experiments.identity import flatten, is_scientific
-from experiments.rundir import RunDir
-from experiments.runs.status import at, printable, status_of
+from experiments.config.identity import is_scientific
+from experiments.runs.status import at, status_of
+from experiments.store.frozen import FIRST
+from experiments.store.rundir import RunDir
+from experiments.terminal import printable
+from experiments.values import flatten
 
 SAMPLES = 3
 SAMPLE_BYTES = 65_536  # of a file of rollouts, from its beginning
@@ -59,7 +61,7 @@ def baseline() -> dict[str, Any]:
     """Return the resolved config that conf/ gives when nothing is overridden."""
     from omegaconf import OmegaConf
 
-    from experiments.compose import compose_config
+    from experiments.config.compose import compose_config
 
     config = OmegaConf.to_container(compose_config([]), resolve=True)
     assert isinstance(config, dict)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.rundir import RunDir
-from experiments.slurm import unfinished
-from experiments.slurm.holds import last_hold
+from experiments.launchers.slurm import half_submitted
+from experiments.launchers.slurm.holds import last_hold
+from experiments.store.metrics import _float, accuracy
+from experiments.store.rundir import RunDir
 
 TAIL_BYTES = 65_536  # a dozen of veRL's rows
 RATE_STEPS = 10  # the pace is the mean over so many last steps
@@ -111,12 +112,12 @@ def status_of(run: RunDir) -> tuple[Status, list[str]]:
 def settle(runs: Sequence[RunDir]) -> list[str]:
     """Have SLURM's verdict on the runs' jobs written into their events; return its complaint, if it has one."""
     if not any(b'"submitted"' in _read(run.events_file) for run in runs) and not any(
-        unfinished.pending(runs_dir) for runs_dir in {run.path.parent for run in runs}
+        half_submitted.pending(runs_dir) for runs_dir in {run.path.parent for run in runs}
     ):
         return []
-    from experiments.slurm import state
+    from experiments.launchers.slurm.settle import settle as settle_jobs
 
-    complaint = state.settle(runs)
+    complaint = settle_jobs(runs)
     return [f"SLURM did not say what became of the jobs: {complaint}"] if complaint else []
 
 
@@ -127,12 +128,6 @@ def target_step(run: RunDir, events: Sequence[Mapping[str, Any]]) -> int | None:
         trainer = run.load_config().get("trainer")
         asked = trainer.get("total_training_steps") if isinstance(trainer, dict) else None
     return _integer(asked)
-
-
-def accuracy(row: Mapping[str, Any]) -> float | None:
-    """Return the sampled validation accuracy of a row of metrics, None if it has none."""
-    names = (name for name in row if name.startswith("val-core/") and "/acc/mean@" in name and "_greedy/" not in name)
-    return _float(row.get(next(names, "")))
 
 
 def tail(path: Path, size: int | None = TAIL_BYTES) -> tuple[list[bytes], bool]:
@@ -147,11 +142,6 @@ def tail(path: Path, size: int | None = TAIL_BYTES) -> tuple[list[bytes], bool]:
     whole = not lines[-1] or bool(_row(lines[-1]))
     lines = [line for line in (lines[1:] if start else lines) if line.strip()]
     return lines if whole else lines[:-1], whole
-
-
-def printable(text: str) -> str:
-    """Return a text from a folder, without what a terminal would obey; lines stay lines."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 def ago(seconds: float) -> str:
@@ -222,7 +212,3 @@ def _row(line: bytes) -> dict[str, Any]:
 
 def _integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _float(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -16,4 +16,4 @@ if version("verl") != VERL_VERSION:
     )
 
 # The platform "cpu" and the distribution "vllm" are there before veRL looks them up.
-from experiments.verl_plugin import platform, vllm_distribution  # noqa: E402, F401
+from experiments.verl_plugin.lifecycle import platform, vllm_distribution  # noqa: E402, F401

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from analysis.history import TRAINED, Row
+from analysis.records.history import TRAINED, Row
 
 MakeRun = Callable[..., Path]
 

@@ -106,12 +106,12 @@ def test_several_seeds_have_a_mean_that_ends_with_the_shortest(make: MakeRun, ru
 def test_any_number_of_arms_is_drawn_without_overlaps(make: MakeRun, runs: Path, arms: int) -> None:
     import matplotlib as mpl
 
-    from analysis.ablations import find_ablations
-    from analysis.captions import caption
-    from analysis.curves import comparable_curves
-    from analysis.figures import draw
+    from analysis.design.ablations import find_ablations
+    from analysis.figures.captions import caption
+    from analysis.figures.main import draw
+    from analysis.figures.style import STYLE
+    from analysis.records.curves import comparable_curves
     from analysis.sources.run_folders import RunFolders
-    from analysis.style import STYLE
 
     for place in range(arms):
         make(temperature=round(0.4 + 0.2 * place, 1), steps=20, ending="planned" if place == 5 else "finished")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from analysis.report import main
-from experiments.compose import compose_config
+from experiments.config.compose import compose_config
 from tests.analysis.browser import Browser
 
 MakeRun = Callable[..., Path]

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks import bare_grpo, setting, step
 from benchmarks.watch import Arrival, Outcome, watch
-from experiments.overrides import check_overrides
+from experiments.config.overrides import check_overrides
 
 TRAINED = {
     "step_seconds": 1.5,

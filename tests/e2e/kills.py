@@ -22,7 +22,8 @@ from statistics import mean
 
 import psutil
 
-from experiments.rundir import RunDir, find_runs, read_jsonl
+from experiments.store.files import read_jsonl
+from experiments.store.rundir import RunDir, find_runs
 from tests.e2e.training import arguments, clean_environment, left_behind, train
 
 STEPS = 6
@@ -39,7 +40,7 @@ def joined(run: RunDir) -> Rows:
     """Return every row that counts, in the order in which they were written.
 
     A resumed attempt makes the steps after its checkpoint anew: rows that were written of them before count no more.
-    Written here from these words; the analysis has its own (analysis/history.py).
+    Written here from these words; the analysis has its own (analysis/records/history.py).
     """
     kept: Rows = []
     for attempt in run.attempts():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.rundir import read_jsonl
+from experiments.store.files import read_jsonl
 from tests.e2e.training import ANNEALED, Command, rows, train
 
 
@@ -20,7 +20,7 @@ def annealed(folder: Path) -> Command:
 
 
 def follows_its_schedule(run: Command, steps: int) -> None:
-    history = rows(run.run)
+    history = rows(run.folder)
     temperatures = [history[step]["rollout/temperature"] for step in range(1, steps + 1)]
     assert temperatures == pytest.approx([1.2, 0.9, 0.6][:steps])
     for step in range(1, steps + 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.rundir import find_runs
+from experiments.store.rundir import find_runs
 from tests.e2e.training import Command, rows, train_edited
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.rundir import find_runs
+from experiments.store.rundir import find_runs
 from tests.e2e.training import arguments, clean_environment, rows, train
 
 SIZE = "64m"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from experiments.compose import PROJECT_DIR
-from experiments.rundir import find_runs, read_jsonl
+from experiments.project import PROJECT_DIR
+from experiments.store.files import read_jsonl
+from experiments.store.rundir import find_runs
 from tests.e2e.training import train
 from tests.hub_server import Hub, serving
 

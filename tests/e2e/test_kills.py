@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.rundir import RunDir, find_runs, read_jsonl
+from experiments.store.files import read_jsonl
+from experiments.store.rundir import RunDir, find_runs
 from tests.e2e.kills import Killer
 from tests.e2e.training import Command, arguments, clean_environment, numbers, rows, train
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from experiments.preflight import problems_of
-from experiments.rundir import RunDir
+from experiments.checks.preflight import problems_of
+from experiments.store.rundir import RunDir
 from tests.e2e.training import Command, clean_environment, left_behind, rows
 
 MICRO = "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from experiments.launchers.base import final_accuracy
-from experiments.rundir import find_runs
+from experiments.store.metrics import final_accuracy
+from experiments.store.rundir import find_runs
 from tests.e2e.training import train
 
 STUDY = (

@@ -18,8 +18,9 @@ from typing import Any
 
 import psutil
 
-from experiments import processes
-from experiments.rundir import RunDir, find_runs, read_jsonl
+from experiments.processes import reaping
+from experiments.store.files import read_jsonl
+from experiments.store.rundir import RunDir, find_runs
 
 COMPILER = re.compile(r"(^|-)(cc|gcc|[cg]\+\+|clang|clang\+\+|cpp|nvcc|ninja|g?make)(-[\d.]+)?$")
 OTHERS_SECONDS = 60.0  # for another test, beside this one, whose killed launcher's helpers are about to end
@@ -153,8 +154,8 @@ def left_behind(run: RunDir, launchers: Collection[int] | None = None) -> list[s
 
     launchers: the process ids of those that worked on it; by default all that are gone.
     """
-    found = [f"process {process.pid} {process.name()}" for process in processes.of_run(run.path)]
-    found += [str(path) for path in Path("/tmp").glob(f"{processes.scratch_prefix(run.path)}*")]
+    found = [f"process {process.pid} {process.name()}" for process in reaping.of_run(run.path)]
+    found += [str(path) for path in Path("/tmp").glob(f"{reaping.scratch_prefix(run.path)}*")]
     deadline = time.monotonic() + OTHERS_SECONDS
     while (of_launchers := _left_by(launchers)) and time.monotonic() < deadline:
         time.sleep(0.1)

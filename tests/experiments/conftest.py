@@ -20,9 +20,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from experiments.compose import CONFIG_DIR, compose_config, register_resolvers
-from experiments.composer import Composer, default_choices
-from experiments.plan import PlannedRun, plan_runs
+from experiments.config.compose import compose_config, register_resolvers
+from experiments.config.sweep_compose import Composer, default_choices
+from experiments.planning.plan import PlannedRun, plan_runs
+from experiments.project import CONFIG_DIR
 from tests.experiments.right_config import Config, Make, with_values, write_rows
 
 # On a shared machine, how long an example takes says nothing.

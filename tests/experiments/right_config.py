@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from experiments import preflight
+from experiments.checks import preflight
 
 Config = dict[str, Any]
 Make = Callable[..., Config]

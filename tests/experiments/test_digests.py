@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.compose import PROJECT_DIR
 from experiments.digests import code_digest, files_digest, folder_digest, statements
+from experiments.project import PROJECT_DIR
 
 
 @pytest.fixture

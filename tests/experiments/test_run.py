@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.compose import PROJECT_DIR
+from experiments.project import PROJECT_DIR
 from tests.e2e.training import clean_environment
 
 WEIGHTS = Path(__file__).parents[2] / "experiments" / "tiny_model" / "weights"

@@ -18,15 +18,16 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from experiments import processes
-from experiments.compose import CONFIG_DIR, compose_config, plain
-from experiments.launchers.slurm import launch
-from experiments.plan import PlannedRun
-from experiments.rundir import RunDir
+from experiments.config.compose import compose_config, plain
+from experiments.launchers.slurm.launch import launch
+from experiments.launchers.slurm.queue import Job, job_of, job_states
+from experiments.launchers.slurm.settle import settle
+from experiments.planning.plan import PlannedRun
+from experiments.processes import reaping
+from experiments.project import CONFIG_DIR
 from experiments.runs.find import Filters
 from experiments.runs.listing import read_all
-from experiments.slurm.jobs import Job, job_of, job_states
-from experiments.slurm.state import settle
+from experiments.store.rundir import RunDir
 from tests.slurm.cluster import Cluster
 
 STANDIN = Path(__file__).parent / "standin"
@@ -103,14 +104,14 @@ class Sweep:
 
     def states(self) -> list[str]:
         """Look once, and return each run's state."""
-        assert settle([run.run for run in self.runs], seconds=20.0) is None
-        return [run.run.state() for run in self.runs]
+        assert settle([run.folder for run in self.runs], seconds=20.0) is None
+        return [run.folder.state() for run in self.runs]
 
     def listed(self) -> list[str]:
         """Return each run's state as `runs list` shows it."""
         statuses, _ = read_all(self.run().path.parent, Filters([]))
         shown = {status.run.path: status.state for status in statuses}
-        return [shown[run.run.path] for run in self.runs]
+        return [shown[run.folder.path] for run in self.runs]
 
     def failure(self, seed: int = 1) -> dict[str, Any]:
         """Return the run's last event, which must be a failure."""
@@ -127,7 +128,7 @@ class Sweep:
 
     def told(self) -> str:
         """Return what SLURM and the jobs say, for who has to find out what went wrong."""
-        logs = [file.read_text() for run in self.runs for file in run.run.path.glob("job.log")]
+        logs = [file.read_text() for run in self.runs for file in run.folder.path.glob("job.log")]
         return "\n".join([self.cluster.run("squeue", "-t", "all"), self.cluster.logs(), *logs])
 
     def until_waiting(self, seed: int = 1) -> str:
@@ -229,8 +230,8 @@ def sweeps_in(folder: Path) -> Sweeps:
 def clear_up(folder: Path) -> None:
     """Take away the temporary folders of killed attempts, which a run's next attempt would find."""
     for run in (folder / "runs").glob("*"):
-        for scratch in processes.SCRATCH.glob(f"{processes.scratch_prefix(run)}*"):
-            processes.drop_folder(scratch)
+        for scratch in reaping.SCRATCH.glob(f"{reaping.scratch_prefix(run)}*"):
+            reaping.drop_folder(scratch)
 
 
 @pytest.fixture

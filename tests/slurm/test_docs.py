@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.rundir import RunDir, find_runs
+from experiments.store.rundir import RunDir, find_runs
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import use
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from experiments.slurm.jobs import job_states
+from experiments.launchers.slurm.queue import job_states
 from tests.slurm.conftest import Sweep
 
 pytestmark = pytest.mark.usefixtures("overdue")  # whose test is in test_warning.py

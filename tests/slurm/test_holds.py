@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.launchers.slurm.settle import settle
 from experiments.runs.find import Filters
 from experiments.runs.listing import read_all
-from experiments.slurm.state import settle
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import LOOK_SECONDS, Sweep, Sweeps, use
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.rundir import find_runs
+from experiments.store.rundir import find_runs
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import STANDIN, start_requeued
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.rundir import find_runs
+from experiments.store.rundir import find_runs
 from tests.e2e.training import clean_environment, left_behind
 from tests.slurm.cluster import Cluster
 

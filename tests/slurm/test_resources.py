@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.attempt import verl_config
-from experiments.compose import CONFIG_DIR, compose_config, plain
-from experiments.cost import costs
+from experiments.attempt.environment import verl_config
+from experiments.config.compose import compose_config, plain
 from experiments.errors import UserError
-from experiments.launchers.slurm import warned_in_time
-from experiments.rundir import Attempt, RunDir
-from experiments.slurm.resources import Resources, resource_problems, resources, time_limit_seconds
-from experiments.slurm.script import Settings, job_script
+from experiments.launchers.slurm.launch import warned_in_time
+from experiments.launchers.slurm.resources import Resources, resource_problems, resources, time_limit_seconds
+from experiments.launchers.slurm.script import Settings, job_script
+from experiments.planning.cost import costs
+from experiments.project import CONFIG_DIR
+from experiments.store.rundir import Attempt, RunDir
 from tests.slurm.conftest import Sweeps, launcher_defaults, smoke
 
 PRESETS = sorted(file.stem for file in (CONFIG_DIR / "hardware").glob("*.yaml"))

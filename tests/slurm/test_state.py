@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.rundir import RunDir
+from experiments.launchers.slurm.queue import Job, job_of
+from experiments.launchers.slurm.settle import still_there, verdict
 from experiments.runs.cancel import cancel
-from experiments.slurm.jobs import Job, job_of
-from experiments.slurm.state import still_there, verdict
+from experiments.store.rundir import RunDir
 from tests.slurm.conftest import Sweeps
 
 LATER = {"begin": "now+1hour"}
@@ -91,8 +91,8 @@ def test_cancelled_by_our_own_command(sweep: Sweeps) -> None:
     running.launch()
     running.until_training(1)
     running.until_training(2)
-    assert cancel([run.run for run in running.runs]) == 0
-    assert [run.run.state() for run in running.runs] == ["cancelled", "cancelled"]
+    assert cancel([run.folder for run in running.runs]) == 0
+    assert [run.folder.state() for run in running.runs] == ["cancelled", "cancelled"]
     running.until_over()
     running.must_become("cancelled", "cancelled")
     words = [event["event"] for event in running.run().events()]

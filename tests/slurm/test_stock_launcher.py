@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from experiments.rundir import find_runs
+from experiments.store.rundir import find_runs
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import STANDIN
 

@@ -11,9 +11,9 @@ import pytest
 
 import experiments
 from experiments.errors import UserError
-from experiments.launchers.slurm import catch_up
-from experiments.slurm.ray_cluster import NODE
-from experiments.slurm.state import settle
+from experiments.launchers.slurm.launch import catch_up
+from experiments.launchers.slurm.ray_cluster import NODE
+from experiments.launchers.slurm.settle import settle
 from tests.slurm.calls import Calls
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Sweeps, use
@@ -116,7 +116,7 @@ def test_one_shape_refused_takes_back_the_other(sweep: Sweeps) -> None:
     with pytest.raises(UserError, match="node configuration is not available"):
         half.launch()
     assert queue(half.cluster) == []
-    assert not any(run.run.attempts() for run in half.runs)
+    assert not any(run.folder.attempts() for run in half.runs)
 
 
 def test_the_same_sweep_again_submits_nothing_while_it_is_queued(

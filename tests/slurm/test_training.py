@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from analysis.sources.wandb_log import WandbLog, read_log
-from experiments import processes
-from experiments.rundir import RunDir, find_runs
-from experiments.slurm.jobs import job_of
-from experiments.slurm.state import settle
+from experiments.launchers.slurm.queue import job_of
+from experiments.launchers.slurm.settle import settle
+from experiments.processes import reaping
+from experiments.store.rundir import RunDir, find_runs
 from tests.e2e.training import clean_environment, left_behind
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import start_requeued, use
@@ -115,7 +115,7 @@ def states(*runs: RunDir) -> list[str]:
 
 def ray_clusters(run: RunDir) -> set[int]:
     """Return the processes, now, that are heads of a run's Ray clusters."""
-    return {process.pid for process in processes.of_run(run.path) if process.name() == "gcs_server"}
+    return {process.pid for process in reaping.of_run(run.path) if process.name() == "gcs_server"}
 
 
 def wandb_log(run: RunDir, attempt: int = 0) -> WandbLog:

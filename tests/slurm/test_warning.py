@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from experiments import warning
-from experiments.slurm.state import verdict
+from experiments.launchers.slurm.settle import verdict
+from experiments.store import warning
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Sweep, Sweeps, use
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from experiments.compose import PROJECT_DIR
+from experiments.project import PROJECT_DIR
 
 WEIGHTS = PROJECT_DIR / "experiments/tiny_model/weights"
 HEAD = 32

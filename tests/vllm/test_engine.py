@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.cpu_vllm import HEADS
-from experiments.knobs import RULES
-from experiments.memory import Shape
-from experiments.parallelism import length_problems, rollout_problems
-from experiments.verl_plugin.platform import PlatformCPU
+from experiments.checks.cpu import HEADS
+from experiments.checks.parallelism import length_problems, rollout_problems
+from experiments.checks.value_rules import RULES
+from experiments.models.shape import Shape
+from experiments.verl_plugin.lifecycle.platform import PlatformCPU
 
-EXTENSION = "experiments.verl_plugin.vllm_worker.CPUWorkerExtension"
+EXTENSION = "experiments.verl_plugin.rollout.vllm_worker.CPUWorkerExtension"
 VOCABULARY = 30  # of the model's 128 ids
 OTHER_END = 11  # " +": generation_config's end of a response; the tokenizer's is another, as in Qwen2.5's base models
 
@@ -76,7 +76,7 @@ def test_a_sync_that_could_not_work_is_refused_when_the_engine_starts() -> None:
     """Instead of a trainer that waits for ever."""
     from vllm.model_executor.layers.linear import LinearBase
 
-    from experiments.verl_plugin.vllm_worker import CPUWorkerExtension
+    from experiments.verl_plugin.rollout.vllm_worker import CPUWorkerExtension
 
     layer = LinearBase.__new__(LinearBase)
     torch.nn.Module.__init__(layer)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from experiments.rundir import RunDir, find_runs, read_jsonl
-from experiments.verl_plugin.decoding import generate
+from experiments.store.files import read_jsonl
+from experiments.store.rundir import RunDir, find_runs
+from experiments.verl_plugin.rollout.generate_any import generate
 from tests.e2e.training import Command, cut_short, left_behind, rows
 from tests.experiments.verl_plugin.random_models import make_draw
 from tests.vllm import recorder

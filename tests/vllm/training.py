@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from experiments import processes
-from experiments.rundir import find_runs
+from experiments.processes import reaping
+from experiments.store.rundir import find_runs
 from tests.e2e.training import Command, arguments, clean_environment
 
 LIMIT_SECONDS = 800.0  # one takes 90 s on two cores that do nothing else
@@ -31,7 +31,7 @@ def train(folder: Path, *overrides: str) -> Command:
         output += f"\nstill running after {LIMIT_SECONDS:g} s"
     runs = find_runs(folder / "runs")
     for run in runs:
-        processes.reap(run.path)
+        reaping.reap(run.path)
     logs = [attempt.log.read_text(errors="replace")[-5000:] for run in runs for attempt in run.attempts()]
     return Command(command.returncode, "\n".join([output, *logs]), folder / "runs")
 

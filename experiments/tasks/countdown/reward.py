@@ -69,16 +69,12 @@ def compute_score(
     numbers = sorted(ground_truth["numbers"])
 
     answer = extract(solution_str)
-    verdict, settled = (_NO_ANSWER, True) if answer is None else _judge(answer, target, numbers)
+    verdict = _NO_ANSWER if answer is None else _judge(answer, target, numbers)
     right = verdict is _RIGHT
     well_formed = not (verdict is _NO_ANSWER or verdict is _NO_EQUATION)
-    theirs, accepted = None, False
-    # Beside an answer that is certainly wrong, and the only one, TinyZero has no other to accept.
-    if answer is not None and (mode == "tinyzero" or not (right or (settled and solution_str.count(_OPEN) == 1))):
-        theirs = tinyzero.extract(solution_str)
-        if theirs is not None:
-            known = settled and theirs == answer.strip()
-            accepted = right if known else tinyzero.is_right(theirs, target, numbers)
+    # A right answer is no hack, whatever TinyZero says about it: its score is needed for its own mode only.
+    theirs = tinyzero.extract(solution_str) if mode == "tinyzero" or not right else None
+    accepted = theirs is not None and tinyzero.is_right(theirs, target, numbers)
     if mode == "strict":
         score = 1.0 if right else float(format_score) if well_formed else 0.0
     else:
@@ -109,27 +105,20 @@ def extract(response: str) -> str | None:
     return response[start + len(_OPEN) : end]
 
 
-def _judge(answer: str, target: int, numbers: list[int]) -> tuple[str, bool]:
-    """The verdict, and whether it is certain without a further look that TinyZero judges the same text alike."""
+def _judge(answer: str, target: int, numbers: list[int]) -> str:
+    """Return the verdict on an answer by the strict grammar, in exact arithmetic."""
     if len(answer) > equation.MAX_LENGTH:
-        return _NO_EQUATION, False
+        return _NO_EQUATION
     if equation.integers(answer) == numbers:
         value = equation.evaluate(answer)
         if value is not None:
             top, bottom = value
-            error = abs(top - target * bottom)
-            # Without division Python's arithmetic is exact too. With it, four numbers up to 100 give a float within
-            # 1e-6 of the exact value: the worst is d / (a/b - c), a relative error of 2 * 100**2 / 2**53 in a value of
-            # at most 100**2.
-            exact = "/" not in answer or (len(numbers) <= 4 and numbers[-1] <= 100)
-            if error == 0:
-                return _RIGHT, exact and answer.isprintable()  # blanks only: Python takes not every white space
-            return _WRONG, exact and error * 1000 > abs(bottom)
+            return _RIGHT if top == target * bottom else _WRONG
         if equation.looks_like_equation(answer):
-            return _NO_VALUE, False
+            return _NO_VALUE
     elif equation.looks_like_equation(answer):
-        return _NUMBERS, True
-    return _NO_EQUATION, False
+        return _NUMBERS
+    return _NO_EQUATION
 
 
 def _print_sample(response: str, ground_truth: dict[str, Any], answer: str | None, verdict: str) -> None:

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments.rundir import RunDir, find_runs
+from experiments.store.rundir import RunDir, find_runs
 
 WaitFor = Callable[..., None]
 
 ATTEMPT = """
 import os, signal, sys, time
 from pathlib import Path
-from experiments.rundir import RunDir, write_atomically
+from experiments.store.files import write_atomically
+from experiments.store.rundir import RunDir
 module, folder, steps = sys.argv[2], sys.argv[3], int(sys.argv[5])
 run = RunDir(Path(folder))
 if os.environ["SECONDS_A_RUN"] == "broken":
@@ -47,14 +48,14 @@ import dataclasses, os, sys
 from pathlib import Path
 from omegaconf import OmegaConf
 from experiments.launchers.local import take_turns
-from experiments.launchers.standby import Standby
-from experiments.plan import PlannedRun
-from experiments.report import Progress
-from experiments.rundir import RunDir
+from experiments.processes.standby import Standby
+from experiments.planning.plan import PlannedRun
+from experiments.launchers.progress import Progress
+from experiments.store.rundir import RunDir
 
 
 class Given(Standby):
-    def python(self, config):
+    def python(self, config, code):
         return [sys.executable, sys.argv[2]], {}
 
 
@@ -72,12 +73,12 @@ for name in sys.argv[3:]:
     }
     run.create("seed: 1\\n", {})
     run.record("launched", steps=4)
-    given = dict(name=name, run=run, config=config, verl=OmegaConf.create(config), steps=4, state="planned", reached=0)
-    runs.append(PlannedRun(**given))
+    given = dict(name=name, folder=run, config=config, verl=OmegaConf.create(config), steps=4)
+    runs.append(PlannedRun(**given, state="planned", reached=0))
 print("planned", flush=True)
 sys.stdin.readline()
 with Progress(runs) as progress:
-    sys.exit(any(take_turns(runs, progress, Given([], Path("unused")))))
+    sys.exit(any(take_turns(runs, Path("unused"), progress, Given())))
 """
 
 NAMES = ("a-00000001", "b-00000002", "c-00000003")

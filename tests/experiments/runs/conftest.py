@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from experiments.rundir import RunDir
 from experiments.runs.__main__ import main
+from experiments.store.rundir import RunDir
 
 CONFIG = (
     "seed: {seed}\nrollout:\n  temperature: {temperature}\n  n: 5\nkl: null\ntrainer:\n  total_training_steps: 40\n"

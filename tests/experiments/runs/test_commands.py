@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from experiments.compose import PROJECT_DIR
-from experiments.config_yaml import as_yaml
-from experiments.frozen import freeze_launch
-from experiments.rundir import FORMAT, RunDir
-from experiments.snapshot import snapshot
+from experiments.project import PROJECT_DIR
+from experiments.store.code_copy import snapshot
+from experiments.store.config_yaml import as_yaml
+from experiments.store.frozen import freeze_launch
+from experiments.store.rundir import FORMAT, RunDir
 
 WaitFor = Callable[..., None]
 STARTED = ("started", {"attempt": 1, "host": socket.gethostname(), "steps": 40})
@@ -29,7 +29,7 @@ COMMAND = [sys.executable, "-m", "experiments.runs"]
 ATTEMPT = """
 import os, signal, sys, time
 from pathlib import Path
-from experiments.rundir import RunDir
+from experiments.store.rundir import RunDir
 run, manner, host = RunDir(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
 with run.lock():
     attempt = run.new_attempt()
@@ -250,7 +250,7 @@ def test_only_what_failed_is_tried_again(folder: Any) -> None:
 COPIED = """
 import sys
 from pathlib import Path
-from experiments.rundir import RunDir
+from experiments.store.rundir import RunDir
 RunDir(Path(sys.argv[1])).record("finished", step=60, arguments=sys.argv[2:])
 """
 
@@ -263,7 +263,7 @@ def test_what_failed_is_launched_as_it_was_launched_last(folder: Any, resolved: 
     smaller = resolved("hardware.fast=false", "trainer.save_freq=3")
     second = freeze_launch(failed.path, as_yaml(smaller), smaller)
     code = snapshot(folder.path, [])
-    (code / "experiments" / "attempt.py").write_text(COPIED)
+    (code / "experiments" / "attempt" / "__main__.py").write_text(COPIED)
     last = {"launcher": "local", "steps": 60, "code": code.name, "config": second}
     failed.record("launched", **{**last, "steps": 20, "code": "older", "config": "config.yaml"})
     failed.record("launched", **last)

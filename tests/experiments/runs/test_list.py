@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.compose import PROJECT_DIR
-from experiments.rundir import FORMAT
+from experiments.project import PROJECT_DIR
 from experiments.runs.find import means
 from experiments.runs.listing import COLUMNS, _shortened
 from experiments.runs.status import ago, tail
+from experiments.store.rundir import FORMAT
 
 STARTED = ("started", {"attempt": 1, "host": "node7", "steps": 40})
 

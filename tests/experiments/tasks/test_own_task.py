@@ -12,13 +12,14 @@ from hydra import initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import plan as plan_module
-from experiments.compose import CONFIG_DIR, register_resolvers
-from experiments.composer import Composer
+from experiments.config.compose import register_resolvers
+from experiments.config.sweep_compose import Composer
 from experiments.digests import code_digest
 from experiments.errors import UserError
-from experiments.plan import PlannedRun, plan_runs
-from experiments.snapshot import snapshot
+from experiments.planning.content import _build
+from experiments.planning.plan import PlannedRun, plan_runs
+from experiments.project import CONFIG_DIR
+from experiments.store.code_copy import snapshot
 from experiments.tasks import reward_check
 from experiments.tasks.dataset import DataSet, arguments, make, prepare
 from experiments.tasks.rows import checked
@@ -276,7 +277,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     folders = [f"runs_dir={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}"]
 
     def plan(*overrides: str) -> PlannedRun:
-        for cached in (code_digest, plan_module._build, reward_check._problems):
+        for cached in (code_digest, _build, reward_check._problems):
             cached.cache_clear()
         (run,) = plan_runs([composer.compose([*SHIPPED, "experiment=smoke", *mine, *folders, *overrides])])
         return run
@@ -307,10 +308,10 @@ def test_a_run_is_known_by_its_rows_and_its_score(tmp_path: Path, plan: Callable
     config = first.config
     assert config["task"]["path"] == config["reward"]["custom_reward_function"]["path"] == str(file)
     assert Path(config["data"]["train_files"]).parent == tmp_path / "data" / f"mine-{config['task']['digest'][:12]}"
-    assert plan("task.top=6").run.id != first.run.id, "an argument of build"
+    assert plan("task.top=6").folder.id != first.folder.id, "an argument of build"
     task(tmp_path, MINE.replace("float(str", "0.5 * float(str"))
     scored = plan()
-    assert scored.run.id != first.run.id and scored.config["task"]["digest"] == config["task"]["digest"]
+    assert scored.folder.id != first.folder.id and scored.config["task"]["digest"] == config["task"]["digest"]
     task(tmp_path, MINE.replace("{a}, {b}", "{b}, {a}"))
     assert plan().config["task"]["digest"] != config["task"]["digest"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from experiments.verl_plugin.sampling import Draw
+from experiments.verl_plugin.rollout.draw import Draw
 
 torch.set_num_threads(1)
 

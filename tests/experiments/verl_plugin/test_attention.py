@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.verl_plugin import attention
 from tests.experiments.verl_plugin.random_models import SHAPES, VOCABULARY, make_model, packed_logits
 
 PACKINGS = [[5, 1, 8, 3], [4], [1, 1, 1], [2, 9], [7, 1, 12, 3, 5, 18, 2] * 10]
@@ -28,13 +27,9 @@ def loss(logits: torch.Tensor) -> torch.Tensor:
     return (logits.log_softmax(-1) * weights).sum()
 
 
-@pytest.mark.parametrize("longest", [attention.LONGEST, 4], ids=["summed in order", "fused"])
 @pytest.mark.parametrize("lengths", PACKINGS, ids=lambda lengths: f"{lengths[:4]} {len(lengths)}")
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_logits_and_gradients_equal_those_of_separate_sequences(
-    shape: dict[str, Any], lengths: list[int], longest: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "LONGEST", longest)
+def test_logits_and_gradients_equal_those_of_separate_sequences(shape: dict[str, Any], lengths: list[int]) -> None:
     packed = make_model(dtype=torch.float64, attention="packed_sdpa", **shape)
     separate = make_model(dtype=torch.float64, attention="sdpa", **shape)
     parts = sequences(lengths)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.verl_plugin import decoding
 from experiments.verl_plugin.attention import packed_sdpa
-from experiments.verl_plugin.sampler import Qwen2Sampler
-from experiments.verl_plugin.sampling import draw_tokens
+from experiments.verl_plugin.rollout import generate_any
+from experiments.verl_plugin.rollout.draw import draw_tokens
+from experiments.verl_plugin.rollout.generate_qwen2 import Qwen2Sampler
 from tests.experiments.verl_plugin.pretend_cuda import CUDA, Far, PretendCUDA, to_device
 from tests.experiments.verl_plugin.random_models import make_draw, make_model
 
@@ -54,9 +54,9 @@ def test_our_sampler_draws_the_same_there(n: int) -> None:
 
 def test_transformers_decoding_draws_the_same_there() -> None:
     model, draw = make_model(), make_draw(4, 12, 2, [1.0, 0.7, 0.0, 2.0], [-1, -1, -1, 9], [1.0, 0.9, 1.0, 1.0])
-    expected = decoding.generate(model, PROMPTS, draw, [12, 3, 12, 12], EOS, pad=0)
+    expected = generate_any.generate(model, PROMPTS, draw, [12, 3, 12, 12], EOS, pad=0)
     with PretendCUDA():
-        ids, log_probs = decoding.generate(on_device(model), PROMPTS, draw, [12, 3, 12, 12], EOS, pad=0)
+        ids, log_probs = generate_any.generate(on_device(model), PROMPTS, draw, [12, 3, 12, 12], EOS, pad=0)
     assert ids == expected[0]
     for row, wanted in zip(log_probs, expected[1], strict=True):
         assert row == pytest.approx(wanted, abs=1e-6)

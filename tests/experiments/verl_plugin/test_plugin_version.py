@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from experiments.compose import PROJECT_DIR
+from experiments.project import PROJECT_DIR
 
 
 def import_plugin(folder: Path) -> subprocess.CompletedProcess[str]:

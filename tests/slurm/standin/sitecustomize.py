@@ -16,8 +16,9 @@ STEP_SECONDS = 0.05
 
 def train(job, in_this_process):
     """Take the place of attempt.train: steps, metrics and checkpoints as veRL writes them, or an end of some kind."""
-    from experiments import attempt, warning
-    from experiments.rundir import RunDir
+    from experiments.attempt import execution
+    from experiments.store import warning
+    from experiments.store.rundir import RunDir
 
     config, here, steps = job
     run = RunDir(here.path.parent.parent)
@@ -32,7 +33,7 @@ def train(job, in_this_process):
     reward = config["reward"]["custom_reward_function"]["path"]
     seen = {
         "environment": seen,
-        "code": attempt.__file__,
+        "code": execution.__file__,
         "reward": reward,
         "save_freq": config["trainer"]["save_freq"],
     }
@@ -93,12 +94,12 @@ def end(behaviour, value, run):
 
 if "experiments.attempt" in sys.orig_argv:
     # The interpreter starts with the arguments of this process: argv is set after this module.
-    from experiments import attempt
+    from experiments.attempt import __main__, execution
 
-    attempt.train = train
-    attempt.verl_config = lambda config, here, steps, ray_dir: (config, here, steps)
+    execution.train = train
+    execution.verl_config = lambda config, here, steps, ray_dir: (config, here, steps)
     sys.argv = ["attempt", *sys.orig_argv[sys.orig_argv.index("experiments.attempt") + 1 :]]
-    code = attempt.main()
+    code = __main__.main()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

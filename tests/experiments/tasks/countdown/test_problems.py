@@ -7,17 +7,8 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.tasks.countdown import problems as module
-from experiments.tasks.countdown.problems import (
-    ARTICLE,
-    MINIATURE,
-    Key,
-    Problem,
-    Space,
-    generate,
-    is_held_out,
-    key,
-    solve,
-)
+from experiments.tasks.countdown.problems import ARTICLE, MINIATURE, Key, Problem, Space, generate, is_held_out, key
+from experiments.tasks.countdown.solver import solve
 from experiments.tiny_model import traces
 
 MINIATURE_SIZE = 11_970

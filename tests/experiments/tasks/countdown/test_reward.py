@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from experiments.errors import UserError
 from experiments.tasks.countdown import reward
-from experiments.tasks.countdown.problems import ARTICLE, MINIATURE, generate, solve
+from experiments.tasks.countdown.problems import ARTICLE, MINIATURE, generate
 from experiments.tasks.countdown.reward import compute_score
+from experiments.tasks.countdown.solver import solve
 
 THINK = "12 - 3 = 9, 9 * 7 = 63 </think>\n"
 A = [1, 2, 3]

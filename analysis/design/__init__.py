@@ -1,0 +1,1 @@
+"""Which runs belong together: factors, arms, ablations, and the files of sweeps/ they belong to."""

@@ -1,0 +1,216 @@
+"""The comparisons a set of runs allows: one ablation per factor, around one baseline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from analysis.design.arms import KNOBS, Arm, Factor, companions, find_factors, level_order, level_text, setting
+from analysis.design.sweeps import level_place, sweep_of
+from analysis.records.record import RunRecord
+from experiments.config.sweep_files import Sweep
+
+ARTICLES_BASELINE = {
+    "algorithm.adv_estimator": "grpo",
+    "rollout.temperature": 1.0,
+    "rollout.n": 5,
+    "kl.coef": 0.001,
+}
+Levels = tuple[Hashable, ...]
+Cells = dict[Levels, list[RunRecord]]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What one figure shows: arms that differ in the factors, and what was left out of it."""
+
+    name: str
+    """The stem of its files."""
+    title: str
+    factors: tuple[Factor, ...]
+    """Empty for a single arm."""
+    arms: tuple[Arm, ...]
+    companions: tuple[str, ...]
+    """Config keys that differ together with the factors."""
+    left_out: tuple[tuple[RunRecord, str], ...]
+    """(run, why it is not in this figure)."""
+    sweep: Sweep | None = None
+    """The sweep file that varies this factor."""
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        return [run for arm in self.arms for run in arm.runs]
+
+    def why_left_out(self) -> list[tuple[RunRecord, str]]:
+        """Return (run, what of it is left out and why), of what is drawn in part first."""
+        parts = []
+        for arm in self.arms:
+            for run in arm.runs:
+                if not run.complete:
+                    short = "; too short for the arm's mean" if run not in arm.averaged else ""
+                    what = f"drawn, ends at a cross; in no number and no claim{short}"
+                    parts.append((run, f"{run.progress()}: {what if run.history.rows else 'nothing to draw'}"))
+        return [*parts, *self.left_out]
+
+    def settings(self) -> str:
+        """Return the knobs that all its runs share, e.g. "GRPO, n=5, kl=0.001, model=tiny"."""
+        parts = []
+        for knob in KNOBS:
+            levels = {knob.level(run) for run in self.runs}
+            if knob.key not in self.runs[0].config or len(levels) > 1 or levels == {"constant"}:
+                continue
+            text = level_text(knob, next(iter(levels)))
+            parts.append(text if knob.short == "algorithm" else f"{knob.short}={text}")
+        return ", ".join(parts)
+
+
+def find_ablations(records: Sequence[RunRecord], sweeps: Sequence[Sweep] = ()) -> list[Ablation]:
+    """Return one ablation per factor that varies, the most telling first; never an empty list for one run or more.
+
+    With several factors, each figure holds the runs that share all other factors with the baseline. A sweep of one of
+    the factors gives its title, and the order and titles of the arms.
+    """
+    factors = find_factors(records)
+    cells: Cells = {}
+    for record in records:
+        cells.setdefault(tuple(factor.level(record) for factor in factors), []).append(record)
+    reasons: dict[str, str] = {}
+    for levels, runs in cells.items():
+        cells[levels] = one_per_seed(runs, reasons)
+
+    baseline = find_baseline(cells)
+    drawn = choose_arms(cells, factors, baseline)
+    names = [file_name(varied, [run for levels in chosen for run in cells[levels]]) for varied, chosen in drawn]
+    shown_in = {
+        run.name: f"in {name}"
+        for name, (_, chosen) in zip(names, drawn, strict=True)
+        for levels in chosen
+        for run in cells[levels]
+    }
+    for levels, runs in cells.items():
+        reasons |= {run.name: too_far(factors, levels, baseline) for run in runs if run.name not in shown_in}
+
+    ablations = []
+    for name, (varied, chosen) in zip(names, drawn, strict=True):
+        sweep = sweep_of(varied, sweeps)
+        arms = make_arms(cells, factors, varied, chosen, sweep, baseline)
+        inside = [run for arm in arms for run in arm.runs]
+        left_out = [record for record in records if record not in inside]
+        ablations.append(
+            Ablation(
+                name=name,
+                title=(sweep.title if sweep else " and ".join(factor.title for factor in varied))
+                or ("One run" if len(inside) == 1 else "One setting"),
+                factors=varied,
+                arms=arms,
+                companions=tuple(companions(inside, varied)),
+                left_out=tuple((run, reasons.get(run.name) or shown_in[run.name]) for run in left_out),
+                sweep=sweep,
+            )
+        )
+    return ablations
+
+
+def find_baseline(cells: Cells) -> Levels:
+    """Return the arm from which most others differ in one factor alone; of equal ones the article's, then the fullest.
+
+    An arm that has begun comes before any that has not, so that no figure is empty.
+    """
+
+    def centrality(levels: Levels) -> tuple[bool, int, int, int]:
+        neighbours = sum(distance(levels, other) == 1 for other in cells)
+        runs = cells[levels]
+        alike = sum(setting(runs[0], key) == value for key, value in ARTICLES_BASELINE.items())
+        return any(run.history.rows for run in runs), neighbours, alike, len(runs)
+
+    return max(cells, key=centrality)
+
+
+def choose_arms(
+    cells: Cells, factors: Sequence[Factor], baseline: Levels
+) -> list[tuple[tuple[Factor, ...], list[Levels]]]:
+    """Return (the factors varied, the arms) of each figure: a factor each, around the baseline.
+
+    Where no two arms differ in one factor alone, or there is but one arm, all stand side by side in one figure.
+    """
+    drawn: list[tuple[tuple[Factor, ...], list[Levels]]] = []
+    for place, factor in enumerate(factors):
+        others = [i for i in range(len(factors)) if i != place]
+        chosen = [levels for levels in cells if all(levels[i] == baseline[i] for i in others)]
+        if len(chosen) > 1:
+            drawn.append(((factor,), chosen))
+    return drawn or [(tuple(factors), list(cells))]
+
+
+def make_arms(
+    cells: Cells,
+    factors: Sequence[Factor],
+    varied: Sequence[Factor],
+    chosen: Sequence[Levels],
+    sweep: Sweep | None,
+    baseline: Levels,
+) -> tuple[Arm, ...]:
+    """Return the chosen arms labelled by the factors varied: the sweep's in its order, then others by their levels."""
+    places = [factors.index(factor) for factor in varied]
+
+    def order(levels: Levels) -> tuple[int, list[tuple[int, float, str]]]:
+        known = level_place(sweep, levels[places[0]]) if sweep else None
+        by_level = [level_order(factors[place], levels[place]) for place in places]
+        return (len(sweep.levels) if sweep and known is None else known or 0), by_level
+
+    arms = []
+    for levels in sorted(chosen, key=order):
+        own = tuple(levels[place] for place in places)
+        known = level_place(sweep, own[0]) if sweep else None
+        title = sweep.levels[known].label if sweep and known is not None else ""
+        label = assignment(varied, own) or arm_name(cells[levels])
+        arms.append(Arm(label, tuple(cells[levels]), own, title, levels == baseline))
+    return tuple(arms)
+
+
+def too_far(factors: Sequence[Factor], levels: Levels, baseline: Levels) -> str:
+    """Return why an arm that differs from the baseline in several factors is in no figure."""
+    apart = [place for place in range(len(factors)) if levels[place] != baseline[place]]
+    theirs = assignment([factors[place] for place in apart], [levels[place] for place in apart])
+    base = assignment([factors[place] for place in apart], [baseline[place] for place in apart])
+    return f"{theirs} differs from the baseline ({base}) in more than one setting; name runs to compare just them"
+
+
+def one_per_seed(runs: Sequence[RunRecord], reasons: dict[str, str]) -> list[RunRecord]:
+    """Return the runs sorted by seed, each seed once: the run that got furthest. The others' `reasons` are noted.
+
+    A run without a seed (veRL's default) drew one of its own: it repeats no other.
+    """
+    best: dict[str, RunRecord] = {}
+    for run in sorted(
+        runs, key=lambda run: (-run.history.last_step(), run.state not in ("finished", "running"), run.name)
+    ):
+        kept = best.setdefault(f"run {run.name}" if run.seed is None else str(run.seed), run)
+        if kept is not run:
+            reasons[run.name] = f"same settings and seed as {kept.name}, which got as far or further"
+    return sorted(
+        best.values(),
+        key=lambda run: (not isinstance(run.seed, int), run.seed if isinstance(run.seed, int) else str(run.seed or "")),
+    )
+
+
+def distance(one: Levels, other: Levels) -> int:
+    """Return in how many factors two arms differ."""
+    return sum(a != b for a, b in zip(one, other, strict=True))
+
+
+def assignment(factors: Sequence[Factor], levels: Sequence[Hashable]) -> str:
+    """Return e.g. "temperature=1.2, n=8"."""
+    return ", ".join(f"{f.short}={level_text(f, level)}" for f, level in zip(factors, levels, strict=True))
+
+
+def arm_name(runs: Sequence[RunRecord]) -> str:
+    """Return a name for an arm that is alone: its run's if there is just one."""
+    return runs[0].name if len(runs) == 1 else "all runs"
+
+
+def file_name(factors: Sequence[Factor], runs: Sequence[RunRecord]) -> str:
+    """Return the stem of a figure's files, safe on any file system."""
+    stem = "-".join(factor.file_name for factor in factors) or (runs[0].name if len(runs) == 1 else "runs")
+    return re.sub(r"[^A-Za-z0-9._=-]+", "_", stem)[:80]

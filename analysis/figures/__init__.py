@@ -1,0 +1,1 @@
+"""What is drawn: the main figure of an ablation and those beside it."""

@@ -1,0 +1,94 @@
+"""What must be said under a figure so that it does not mislead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.design.ablations import Ablation
+from analysis.figures.series import View
+from analysis.statistics.intervals import BOOTSTRAP_FROM
+
+MINIATURE_MODEL = "tiny"
+# (up to so many seeds, how often in 100 a percentile bootstrap's 95% interval holds a normal's mean); simulated.
+COVERAGE = ((5, 84), (6, 86), (8, 89), (12, 91), (20, 93))
+
+
+def caption(ablation: Ablation, view: View | None = None, metrics: Sequence[str] = ()) -> list[str]:
+    """Return the sentences of the figure's footer, the most important first; `metrics` are panels beside the usual."""
+    notes = [*unfinished(ablation), *warnings(ablation, metrics), *shown(ablation, view or View())]
+    return [*notes, *miniature(ablation)]
+
+
+def unfinished(ablation: Ablation) -> list[str]:
+    """Return e.g. ["✕ temperature=1.2 seed 0: killed at step 31 of 60"], one for each run that is not complete.
+
+    The cross is the mark at which its curves end.
+    """
+    return [
+        f"{'✕ ' if run.history.rows else ''}{arm.run_label(run)}: {run.progress()}"
+        f"{', too short for the mean' if run.history.rows and run not in arm.averaged else ''}"
+        for arm in ablation.arms
+        for run in arm.runs
+        if not run.complete
+    ]
+
+
+def shown(ablation: Ablation, view: View) -> list[str]:
+    """Return what bands, smoothing and axis mean, where they are used."""
+    sentences = []
+    sizes = sorted({len(arm.averaged) for arm in ablation.arms if len(arm.averaged) > 1})
+    if sizes:
+        few = "Student's t" if sizes[0] < BOOTSTRAP_FROM else ""
+        many = "percentile bootstrap over seeds" if sizes[-1] >= BOOTSTRAP_FROM else ""
+        sentences.append(f"Bands: 95% interval of the mean over seeds ({' and '.join(filter(None, (few, many)))}).")
+        coverage = next((share for seeds, share in COVERAGE if sizes[-1] <= seeds), None)
+        if many and coverage:
+            sentences.append(
+                f"With {sizes[-1]} seeds that bootstrap's band holds the true mean about {coverage}% of the time."
+            )
+    if view.smoothing:
+        sentences.append(
+            f"Training curves smoothed ({view.smoothing}), as recorded behind; validation is not smoothed."
+        )
+    if view.axis.name == "gpu_hours" and {run.config.get("trainer.device") for run in ablation.runs} & {"cpu"}:
+        sentences.append("Hours are of CPU processes here, one for each GPU of the experiment at scale.")
+    if view.axis.cost and not all(view.axis.places(run) for run in ablation.runs):
+        sentences.append(f"Runs whose {view.axis.label} were not recorded are not drawn.")
+    return sentences
+
+
+def warnings(ablation: Ablation, metrics: Sequence[str] = ()) -> list[str]:
+    """Return the reasons for which the curves must not simply be compared."""
+    sentences = []
+    if any(factor.key == "rollout.temperature" or factor.key.startswith("temperature.") for factor in ablation.factors):
+        sentences.append(
+            "Training panels are sampled at each arm's own temperature; only validation compares like with like."
+        )
+        if any("entropy" in metric or "kl" in metric for metric in metrics):
+            sentences.append(
+                "veRL divides logits by the temperature: entropy and KL at different temperatures are not on one scale."
+            )
+    if ablation.companions:
+        first = ", ".join(ablation.companions[:4])
+        more = f" and {len(ablation.companions) - 4} more" if len(ablation.companions) > 4 else ""
+        sentences.append(f"The runs also differ in {first}{more}.")
+    seedless = sum(run.seed is None for run in ablation.runs)
+    if seedless > 1:
+        sentences.append(f"{seedless} runs have no seed in their config: each counts as a repeat of its own.")
+    if len(ablation.arms) > 1 and all(len(arm.runs) == 1 for arm in ablation.arms):
+        sentences.append("One seed per arm: differences of this size can be chance.")
+    return sentences
+
+
+def miniature(ablation: Ablation) -> list[str]:
+    """Return the sentence that keeps a miniature from being taken for the experiment at scale; [] for a real one."""
+    models = {run.config.get("model.name") for run in ablation.runs}
+    hardware = {run.config.get("hardware.name") for run in ablation.runs}
+    parts = []
+    if MINIATURE_MODEL in models:
+        parts.append("0.3M-parameter model")
+    elif hardware == {"cpu"}:
+        parts.append(" and ".join(sorted(str(model) for model in models)))
+    if parts and "cpu" in hardware:
+        parts.append("on a CPU")
+    return [f"miniature: {' '.join(parts)}"] if parts else []

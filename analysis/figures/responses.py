@@ -1,0 +1,96 @@
+"""The article's other figures, one column an arm: what responses are made of, what they say, where the time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from analysis.design.ablations import Ablation
+from analysis.figures.layout import Extra, add_legend, add_note, arm_places, layout, mean_over_runs, same_limits
+from analysis.figures.series import View
+from analysis.figures.style import COLOURS, DASHES
+from analysis.figures.timings import efficiency
+from analysis.records.rollouts import PHRASES, Shares
+
+ACCURACY, FORMAT, LENGTH = "reward/acc/mean", "reward/format/mean", "response_length/mean"
+# Correct, formatted but wrong, wrong format: apart in lightness too.
+SHARES = (("correct", "#0072B2"), ("formatted but wrong", "#E69F00"), ("wrong format", "#BBBBBB"))
+
+
+def extras(
+    ablation: Ablation,
+    view: View | None = None,
+    said: Mapping[str, Shares] | None = None,
+    phrases: Sequence[str] = PHRASES,
+) -> list[Extra]:
+    """Return the figures for which the runs recorded anything; `said` are the shares of `phrases` by run."""
+    view = view or View()
+    made = (composition(ablation, view), phrase_shares(ablation, view, said or {}, phrases), efficiency(ablation))
+    return [extra for extra in made if extra is not None]
+
+
+def composition(ablation: Ablation, view: View) -> Extra | None:
+    """Return the stacked shares of the training responses along the axis, mean length below; as oat-zero shows it."""
+    parts = {}
+    for arm in ablation.arms:
+        places = arm_places(arm, view)
+        correct, formatted, lengths = (mean_over_runs(arm, metric) for metric in (ACCURACY, FORMAT, LENGTH))
+        steps = sorted(set(correct) & set(formatted) & set(places))
+        right = [correct[step] for step in steps]
+        wrong = [formatted[step] - correct[step] for step in steps]
+        shares = [right, wrong, [1 - formatted[s] for s in steps]]
+        parts[arm.label] = steps, shares, {step: y for step, y in lengths.items() if step in places}
+    if not any(steps for steps, _, _ in parts.values()):
+        return None
+    figure, grid = layout("What the training responses are", ablation.arms, 2)
+    numbers: list[list[object]] = [["arm", "step", "x", *(name for name, _ in SHARES), "length"]]
+    for place, arm in enumerate(ablation.arms):
+        steps, shares, lengths = parts[arm.label]
+        places = arm_places(arm, view)
+        top, below = grid[0][place], grid[1][place]
+        if steps:
+            xs = [places[step] for step in steps]
+            top.stackplot(xs, shares, labels=[n for n, _ in SHARES], colors=[c for _, c in SHARES], linewidth=0)
+        top.set_ylim(0, 1)
+        below.plot([places[step] for step in lengths], list(lengths.values()), color="#000000", linewidth=1.4)
+        below.set_xlabel(view.axis.label)
+        for number, step in enumerate(steps):
+            cells = [*(repr(share[number]) for share in shares), repr(lengths.get(step, ""))]
+            numbers.append([arm.label, step, f"{places[step]:.10g}", *cells])
+    grid[0][0].set_ylabel("share")
+    grid[1][0].set_ylabel("mean length, tokens")
+    same_limits(grid[1])
+    add_legend(figure, next(axes for axes in grid[0] if axes.collections))
+    add_note(figure, ablation)
+    return Extra("composition", "What the training responses are", figure, numbers)
+
+
+def phrase_shares(ablation: Ablation, view: View, said: Mapping[str, Shares], phrases: Sequence[str]) -> Extra | None:
+    """Return the share of training responses that hold each phrase; phrases that never occur are left out."""
+    shares = {arm.label: [said.get(run.name, {}) for run in arm.averaged] for arm in ablation.arms}
+    every = [row for runs in shares.values() for run in runs for row in run.values()]
+    used = [place for place in range(len(phrases)) if any(row[place] for row in every)]
+    if not used:
+        return None
+    figure, grid = layout("What the training responses say", ablation.arms, 1)
+    numbers: list[list[object]] = [["arm", "step", "x", *(phrases[place] for place in used)]]
+    for column, arm in enumerate(ablation.arms):
+        runs = [run for run in shares[arm.label] if run]
+        places = arm_places(arm, view)
+        steps = sorted(set.intersection(set(places), *(set(run) for run in runs))) if runs else []
+        means = {step: [sum(run[step][place] for run in runs) / len(runs) for place in used] for step in steps}
+        for number, place in enumerate(used):
+            grid[0][column].plot(
+                [places[step] for step in steps],
+                [means[step][number] for step in steps],
+                color=COLOURS[number % len(COLOURS)],
+                linestyle=DASHES[number % len(DASHES)],
+                label=f'"{phrases[place]}"',
+                linewidth=1.5,
+            )
+        numbers += [[arm.label, step, f"{places[step]:.10g}", *map(repr, means[step])] for step in steps]
+        grid[0][column].set_xlabel(view.axis.label)
+        grid[0][column].set_ylim(0, 1.03)
+    grid[0][0].set_ylabel("share of responses")
+    add_legend(figure, next(axes for axes in grid[0] if axes.lines))
+    add_note(figure, ablation)
+    return Extra("phrases", "What the training responses say", figure, numbers)

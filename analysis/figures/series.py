@@ -1,0 +1,83 @@
+"""What is drawn of an arm in one panel: every seed's line, their mean, and how sure the mean is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from analysis.design.arms import Arm
+from analysis.figures.smoothing import Smoothing
+from analysis.records.axes import STEP, Axis
+from analysis.records.curves import VALIDATION_CURVES, Curves
+from analysis.records.history import Curve
+from analysis.records.record import RunRecord
+from analysis.statistics.intervals import band, mean
+
+VALIDATION_METRICS = ("val-", "val/")  # how their names begin, in later and earlier veRL
+
+
+def is_validation(curve: str) -> bool:
+    """Return whether a curve or metric is of validation: a few points far apart."""
+    return curve in VALIDATION_CURVES or curve.startswith(VALIDATION_METRICS)
+
+
+@dataclass(frozen=True)
+class View:
+    """How curves are looked at: against what, and how smoothed. Validation, a few points far apart, never is."""
+
+    axis: Axis = STEP
+    smoothing: Smoothing = field(default_factory=Smoothing)
+
+    def smooths(self, curve: str) -> bool:
+        return bool(self.smoothing) and not is_validation(curve)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points along the axis; `steps` are theirs."""
+
+    steps: list[int]
+    xs: list[float]
+    ys: list[float]
+
+    def __bool__(self) -> bool:
+        return bool(self.xs)
+
+
+@dataclass(frozen=True)
+class Series:
+    """The lines of one arm in one panel."""
+
+    seeds: list[tuple[RunRecord, Line, Line]]
+    """(run, as recorded, as shown) of each run with data."""
+    mean: Line
+    """Over `Arm.averaged`, at the steps that all of them have, so not past the shortest; empty for a single one."""
+    low: list[float]
+    high: list[float]
+
+
+def arm_series(arm: Arm, curve: str, curves: Mapping[str, Curves], view: View) -> Series:
+    """Return what to draw of a curve of an arm."""
+    seeds = []
+    for run in arm.runs:
+        raw = place(curves[run.name][curve], view.axis.places(run))
+        if raw:
+            ys = view.smoothing.apply(raw.xs, raw.ys) if view.smooths(curve) else raw.ys
+            seeds.append((run, raw, Line(raw.steps, raw.xs, ys)))
+    shown = [line for run, _, line in seeds if run in arm.averaged]
+    if len(shown) < 2:
+        return Series(seeds, Line([], [], []), [], [])
+    common = sorted(set.intersection(*(set(line.steps) for line in shown)))
+    values, places = [], []
+    for line in shown:
+        rows = {step: number for number, step in enumerate(line.steps)}
+        values.append([line.ys[rows[step]] for step in common])
+        places.append([line.xs[rows[step]] for step in common])
+    middle = Line(common, list(map(mean, zip(*places, strict=True))), list(map(mean, zip(*values, strict=True))))
+    return Series(seeds, middle, *(band(values) or ([], [])))
+
+
+def place(curve: Curve, places: Mapping[int, float]) -> Line:
+    """Return a curve's points along an axis; those whose place is not known are left out."""
+    known = [(step, value) for step, value in curve if step in places]
+    return Line([step for step, _ in known], [places[step] for step, _ in known], [value for _, value in known])

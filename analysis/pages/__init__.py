@@ -1,0 +1,1 @@
+"""What the two commands write: tables, CSV, Markdown, LaTeX, the HTML report."""

@@ -1,0 +1,96 @@
+"""All figures of a study, drawn by as many processes as there are cores: one would take seconds."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+from analysis.figures.main import render, save
+from analysis.figures.responses import extras
+from analysis.figures.style import styled
+from analysis.pages.formats import table_csv
+from analysis.pages.study import Study
+from analysis.pages.tables import curves_csv
+from analysis.records.record import RunRecord
+from analysis.records.rollouts import Shares, find_rollouts
+from analysis.statistics.intervals import BOOTSTRAP_FROM, import_bootstrap
+from experiments.errors import UserError
+
+KINDS = ("png", "svg", "pdf")
+COUNTED_STEPS = 60  # of a run's phrases: a panel three inches wide shows no more
+
+_study: Study
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as files."""
+
+    stem: str
+    title: str
+    files: dict[str, bytes]
+    """{kind: content}."""
+    numbers: str
+    """What is drawn, as CSV."""
+
+
+def render_study(study: Study, kinds: Sequence[str] = KINDS, captions: bool = True) -> list[list[Drawn]]:
+    """Return each finding's figures, the main one first; the same study gives the same bytes.
+
+    `captions`: with the notes below the main one.
+    """
+    arms = [arm for finding in study.findings for arm in finding.ablation.arms]
+    if any(len(arm.averaged) >= BOOTSTRAP_FROM for arm in arms):
+        import_bootstrap()  # once, before the processes part
+    runs = list({run.name: run for arm in arms for run in arm.averaged if run.folder}.values())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, max(len(runs), 2 * len(study.findings)))
+    places = range(len(study.findings))
+    # A forked process has the study already; only phrases' shares and files travel.
+    context = multiprocessing.get_context("fork")
+    try:
+        with ProcessPoolExecutor(workers, context, _remember, (study,)) as pool:
+            mains = [pool.submit(_main, place, kinds, captions) for place in places]
+            longest = max((run.history.last_step() for run in runs), default=0)
+            every = max(1, math.ceil(longest / COUNTED_STEPS))
+            counted = pool.map(_shares, runs, [study.phrases] * len(runs), [every] * len(runs))
+            said = {run.name: shares for run, shares in zip(runs, counted, strict=True)}
+            others = [pool.submit(_others, place, kinds, said) for place in places]
+            return [[main.result(), *other.result()] for main, other in zip(mains, others, strict=True)]
+    except BrokenProcessPool:
+        raise UserError(
+            "the processes that draw must live until they are done, but one was ended, as the system does where memory "
+            "runs out; end other programs, or draw fewer runs at once with --filter"
+        ) from None
+
+
+def _remember(study: Study) -> None:
+    global _study
+    _study = study
+
+
+def _shares(run: RunRecord, phrases: Sequence[str], every: int) -> Shares:
+    return find_rollouts(run).shares(phrases, every)
+
+
+def _main(place: int, kinds: Sequence[str], captions: bool) -> Drawn:
+    """Return a finding's main figure."""
+    finding, view = _study.findings[place], _study.view
+    ablation, notes = finding.ablation, finding.notes if captions else []
+    files = render(ablation, finding.curves, notes, view, _study.panels, kinds)
+    return Drawn(ablation.name, ablation.title, files, curves_csv(ablation, finding.curves, view))
+
+
+def _others(place: int, kinds: Sequence[str], said: Mapping[str, Shares]) -> list[Drawn]:
+    """Return a finding's other figures."""
+    ablation = _study.findings[place].ablation
+    with styled():
+        return [
+            Drawn(f"{ablation.name}-{e.name}", e.title, save(e.figure, e.title, kinds), table_csv(e.numbers))
+            for e in extras(ablation, _study.view, said, _study.phrases)
+        ]

@@ -1,0 +1,172 @@
+"""What was asked for on a command line, read: the runs, their ablations, and what each of them shows."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.errors import UserError
+
+if TYPE_CHECKING:
+    from analysis.design.ablations import Ablation
+    from analysis.figures.series import View
+    from analysis.records.curves import Curves
+    from analysis.records.record import RunRecord
+    from analysis.statistics.claims import Verdict
+    from analysis.statistics.summary import Summary
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An ablation with what is shown of it."""
+
+    ablation: Ablation
+    curves: Mapping[str, Curves]
+    """By run name."""
+    notes: list[str]
+    """The figure's caption."""
+    verdicts: list[Verdict]
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs that were asked for, and what they show."""
+
+    records: list[RunRecord]
+    warnings: list[str]
+    """What could not be read as it should."""
+    findings: list[Finding]
+    """One for each ablation that has begun."""
+    unseen: dict[str, list[str]]
+    """{reason: names of the runs that are in no figure for it}."""
+    view: View
+    panels: list[str]
+    phrases: Sequence[str]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what all commands of the analysis are told in the same words: which runs, and how to look at them."""
+    parser.add_argument(
+        "run", metavar="RUN", nargs="*", help="a run's folder, or the beginning of its name or id (all)"
+    )
+    parser.add_argument(
+        "--source",
+        "--runs",
+        metavar="PLACE",
+        default="runs",
+        help="a folder of runs, a folder with .wandb files, one such file, or wandb://ENTITY/PROJECT (%(default)s)",
+    )
+    parser.add_argument(
+        "--filter",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="only runs with this config value, state, tags, group or name; != for all others; may be repeated",
+    )
+    parser.add_argument(
+        "--x", metavar="AXIS", default="step", help="step, samples, tokens, hours or gpu_hours (%(default)s)"
+    )
+    parser.add_argument(
+        "--smooth",
+        metavar="KIND",
+        default="none",
+        help="training curves: none, twema:0.9 (as W&B), ema:0.6, gaussian:2 or running:5 (%(default)s)",
+    )
+    parser.add_argument(
+        "--panels",
+        metavar="NAMES",
+        default="",
+        help="in place of the usual: sampled, greedy, reward, length, format or any metric's name, with commas between",
+    )
+    parser.add_argument(
+        "--phrases",
+        metavar="TEXTS",
+        default="",
+        help=r"what to count in the sampled texts, with commas between; \, is a comma within one",
+    )
+    parser.add_argument(
+        "--last", metavar="K", type=int, default=3, help="validations whose mean is the final accuracy (%(default)s)"
+    )
+    parser.add_argument(
+        "--threshold",
+        metavar="ACCURACY",
+        type=float,
+        default=None,
+        help="count the steps and GPU-hours to this accuracy (the highest multiple of 0.05 that every run reaches)",
+    )
+
+
+def read_study(options: argparse.Namespace) -> Study:
+    """Return the study that the options ask for; UserError if they are wrong or there is nothing to show."""
+    from analysis.design.ablations import find_ablations
+    from analysis.design.sweeps import read_sweeps
+    from analysis.figures.captions import caption
+    from analysis.figures.series import View
+    from analysis.figures.smoothing import parse_smoothing
+    from analysis.records.axes import find_axis
+    from analysis.records.curves import comparable_curves
+    from analysis.records.rollouts import parse_phrases
+    from analysis.sources.filters import parse_filters
+    from analysis.sources.open import open_source
+    from analysis.statistics.claims import judge
+    from analysis.statistics.summary import summarise
+
+    view = View(find_axis(options.x), parse_smoothing(options.smooth))
+    check_numbers(options)
+    records, warnings = open_source(options.source, options.run, parse_filters(options.filter)).read()
+    if not any(record.history.rows for record in records):
+        states = ", ".join(f"{count} {state}" for state, count in Counter(r.state for r in records).items())
+        logs = f", or see the logs in {records[0].folder / 'attempts'}" if records[0].folder else ""
+        raise UserError(
+            f"the runs under {options.source} must have metrics to draw, but none has any yet ({states}); "
+            f"wait for the first step{logs}"
+        )
+    panels = find_panels(options.panels, records)
+    ablations = find_ablations(records, read_sweeps())
+    findings = []
+    for ablation in ablations:
+        if any(run.history.rows for run in ablation.runs):
+            curves, remarks = comparable_curves(ablation.runs, panels)
+            notes = [*caption(ablation, view, panels), *remarks]
+            verdicts = judge(ablation, ablation.sweep) if ablation.sweep else []
+            summary = summarise(ablation, curves, options.last, options.threshold)
+            findings.append(Finding(ablation, curves, notes, verdicts, summary))
+    shown = {run.name for ablation in ablations for run in ablation.runs}
+    unseen: dict[str, list[str]] = {}
+    for record, reason in ablations[0].left_out:
+        if record.name not in shown:
+            unseen.setdefault(reason, []).append(record.name)
+    return Study(records, warnings, findings, unseen, view, panels, parse_phrases(options.phrases))
+
+
+def check_numbers(options: argparse.Namespace) -> None:
+    """Raise UserError if --last or --threshold can't be meant."""
+    problems = []
+    if options.last < 1:
+        problems.append(f"--last must be 1 or more validations, but is {options.last}; e.g. 3")
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
+        problems.append(f"--threshold must be an accuracy from 0 to 1, but is {options.threshold:g}; e.g. 0.4")
+    if problems:
+        raise UserError(*problems)
+
+
+def find_panels(text: str, records: Sequence[RunRecord]) -> list[str]:
+    """Return the curves and metrics that `--panels` names; UserError for one that no run recorded."""
+    import difflib
+
+    from analysis.records.curves import TRAINING, VALIDATION_CURVES
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = {metric for record in records for metric in record.history.metrics()} if names else set()
+    problems = []
+    for name in names:
+        if name not in (*VALIDATION_CURVES, *TRAINING) and name not in known:
+            near = difflib.get_close_matches(name, [*VALIDATION_CURVES, *TRAINING, *sorted(known)], n=3, cutoff=0.0)
+            problems.append(f"--panels must name metrics, but no run recorded {name!r}; nearest: {', '.join(near)}")
+    if problems:
+        raise UserError(*problems)
+    return names

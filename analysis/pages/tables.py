@@ -1,0 +1,202 @@
+"""The numbers behind a figure: a table of the arms, a table of the runs, and the curves as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from analysis.design.ablations import Ablation
+from analysis.design.arms import seeds_text
+from analysis.figures.series import View, arm_series
+from analysis.pages.formats import MISSING, Rows, markdown_table, terminal_table
+from analysis.records.curves import Curves, seconds_per_step
+from analysis.records.history import Curve
+from analysis.records.record import RunRecord
+from analysis.statistics.claims import Verdict
+from analysis.statistics.summary import Summary
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def arm_columns(ablation: Ablation, curves: Mapping[str, Curves]) -> list[str]:
+    """Return the headers of the table of arms."""
+    name = ", ".join(factor.short for factor in ablation.factors) or "run"
+    score = "accuracy" if all(curves[run.name].scores_accuracy for run in ablation.runs) else "reward"
+    return [
+        name,
+        "steps",
+        f"{score}\nsampled",
+        f"{score}\ngreedy",
+        "train\nreward",
+        "length",
+        "format",
+        "s/step",
+    ]
+
+
+def arm_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
+    """Return one row an arm; of several seeds the mean of each seed's number.
+
+    Validation: first→last, and the best; length: first→lowest→last; reward and format: the last;
+    seconds a step: the median.
+    """
+    return [
+        [
+            f"{arm.label.partition('=')[2] if len(ablation.factors) == 1 else arm.label}\n{seeds_text(arm)}",
+            f"{steps_text(arm.runs)}\n{state_text(arm.runs)}",
+            validation_text([curves[run.name]["sampled"] for run in arm.averaged]),
+            validation_text([curves[run.name]["greedy"] for run in arm.averaged]),
+            number([curves[run.name]["reward"] for run in arm.averaged], last),
+            length_text([curves[run.name]["length"] for run in arm.averaged]),
+            number([curves[run.name]["format"] for run in arm.averaged], last),
+            seconds_text(arm.averaged),
+        ]
+        for arm in ablation.arms
+    ]
+
+
+def run_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
+    """Return one row a run: its name, arm, seed, state, how it was pieced together, and its last numbers."""
+    rows = []
+    for arm in ablation.arms:
+        for run in arm.runs:
+            missing = sum(end - start + 1 for start, end in run.history.gaps())
+            curve = curves[run.name]
+            row = [run.name, arm.label, str(run.seed), run.progress(), str(run.attempts), str(run.history.redone)]
+            row += [str(missing), number([curve["sampled"]], last), number([curve["greedy"]], last)]
+            rows.append(row)
+    return rows
+
+
+def summary_table(summary: Summary) -> str:
+    """Return the Markdown table of the arms' summaries, with a line that says what it is of."""
+    head, *rows = summary.rows()
+    return f"{markdown_table(head, rows)}\n{summary.note()}\n"
+
+
+def claim_rows(verdicts: Sequence[Verdict]) -> Rows:
+    """Return one row a claim: the article's sentence, the verdict, and what it rests on."""
+    return [[verdict.claim.text, verdict.verdict, verdict.reason] for verdict in verdicts]
+
+
+CLAIM_COLUMNS = ["claim", "verdict", "effect with 95% interval"]
+RUN_COLUMNS = ["run", "arm", "seed", "state", "attempts", "steps redone", "steps missing", "sampled", "greedy"]
+
+
+def last(curve: Curve) -> float:
+    return curve[-1][1]
+
+
+def number(curves: Sequence[Curve], pick: Callable[[Curve], float], digits: int = 2) -> str:
+    """Return the mean over seeds of what `pick` takes from each curve, as text."""
+    values = [pick(curve) for curve in curves if curve]
+    return f"{statistics.fmean(values):.{digits}f}" if values else MISSING
+
+
+def validation_text(curves: Sequence[Curve]) -> str:
+    """Return e.g. "0.11→0.43" and "best 0.45"."""
+    if not any(curves):
+        return MISSING
+    first = number(curves, lambda curve: curve[0][1])
+    best = number(curves, lambda curve: max(value for _, value in curve))
+    return f"{first}→{number(curves, last)}\nbest {best}"
+
+
+def length_text(curves: Sequence[Curve]) -> str:
+    """Return e.g. "46→40" and "→53": first, lowest, last."""
+    if not any(curves):
+        return MISSING
+    first = number(curves, lambda curve: curve[0][1], 0)
+    lowest = number(curves, lambda curve: min(value for _, value in curve), 0)
+    return f"{first}→{lowest}\n→{number(curves, last, 0)}"
+
+
+def steps_text(runs: Sequence[RunRecord]) -> str:
+    """Return e.g. "60/60", or "31-60/60" where the seeds got to different steps."""
+    reached = sorted({run.history.last_step() for run in runs})
+    planned = sorted({run.planned_steps for run in runs if run.planned_steps})
+    text = str(reached[0]) if len(reached) == 1 else f"{reached[0]}-{reached[-1]}"
+    return f"{text}/{planned[-1]}" if planned else text
+
+
+def state_text(runs: Sequence[RunRecord]) -> str:
+    """Return e.g. "finished", or "2 finished" and "1 killed"."""
+    states = Counter(run.state for run in runs)
+    return runs[0].state if len(states) == 1 else "\n".join(f"{count} {state}" for state, count in states.items())
+
+
+def seconds_text(runs: Sequence[RunRecord]) -> str:
+    """Return the mean over the runs of their median seconds a step."""
+    seconds = [value for run in runs if (value := seconds_per_step(run)) is not None]
+    return f"{statistics.fmean(seconds):.3g}" if seconds else MISSING
+
+
+def terminal_tables(ablation: Ablation, curves: Mapping[str, Curves], summary: Summary) -> list[Table]:
+    """Return the tables for the terminal: how far the arms are, and what a paper would say of them."""
+    title = f"{ablation.title} ({ablation.settings()})"
+    head, *rows = summary.rows()
+    return [
+        terminal_table(title, arm_columns(ablation, curves), arm_rows(ablation, curves)),
+        terminal_table(summary.note(), head, rows),
+    ]
+
+
+def markdown(
+    ablation: Ablation,
+    curves: Mapping[str, Curves],
+    notes: Sequence[str],
+    summary: Summary,
+    verdicts: Sequence[Verdict] = (),
+) -> str:
+    """Return the Markdown page of an ablation: arms, claims, runs, notes, and what was left out with its reason."""
+    parts = [
+        f"# {ablation.title}\n\n{ablation.settings()}\n",
+        f"![{ablation.title}]({ablation.name}.svg)\n",
+        markdown_table(arm_columns(ablation, curves), arm_rows(ablation, curves)),
+        "Validation: first→last; length: first→lowest→last; reward, format: last; s/step: median. "
+        "Of several seeds, the mean.\n",
+        *(f"- {note}" for note in notes),
+        "\n## Numbers\n",
+        summary_table(summary),
+        *(["\n## Claims\n", markdown_table(CLAIM_COLUMNS, claim_rows(verdicts))] if verdicts else []),
+        "\n## Runs\n",
+        markdown_table(RUN_COLUMNS, run_rows(ablation, curves)),
+    ]
+    if left_out := ablation.why_left_out():
+        rows = [[run.name, reason] for run, reason in left_out]
+        parts += ["\n## Left out\n", markdown_table(["run", "what and why"], rows)]
+    return "\n".join(parts)
+
+
+def curves_csv(ablation: Ablation, curves: Mapping[str, Curves], view: View | None = None) -> str:
+    """Return what the figure draws, one point a line.
+
+    x is the place along the figure's axis, `value` as recorded, `smoothed` as shown if that differs. The mean over
+    seeds has "mean" for its seed, no run, and its 95% interval in low and high; it is of the lines as they are shown.
+    """
+    view = view or View()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["arm", "seed", "run", "curve", "metric", "step", "x", "value", "smoothed", "low", "high"])
+    names = list(dict.fromkeys(name for run in ablation.runs for name in curves[run.name].by_name))
+    for arm in ablation.arms:
+        for name in names:
+            series = arm_series(arm, name, curves, view)
+            metric = ""
+            for run, raw, shown in series.seeds:
+                metric = curves[run.name].metrics[name]
+                start = [arm.label, run.seed, run.name, name, metric]
+                smoothed = map(repr, shown.ys) if view.smooths(name) else [""] * len(raw.ys)
+                points = zip(raw.steps, raw.xs, raw.ys, smoothed, strict=True)
+                writer.writerows([*start, step, f"{x:.10g}", repr(y), s, "", ""] for step, x, y, s in points)
+            mean = series.mean
+            for step, x, y, low, high in zip(mean.steps, mean.xs, mean.ys, series.low, series.high, strict=True):
+                writer.writerow(
+                    [arm.label, "mean", "", name, metric, step, f"{x:.10g}", repr(y), "", repr(low), repr(high)]
+                )
+    return text.getvalue()

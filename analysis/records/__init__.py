@@ -1,0 +1,1 @@
+"""What a run left, in memory: its settings, its metrics by step, its responses."""

@@ -1,0 +1,92 @@
+"""What a curve is drawn against: training steps, or what they cost."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from analysis.records.curves import TIMES, first_curve
+from analysis.records.record import RunRecord
+from experiments.errors import UserError
+
+TOKENS = "perf/total_num_tokens"
+SECONDS_AN_HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A measure of how far training is."""
+
+    name: str
+    label: str
+    cost: Callable[[RunRecord], Mapping[int, float]] | None
+    """Returns the cost of each trained step of a run, {} if that was not recorded; None for the steps themselves."""
+
+    def places(self, record: RunRecord) -> dict[int, float]:
+        """Return {step: how far it is along the axis} for the steps of a run, {} if that is not known.
+
+        A step that a restore threw away counts once, as the one that replaced it. One that no attempt recorded, or that
+        lacks its cost, costs what the others do on average. Validation is not counted.
+        """
+        rows = record.history.rows
+        if self.cost is None:
+            return {step: float(step) for step in rows}
+        costs = self.cost(record)
+        if not costs:
+            return {}
+        average = sum(costs.values()) / len(costs)
+        places, total, reached = {}, 0.0, 0
+        for step in rows:
+            total += sum(costs.get(passed, average) for passed in range(reached + 1, step + 1))
+            reached = max(reached, step)
+            places[step] = total
+        return places
+
+
+def samples(record: RunRecord) -> dict[int, float]:
+    """Return the responses sampled in each step."""
+    batch, n = record.config.get("data.train_batch_size"), record.config.get("rollout.n")
+    if not isinstance(batch, int | float) or not isinstance(n, int | float):
+        return {}
+    return {step: float(batch * n) for step in record.history.trained_steps()}
+
+
+def tokens(record: RunRecord) -> dict[int, float]:
+    """Return the tokens of each step, prompts and responses."""
+    return dict(record.history.curve(TOKENS))
+
+
+def active_hours(record: RunRecord) -> dict[int, float]:
+    """Return the hours that each step took; pauses between attempts, start-up and validation are not in it."""
+    return {step: seconds / SECONDS_AN_HOUR for step, seconds in first_curve(record, TIMES)}
+
+
+def gpu_hours(record: RunRecord) -> dict[int, float]:
+    """Return the hours of each step times the devices that it had."""
+    devices = 1.0
+    for key in ("trainer.nnodes", "trainer.n_gpus_per_node"):
+        value = record.config.get(key, 1)
+        devices *= value if isinstance(value, int | float) else 1
+    return {step: hours * devices for step, hours in active_hours(record).items()}
+
+
+STEP = Axis("step", "step", None)
+AXES = {
+    axis.name: axis
+    for axis in (
+        STEP,
+        Axis("samples", "responses sampled", samples),
+        Axis("tokens", "tokens", tokens),
+        Axis("hours", "active hours", active_hours),
+        Axis("gpu_hours", "GPU-hours", gpu_hours),
+    )
+}
+
+
+def find_axis(name: str) -> Axis:
+    """Return the axis of that name; UserError if there is none."""
+    if name not in AXES:
+        near = difflib.get_close_matches(name, AXES, n=1, cutoff=0.0)[0]
+        raise UserError(f"--x must be one of {', '.join(AXES)}, but is {name!r}; did you mean {near}?")
+    return AXES[name]

@@ -1,0 +1,43 @@
+"""What every source of runs can do, and which one a `--source` means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.records.record import RunRecord
+from analysis.sources.filters import WANDB, Filter, Source, select
+
+
+def open_source(spec: str, wanted: Sequence[str] = (), filters: Sequence[Filter] = ()) -> Source:
+    """Return the source that `spec` names: wandb://entity/project, a `.wandb` file, or a folder of runs or such files.
+
+    `wanted` are RUN arguments of a command line: names, their beginnings, or ids.
+    """
+    from analysis.sources.run_folders import RunFolders
+    from analysis.sources.wandb_files import WandbFiles, find_logs
+
+    if spec.startswith(WANDB):
+        from analysis.sources.wandb_api import WandbProject
+
+        return WandbProject.parse(spec, filters, wanted)
+    path = Path(spec)
+    no_folders = path.suffix == ".wandb" or (path.is_dir() and not any(path.glob("*/config.yaml")))
+    if no_folders and find_logs(path):
+        return Selected(WandbFiles(path), wanted, filters)
+    return Selected(RunFolders(path, wanted), (), filters)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The runs of a source that were asked for."""
+
+    source: Source
+    wanted: Sequence[str]
+    filters: Sequence[Filter]
+
+    def read(self) -> tuple[list[RunRecord], list[str]]:
+        """Return what the source does, less what was not asked for; UserError if that leaves nothing."""
+        records, warnings = self.source.read()
+        return select(records, self.wanted, self.filters), warnings

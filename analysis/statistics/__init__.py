@@ -1,0 +1,1 @@
+"""Intervals, comparisons of arms, verdicts on claims, and the summary table."""

@@ -1,0 +1,1 @@
+"""One execution of a run: `python -m experiments.attempt RUN_FOLDER`."""

@@ -1,0 +1,85 @@
+"""What an attempt hands to veRL: the variables of its environment, and veRL's config."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf, open_dict
+
+from experiments.config.verl import verl_node
+from experiments.processes import fork_client
+from experiments.store.rundir import Attempt, RunDir
+from experiments.variables import FORK_SOCKET, MARKER, ORIGIN, RAY_ADDRESS, RAY_QUIET, THREADS
+
+
+def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: str) -> dict[str, str]:
+    """Return the variables that veRL, Ray and W&B read in this attempt."""
+    variables = {
+        "VERL_USE_EXTERNAL_MODULES": "experiments.verl_plugin",
+        "VERL_FILE_LOGGER_PATH": str(attempt.metrics),
+        "HYDRA_FULL_ERROR": "1",
+        "TMPDIR": scratch,  # what W&B and others leave in a temporary folder goes with the attempt's
+        **RAY_QUIET,
+        "RAY_DEDUP_LOGS": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "WANDB_MODE": config["tracking"]["wandb"],
+        "WANDB_DIR": str(attempt.path),
+        "WANDB_RUN_ID": run.id,
+        "WANDB_RESUME": "allow",
+        "WANDB_RUN_GROUP": config["tracking"]["group"],
+        "WANDB_TAGS": ",".join(config["tracking"]["tags"]),
+        "WANDB_SILENT": "true",
+    }
+    if config["trainer"]["device"] == "cpu":
+        # One thread a process, since veRL's processes take turns; only the training ones get more.
+        variables |= {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", THREADS: str(threads(config))}
+    if Path(config["model"]["path"]).is_dir():
+        variables["HF_HUB_OFFLINE"] = "1"
+    return variables
+
+
+def threads(config: dict[str, Any]) -> int:
+    """Return how many threads each training process of a CPU run uses: what the config asks for, if there are cores."""
+    ranks = int(config["hardware"]["gpus_per_node"])
+    return max(1, min(int(config["hardware"]["threads"]), (os.cpu_count() or 1) // ranks))
+
+
+def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables: dict[str, str]) -> Any:
+    """Return the DictConfig for veRL's entry: a frozen config with this attempt's own paths, steps and Ray.
+
+    `variables` are those of the attempt's environment; the processes on a cluster that was there before need them too.
+    """
+
+    verl = OmegaConf.create(verl_node(config))
+    with open_dict(verl):
+        verl.trainer.total_training_steps = steps
+        verl.trainer.total_epochs = 1_000_000  # the number of steps ends a run, not the size of the data set
+        verl.trainer.rollout_data_dir = str(attempt.rollouts)
+        verl.trainer.validation_data_dir = str(attempt.validation)
+        if verl.trainer.v1.trainer_mode == "ablation":
+            verl.trainer.v1.trainer_mode = "stoppable"  # the same one, heeding a warning
+        if RAY_ADDRESS in os.environ:
+            # The launcher's cluster has its CPUs already; it knows neither this run nor its folder nor its code.
+            known = (MARKER, ORIGIN, "PYTHONPATH")
+            marked = {**variables, **{name: os.environ[name] for name in known if name in os.environ}}
+            if config["hardware"]["nodes"] > 1:
+                del marked["TMPDIR"]  # which the other nodes don't have; Ray was given one on each
+            runtime_env = {**verl.ray_kwargs.ray_init.runtime_env, "env_vars": marked}
+            verl.ray_kwargs.ray_init = {"address": os.environ[RAY_ADDRESS], "runtime_env": runtime_env}
+        else:
+            verl.ray_kwargs.ray_init.address = "local"  # never somebody else's cluster
+            verl.ray_kwargs.ray_init._temp_dir = variables["TMPDIR"]
+            if verl.ray_kwargs.ray_init.num_cpus is None and "SLURM_CPUS_PER_TASK" in os.environ:
+                verl.ray_kwargs.ray_init.num_cpus = int(os.environ["SLURM_CPUS_PER_TASK"])  # Ray counts the machine's
+        if config["hardware"]["fast"]:
+            if FORK_SOCKET in os.environ:
+                client = Path(fork_client.__file__)
+                python = f"{sys.executable} -S -E {client} {os.environ[FORK_SOCKET]}"
+                verl.ray_kwargs.ray_init.runtime_env.py_executable = python
+            manager = "experiments.verl_plugin.rollout.agent_loop.BatchAgentLoopManager"
+            verl.actor_rollout_ref.rollout.agent.agent_loop_manager_class = manager
+            verl.reward.num_workers = 0
+    return verl

@@ -1,0 +1,140 @@
+"""One execution of a run.
+
+Reads a frozen config, holds the run's lock, sets the environment that veRL reads, starts a Ray of its own, calls
+veRL's entry and writes down how it ended. Whatever happens, no process, port, shared memory or temporary folder of the
+attempt is left behind by a caller that then calls `processes.reap`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from experiments.attempt.environment import environment, verl_config
+from experiments.attempt.recovery import repair_checkpoints, restore_row
+from experiments.errors import INTERRUPTED, UserError
+from experiments.processes import reaping
+from experiments.store import warning
+from experiments.store.code_copy import relocated
+from experiments.store.failures import classify, of_an_error
+from experiments.store.files import write_atomically
+from experiments.store.frozen import FIRST
+from experiments.store.rundir import Attempt, RunDir
+from experiments.variables import MARKER, RAY_ADDRESS, own_job_id
+
+
+def train(verl: Any, here: bool) -> None:
+    """Run veRL's own entry on a Ray cluster of this process, and take the cluster down again.
+
+    `here`: veRL's task runner, an actor otherwise, is this process.
+    """
+    import ray
+    from verl.trainer.main_ppo import run_ppo
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    from experiments.attempt.task_runner import actor_class
+
+    validate_config(verl, need_reference_policy(verl), need_critic(verl))
+    try:
+        run_ppo(verl, task_runner_class=actor_class(here))
+    finally:
+        reaping.drop_shared_memory(Path(os.environ[MARKER]))
+        ray.shutdown()
+
+
+def prepare(
+    run: RunDir, config: dict[str, Any], frozen: str, steps: int, scratch: str
+) -> tuple[Attempt, dict[str, str]]:
+    """Make the next attempt's folder and record its start; return it and the variables of its environment.
+
+    From here on this process prints into the attempt's log. What raises does so before, where one sees it.
+    """
+    attempt = run.new_attempt()
+    variables = environment(config, run, attempt, scratch)
+    os.environ.update(variables)
+    os.environ.setdefault(MARKER, str(run.path))  # started by hand, nobody has set it
+    if RAY_ADDRESS in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"  # as Ray has it for a cluster that a driver starts itself
+    if "CUDA_VISIBLE_DEVICES" in os.environ:  # SLURM may give a second name to the same GPUs, which veRL refuses
+        os.environ.pop("ROCR_VISIBLE_DEVICES", None)
+    if config["trainer"]["device"] == "cpu":
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray would count its devices against our logical ones
+    repair_checkpoints(run)
+    restore_row(run)
+    where = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps, "config": frozen}
+    if own_job_id():
+        where["job"] = own_job_id()
+    job = {**where, "environment": variables}
+    write_atomically(attempt.path / "job.json", json.dumps(job, indent=1) + "\n")
+    with open(attempt.log, "ab", buffering=0) as log:
+        run.record("started", attempt=attempt.number, **where)
+        if resumed := run.checkpoint_step():
+            run.record("resumed", attempt=attempt.number, step=resumed)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.chdir(attempt.path)
+    return attempt, variables
+
+
+def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
+    """Execute one attempt of a run in this process; return its exit code (0 done, 1 failed, 130 interrupted).
+
+    `frozen`: the file in the run's folder with the config of the launch that asked for the attempt.
+    """
+    config = relocated(run.load_config(frozen))
+    steps = steps or int(config["trainer"]["total_training_steps"])
+    with run.lock():
+        scratch = ""
+        try:
+            scratch = str(reaping.scratch_folder(reaping.scratch_prefix(run.path)))
+            attempt, variables = prepare(run, config, frozen, steps, scratch)
+        except (UserError, OSError) as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            failure = of_an_error(error)
+            try:
+                run.record("failed", kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+            except OSError:  # the disk may be full: then the terminal is the only place
+                print(f"error: {failure.cause}; {failure.remedy}", file=sys.stderr)
+            return 1
+        signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            train(verl_config(config, attempt, steps, variables), bool(config["hardware"]["fast"]))
+        except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit
+            run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
+            return INTERRUPTED
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            if warning.deadline(attempt.path) is not None:  # the kill it was warned of, reaching Ray first
+                run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
+                return INTERRUPTED
+            failure = classify(attempt.log)
+            run.record("failed", attempt=attempt.number, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+            return 1
+        else:
+            if warning.deadline(attempt.path) is not None and run.last_step() < steps:
+                run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
+                return INTERRUPTED
+            run.record("finished", attempt=attempt.number, step=steps)
+            return 0
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, once: a handler of SIGINT and SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the clean-up short
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt

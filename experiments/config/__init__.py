@@ -1,0 +1,1 @@
+"""From the overrides of a command to the configs of its runs."""

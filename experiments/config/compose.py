@@ -1,0 +1,78 @@
+"""From overrides to a config: our groups on veRL's own tree, and back to veRL's argument list.
+
+Light: finds veRL's config folder without importing veRL.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.config.hydra_internals import hydra_in
+from experiments.errors import UserError
+from experiments.models.placement import placement
+from experiments.project import CONFIG_DIR, PROJECT_DIR
+
+
+def verl_config_dir() -> str:
+    """Return the folder of veRL's own config files; UserError if veRL is not installed."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("verl must be installed, but is not; do: make install")
+    return str(Path(next(iter(spec.submodule_search_locations))) / "trainer" / "config")
+
+
+def register_resolvers() -> None:
+    """Teach OmegaConf the few functions that conf/ uses."""
+    OmegaConf.register_new_resolver("project_dir", lambda: str(PROJECT_DIR), replace=True)
+    OmegaConf.register_new_resolver("verl_config_dir", verl_config_dir, replace=True)
+    OmegaConf.register_new_resolver("nonzero", _nonzero, replace=True)
+    OmegaConf.register_new_resolver("share", _share, replace=True)
+    OmegaConf.register_new_resolver("placement", _placement, replace=True)
+    OmegaConf.register_new_resolver("cpu_attention", lambda fast: "packed_sdpa" if fast else "sdpa", replace=True)
+
+
+def _nonzero(value: Any) -> bool:
+    """Return whether a number is not 0; true for what is no number (preflight says so in words)."""
+    try:
+        return float(value) != 0
+    except (TypeError, ValueError):
+        return True
+
+
+def _share(batch: Any, n: Any, *ranks: Any) -> Any:
+    """Return how many of batch x n samples one rank gets; null for what is no number (preflight says so in words).
+
+    `ranks`: one number, or several whose product counts: nodes, GPUs of a node.
+    """
+    if all(isinstance(value, int) and value > 0 for value in (batch, n, *ranks)):
+        return batch * n // math.prod(ranks)
+    return None
+
+
+def _placement(key: str, _root_: DictConfig) -> Any:
+    """Return a key of `placement` for the config that asks."""
+    model, hardware = _root_.model, _root_.hardware
+    gpus = (hardware.nodes, hardware.gpus_per_node, hardware.get("memory_gib"))
+    return placement(model.parameters, model.shape, *gpus, _root_.algorithm.adv_estimator)[key]
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Return the config of one run, as the command line composes it (without the hydra node)."""
+    register_resolvers()
+    with hydra_in(str(CONFIG_DIR)):
+        return compose("config", overrides=list(overrides))
+
+
+def plain(config: DictConfig, resolve: bool = False) -> dict[str, Any]:
+    """Return the config as plain dicts and lists; its interpolations resolved or as they are written."""
+    container = OmegaConf.to_container(config, resolve=resolve)
+    if not isinstance(container, dict):
+        raise TypeError(f"a config must be a mapping, but is a {type(container).__name__}")
+    return {str(key): value for key, value in container.items()}

@@ -1,0 +1,64 @@
+"""conf/local/: the user's own defaults, of which a misspelt key is refused as one on the command line is.
+
+Hydra takes any key from a file: `rollot:` would make a node that nothing reads, without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from experiments.config.compose import compose_config, plain
+from experiments.config.overrides import parse_overrides, unknown_key
+from experiments.config.verl import verl_defaults
+from experiments.errors import UserError
+from experiments.project import CONFIG_DIR
+from experiments.values import nodes
+
+PACKAGE = "# @package _global_"
+FOLDER = CONFIG_DIR / "local"
+
+
+def check_local(overrides: Sequence[str]) -> None:
+    """Raise one UserError that names every key of the user's file in conf/local/ that nothing composes."""
+    if not FOLDER.is_dir():
+        return
+    parsed = [item for item in parse_overrides(overrides) if not item.is_sweep_override()]
+    chosen = [item for item in parsed if item.key_or_group == "local"]
+    file = FOLDER / f"{chosen[-1].value() if chosen else 'default'}.yaml"
+    if not file.is_file() or any(item.is_delete() for item in chosen):
+        return
+    text = file.read_text(encoding="utf-8")
+    content = yaml.safe_load(text) or {}
+    if not isinstance(content, dict) or PACKAGE not in text.splitlines()[:3]:
+        raise UserError(f"{file} must be a mapping below a first line {PACKAGE}, but is not; else nothing reads it")
+    groups = [
+        item.input_line or "" for item in parsed if (CONFIG_DIR / item.key_or_group).is_dir() and item not in chosen
+    ]
+    composed = compose_config([*groups, *_choices(content.pop("defaults", [])), "~local"])
+    known = dict(nodes(plain(composed)))
+    content.pop("hydra", None)
+    free = frozenset(key for key, value in nodes(verl_defaults()) if value == {})
+    problems = [f"{file}: {unknown_key(key, known)}" for key in unknown(content, known, free)]
+    if problems:
+        raise UserError(*problems)
+
+
+def unknown(
+    content: Mapping[str, Any], known: Collection[str], free: Collection[str], prefix: str = ""
+) -> Iterator[str]:
+    """Yield the keys, dotted, that are not among the known ones; what is in a `free` one is the user's own matter."""
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if name not in known:
+            yield name
+        elif isinstance(value, dict) and name not in free:
+            yield from unknown(value, known, free, f"{name}.")
+
+
+def _choices(defaults: Any) -> list[str]:
+    """Return what a defaults list chooses, as overrides: "override /hardware: a100x2" is hardware=a100x2."""
+    pairs = [pair for entry in defaults or () if isinstance(entry, dict) for pair in entry.items()]
+    return [f"{group.removeprefix('override ').removeprefix('/')}={choice}" for group, choice in pairs if choice]

@@ -1,0 +1,121 @@
+"""What a launch prints: the plan, the progress, the summary. Reads the runs' folders; holds no state of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from experiments.planning.plan import PlannedRun
+from experiments.terminal import console
+
+LINE_SECONDS = 20.0  # how often a line is printed where there is no terminal for a bar
+
+
+def labels(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return for each run the parts of its name that not all of them share; the whole name if they share all."""
+    parts = [run.name.rsplit("-", 1)[0].split(",") for run in runs]
+    varying = [[part for part in own if not all(part in other for other in parts)] for own in parts]
+    return [",".join(some or own) for some, own in zip(varying, parts, strict=True)]
+
+
+class Progress:
+    """A bar for the run in progress; lines instead where the output is no terminal."""
+
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+        self.total, self.number = len(runs), 0
+        self.labels = dict(zip((run.name for run in runs), labels(runs), strict=True))
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+        )
+        self.task: Any = None
+
+    def __enter__(self) -> Progress:
+        if console.is_terminal:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if console.is_terminal:
+            self.bars.stop()
+
+    def begin(self, run: PlannedRun) -> None:
+        """Show a new run."""
+        self.run, self.number = run, self.number + 1
+        self.attempts_before = len(run.folder.attempts())
+        self.offset, self.step, self.figures = 0, run.reached, "starting"
+        self.first: tuple[int, float] | None = None
+        self.left, self.printed = "", time.monotonic()
+        label = f"[{self.number}/{self.total}] {self.labels[run.name]}"
+        if console.is_terminal:
+            self.task = self.bars.add_task(label, total=run.steps, completed=self.step, figures=self.figures, left="")
+        else:
+            console.print(f"{label}: starting, to step {run.steps}")
+        self.label = label
+
+    def update(self) -> None:
+        """Read what the attempt wrote since the last look."""
+        for row in self._new_rows():
+            data = row["data"]
+            if "training/global_step" in data:
+                self.step = int(row["step"])
+                self.left = f"ETA {self._seconds_left(data.get('perf/time_per_step', 0.0))}"
+                self.figures = f"reward {data['critic/score/mean']:.3f}  length {data['response_length/mean']:.0f}"
+        if console.is_terminal:
+            self.bars.update(self.task, completed=self.step, figures=self.figures, left=self.left)
+        elif self.step and time.monotonic() - self.printed > LINE_SECONDS:
+            self._print_line()
+
+    def pass_over(self, run: PlannedRun, why: str) -> None:
+        """Say that a run is not executed after all."""
+        self.number += 1
+        self.note(f"[{self.number}/{self.total}] {self.labels[run.name]}: {why}")
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        console.print(text)
+
+    def end(self) -> None:
+        """Close the run's bar."""
+        self.left = ""
+        if console.is_terminal:
+            self.bars.update(self.task, completed=self.step, left=self.left)
+            self.bars.stop_task(self.task)
+        else:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self.printed = time.monotonic()
+        console.print(f"{self.label}: step {self.step}/{self.run.steps}  {self.figures}  {self.left}".rstrip())
+
+    def _seconds_left(self, seconds_per_step: float) -> timedelta:
+        """Return how long the other steps will take at the pace since the first one that was seen, that one's at it."""
+        now = time.monotonic()
+        first, since = self.first = self.first or (self.step, now)
+        pace = (now - since) / (self.step - first) if self.step > first else seconds_per_step
+        return timedelta(seconds=round(pace * (self.run.steps - self.step)))
+
+    def _new_rows(self) -> list[dict[str, Any]]:
+        attempts = self.run.folder.attempts()
+        if len(attempts) <= self.attempts_before:
+            return []
+        try:
+            with open(attempts[-1].metrics, "rb") as file:
+                file.seek(self.offset)
+                new = file.read()
+        except FileNotFoundError:
+            return []
+        whole = new[: new.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines() if line.strip()]

@@ -1,0 +1,45 @@
+"""Jobs that wait and will not start by themselves: why, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.launchers.slurm.queue import Job
+from experiments.store.events import TERMINAL
+from experiments.store.rundir import RunDir
+
+EVENT = "held"
+HELD = "held"  # the kind that can be released
+# The setting that is wrong, by SLURM's reason for letting a job wait for good. What it calls held can be released; any
+# other reason ends by itself.
+NEVER = {
+    "PartitionTimeLimit": "hydra.launcher.time",
+    "PartitionNodeLimit": "hardware.nodes",
+    "BadConstraints": "hydra.launcher.sbatch",
+    "InvalidAccount": "hydra.launcher.account",
+    "InvalidQOS": "hydra.launcher.qos",
+    "DependencyNeverSatisfied": "hydra.launcher.sbatch",
+}
+
+
+def told(run: RunDir, job: Job) -> dict[str, Any] | None:
+    """Return the event to record for a waiting job, None if it may start by itself."""
+    if job.held:
+        kind = HELD
+        remedy = f"mend what the reason names, then: scontrol release {job.id}, or python -m experiments.runs retry"
+    elif job.reason in NEVER:
+        kind = "never starts"
+        again = f"python -m experiments.runs cancel {run.id}, then submit it again with another"
+        remedy = f"{again} {NEVER[job.reason]}"
+    else:
+        return None
+    cause = f"SLURM does not start job {job.id}: {job.reason}"
+    return {"event": EVENT, "job": job.id, "kind": kind, "cause": cause, "remedy": remedy}
+
+
+def last_hold(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the event that says why a run's job does not start; None if it may, or has."""
+    moved = (EVENT, "submitted", "started", *TERMINAL)
+    last = next((event for event in reversed(events) if event.get("event") in moved), None)
+    return last if last is not None and last["event"] == EVENT else None

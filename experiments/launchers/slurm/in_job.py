@@ -1,0 +1,244 @@
+"""What a job executes: `python -m experiments.launchers.slurm.in_job RUN --steps N`.
+
+Sees to one attempt: passes the warning on, ends what does not heed it in time, notes an end without a word, takes away
+what was left behind, and has the job queued again when a warning cut it short. Ends as the attempt ends, so that a
+failed run is FAILED for SLURM too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from experiments.errors import INTERRUPTED
+from experiments.launchers.slurm import queue
+from experiments.launchers.slurm.commands import SlurmError, call
+from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_cluster
+from experiments.processes import reaping
+from experiments.store import warning
+from experiments.store.events import TERMINAL
+from experiments.store.failures import classify
+from experiments.store.frozen import FIRST
+from experiments.store.rundir import RunDir
+from experiments.variables import EXECUTION, FORK_SOCKET, MARKER, RAY_ADDRESS, RAY_QUIET, own_job_id
+
+POLL_SECONDS = 0.2
+FORMER_LIFE_SECONDS = 600.0
+REQUEUE_SECONDS = 60.0  # how long SLURM may take to end a job that it was told to requeue
+
+
+@dataclass
+class Signals:
+    """What has arrived. Handlers do nothing else: several arrive at once, and what one raises can be swallowed."""
+
+    warned: float | None = None
+    terminated: bool = False
+
+    def listen(self) -> None:
+        """Take SIGUSR1 (the warning) and SIGTERM (the end)."""
+        signal.signal(signal.SIGUSR1, self._warn)
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def _warn(self, number: int, frame: FrameType | None) -> None:
+        self.warned = self.warned or time.time()
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self.terminated = True
+
+
+def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen: str = FIRST) -> int:
+    """Execute one attempt of the run, by one of its frozen configs, in this allocation; return the job's exit code."""
+    signals = Signals()
+    signals.listen()
+    print(f"{queue.LOG_HEADER}{own_job_id()}", flush=True)
+    if run.is_locked():
+        if not _restarted(run):
+            print(f"{run.path.name} is running already; this job has nothing to do", flush=True)
+            return 0
+        if not _outlived(run):
+            print(f"{run.path.name} is still being executed by this job's former life; cancel that one", flush=True)
+            return 1
+    if run.state() == "finished" and run.reached() >= steps:
+        print(f"{run.path.name} has reached step {steps} already; this job has nothing to do", flush=True)
+        return 0
+    made, start = len(run.attempts()), run.checkpoint_step()
+    execution = uuid.uuid4().hex
+    try:
+        code = _attempt(run, steps, frozen, warning_seconds, signals, execution)
+    except (RuntimeError, SlurmError, OSError):  # Ray did not come up on the nodes
+        traceback.print_exc()
+        sys.stderr.flush()
+        code = 1
+    if len(run.attempts()) == made and not signals.warned:
+        if not signals.terminated and not run.is_locked():
+            failure = classify(run.path / "job.log")
+            run.record("failed", kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+        return code
+    reaping.reap(run.path, execution=execution)  # SLURM may have started the job anew already, even on this node
+    if run.state() not in TERMINAL and not run.is_locked():
+        _note(run, code, signals)
+    if signals.warned and not signals.terminated and run.state() == "interrupted":
+        return _go_on(run, steps, start, requeue, signals)
+    return code
+
+
+def _restarted(run: RunDir) -> bool:
+    """Return whether this is not the first life of the job that executes the run."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and queue.job_of(run.events()) == own_job_id()
+
+
+def _outlived(run: RunDir) -> bool:
+    """End what this job's former life left running; return whether the run is free then.
+
+    A node that was out of touch keeps a job's processes while SLURM has it queued anew. Those of another node are
+    waited for: their slurmd ends them when it is back, and the lock of a dead node's process is released in time.
+    """
+    reaping.reap(run.path)
+    deadline = time.monotonic() + FORMER_LIFE_SECONDS
+    while run.is_locked() and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    time.sleep(5 * POLL_SECONDS)  # who sees to it notes its end first
+    return not run.is_locked()
+
+
+def _attempt(run: RunDir, steps: int, frozen: str, warning_seconds: float, signals: Signals, execution: str) -> int:
+    """Run the attempt to its end, passing signals on; return its exit code, 128 + n for signal n."""
+    left_out = (FORK_SOCKET, RAY_ADDRESS, "RAY_ADDRESS")  # of a launcher that ran where this was submitted
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    environment[EXECUTION] = execution
+    arguments = [str(run.path), "--steps", str(steps), "--config", frozen]
+    with _ray(run, run.load_config(frozen), environment) as variables:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "experiments.attempt", *arguments],
+            env={**environment, **variables, MARKER: str(run.path)},
+            stdin=subprocess.DEVNULL,
+        )
+        return _see_through(child, run, warning_seconds, signals)
+
+
+@contextlib.contextmanager
+def _ray(run: RunDir, config: Mapping[str, Any], environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Start Ray on the allocation's nodes if the run needs several; yield the variables that tell the attempt."""
+    nodes = int(config["hardware"]["nodes"])
+    if nodes == 1:
+        yield {}  # the attempt starts its own
+        return
+    cpus = config["ray_kwargs"]["ray_init"]["num_cpus"] or int(environment.get("SLURM_CPUS_PER_TASK", "8"))
+    marked = {**environment, **RAY_QUIET, **own_secret(), MARKER: str(run.path)}
+    if config["trainer"]["device"] == "cpu":
+        marked |= {"OMP_NUM_THREADS": "1"}
+    scratch = reaping.SCRATCH / f"{reaping.scratch_prefix(run.path)}{environment['SLURM_JOB_ID']}"
+    with ray_cluster(nodes, int(cpus), int(config["hardware"]["gpus_per_node"]), scratch, marked) as address:
+        yield {RAY_ADDRESS: address, **{name: marked[name] for name in SECRET}}
+
+
+def _see_through(child: subprocess.Popen, run: RunDir, warning_seconds: float, signals: Signals) -> int:
+    """Pass signals on to the attempt until it ends; return its exit code, 128 + n for signal n.
+
+    One that was warned is ended before SLURM would do it: whatever is ended by the time limit can't be queued again.
+    """
+    made = len(run.attempts())
+    reserve = warning.end_seconds(warning_seconds)
+    deadline = None
+    asked = 0.0  # when it was told to end
+    while child.poll() is None:
+        if signals.warned and deadline is None:
+            attempts = run.attempts()
+            deadline = signals.warned + warning_seconds - reserve
+            if len(attempts) > made:
+                warning.warn(attempts[-1].path, deadline)
+            else:
+                deadline = signals.warned  # nothing to save
+        late = deadline is not None and time.time() >= deadline
+        if (late or signals.terminated) and not asked:
+            asked = time.monotonic()
+            child.terminate()
+        elif late and asked and time.monotonic() > asked + reserve / 2:
+            child.kill()
+        time.sleep(POLL_SECONDS)
+    code = child.returncode
+    return code if code >= 0 else 128 - code
+
+
+def _note(run: RunDir, code: int, signals: Signals) -> None:
+    """Record the end of an attempt that died without a word."""
+    if signals.terminated or signals.warned:
+        run.record("interrupted", step=run.checkpoint_step(), cause="ended by SLURM")
+        return
+    if code - 128 in signal.valid_signals():
+        cause = f"the attempt was ended by {signal.Signals(code - 128).name}"
+    else:
+        cause = f"the attempt ended with {code} and said nothing"
+    attempts = run.attempts()
+    log = attempts[-1].log if attempts else run.path / "job.log"
+    failure = classify(log)
+    if failure.kind == "out of memory":
+        run.record("failed", kind=failure.kind, cause=failure.cause, remedy="ask for more: hydra.launcher.mem")
+    else:
+        run.record("failed", kind="killed", cause=cause, remedy=f"read the end of {log}, then launch it again")
+
+
+def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals) -> int:
+    """Have a run that was cut short queued again: by requeueing this job, else by a job of its own after this one."""
+    step = run.checkpoint_step()
+    if step <= start:  # it would be queued for ever
+        run.record(
+            "failed",
+            kind="time limit",
+            cause=f"no checkpoint was written after step {start} within the time limit",
+            remedy="raise hydra.launcher.time or hydra.launcher.warning_seconds, or lower trainer.save_freq",
+        )
+        return 1
+    own = own_job_id() or ""  # not SLURM_JOB_ID: of an array's last task that is the number of the whole array
+    submitted = {"launcher": "slurm", "steps": steps, "step": step, "log_bytes": queue.log_bytes(run.path)}
+    if requeue:
+        run.record("submitted", job=own, cause="requeued after the warning", **submitted)
+        if signals.terminated:  # cancelled meanwhile: a requeue would undo that
+            return INTERRUPTED
+        try:
+            call("scontrol", "requeue", own)
+            deadline = time.monotonic() + REQUEUE_SECONDS  # SLURM ends this process
+            while not signals.terminated and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+            return INTERRUPTED
+        except SlurmError as error:
+            print(f"requeueing was refused: {error}", flush=True)
+    if signals.terminated:
+        return INTERRUPTED
+    try:
+        # After this job: it must not start before its id is on the disk.
+        after = f"--dependency=afterany:{own}"
+        job = call("sbatch", "--parsable", after, run.path / "job.sh").strip().split(";")[0]
+    except SlurmError as error:
+        run.record("failed", kind="time limit", cause=f"no job could follow: {error}", remedy="launch it again")
+        return 1
+    run.record("submitted", job=job, cause="goes on in a job of its own", **submitted)
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Execute one attempt of a run in a SLURM job.")
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--steps", type=int, required=True, help="train to this step")
+    parser.add_argument("--config", default=FIRST, help="which frozen config in the folder (default: the first)")
+    parser.add_argument("--warning-seconds", type=float, default=120.0, help="how long before the end SIGUSR1 comes")
+    parser.add_argument("--no-requeue", dest="requeue", action="store_false", help="go on in a job of its own")
+    arguments = parser.parse_args()
+    run, frozen = RunDir(arguments.run.absolute()), arguments.config
+    return execute(run, arguments.steps, arguments.warning_seconds, arguments.requeue, frozen)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""hydra/launcher=slurm: one job array per resource shape, and the prompt back at once."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.config.overrides import unknown_key
+from experiments.errors import UserError
+from experiments.launchers.progress import labels
+from experiments.launchers.slurm.commands import SlurmError, call
+from experiments.launchers.slurm.half_submitted import one_at_a_time
+from experiments.launchers.slurm.holds import last_hold
+from experiments.launchers.slurm.resources import (
+    NAMES,
+    Resources,
+    partition_problem,
+    resource_problems,
+    resources,
+    time_limit_seconds,
+)
+from experiments.launchers.slurm.script import Settings, flag_problems
+from experiments.launchers.slurm.settle import OPEN, settle, still_there
+from experiments.launchers.slurm.submission import Array, each, submit
+from experiments.launchers.summary import print_summary
+from experiments.planning.cost import Cost, check_disk, disk_needed
+from experiments.planning.cost import costs as estimates
+from experiments.planning.plan import PlannedRun, freeze
+from experiments.store.rundir import find_runs
+from experiments.store.warning import END_SECONDS
+from experiments.terminal import console
+
+CHECKPOINT_BYTES_PER_SECOND = 1e9  # what a cluster's file system takes at best
+LEAST_WARNING_SECONDS = 120
+LOOK_SECONDS = 5.0  # how often `wait` asks SLURM
+
+
+def catch_up(runs_dir: Path) -> None:
+    """Record what SLURM did to the runs of a folder since somebody looked, so that a plan starts from the truth."""
+    require_slurm()
+    complaint = settle(find_runs(runs_dir), seconds=30.0)
+    if complaint:
+        raise UserError(f"SLURM must answer, but: {complaint}; try again, or ask your administrator")
+
+
+def require_slurm() -> None:
+    """Raise UserError where jobs can't be submitted."""
+    missing = [program for program in ("sbatch", "squeue", "scontrol", "scancel") if shutil.which(program) is None]
+    if missing:
+        raise UserError(
+            f"hydra/launcher=slurm must find SLURM's programs on the PATH, but there is no {', '.join(missing)}; "
+            "log in to the cluster's login node, or use hydra/launcher=local"
+        )
+
+
+def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
+    """Submit what has something left to do; return the command's exit code (with `wait`, 1 if a run failed).
+
+    `launcher`: hydra.launcher's values. UserError if they, or SLURM, do not allow it; nothing is submitted then.
+    """
+    settings = Settings(**{field.name: launcher[field.name] for field in fields(Settings)})
+    if not runs:
+        return 0
+    runs_dir = runs[0].folder.path.parent
+    costs = {run.name: cost for run, cost in zip(runs, estimates(runs), strict=True)}
+    wanted = {run.name: warned_in_time(resources(run.config, launcher), costs[run.name]) for run in runs}
+    problems = [*key_problems(launcher), *flag_problems(settings)]
+    if not isinstance(launcher["wait"], bool):
+        problems.append(f"hydra.launcher.wait must be true or false, but is {launcher['wait']!r}; choose one")
+    for run in runs:
+        found = resource_problems(wanted[run.name], run.config)
+        found = found or time_problems(costs[run.name], wanted[run.name])
+        problems += [problem for problem in found if problem not in problems]
+    problems = problems or partition_problems((needs.time for needs in wanted.values()), settings)
+    if problems:
+        raise UserError(*problems)
+    with one_at_a_time(runs_dir):  # another launcher may have submitted them since they were planned
+        runs = [replace(run, state=run.folder.state(), reached=run.folder.reached()) for run in runs]
+        ending = still_there([run.folder for run in runs if run.state == "interrupted"])
+        todo = [run for run in runs if run.action not in ("skip", "wait") and run.folder not in ending]
+        unsure = "its job has not ended and may be queued again; ask again in a minute"
+        for line in [*held(runs), *(f"{run.path.name}: {unsure}" for run in ending)]:
+            console.print(line, soft_wrap=True)
+        if not todo:
+            console.print("nothing to submit")
+        else:
+            check_disk(runs_dir, sum(disk_needed(run.config) for run in todo))
+            todo = each(freeze, todo)
+            print_submitted(submit([(run, wanted[run.name]) for run in todo], settings, runs_dir))
+    return follow(runs) if launcher["wait"] else 0
+
+
+def key_problems(launcher: Mapping[str, Any]) -> list[str]:
+    """Return a problem for each key that is no setting: Hydra takes any from a file, and after a +."""
+    known = [f"hydra.launcher.{name}" for name in (*NAMES, *(field.name for field in fields(Settings)), "wait")]
+    given = [f"hydra.launcher.{name}" for name in launcher]
+    return [unknown_key(key, known) for key in given if key not in known]
+
+
+def checkpoint_seconds(cost: Cost) -> float:
+    """Return how long writing a checkpoint takes at least."""
+    return cost.checkpoint / CHECKPOINT_BYTES_PER_SECOND
+
+
+def warned_in_time(wanted: Resources, cost: Cost) -> Resources:
+    """Return the resources with a warning early enough for a step, a checkpoint and the end, if none was chosen."""
+    if wanted.warning_seconds is not None:
+        return wanted
+    needed = (cost.seconds_per_step or 0) + checkpoint_seconds(cost) + END_SECONDS
+    return replace(wanted, warning_seconds=max(LEAST_WARNING_SECONDS, 60 * math.ceil(needed / 60)))
+
+
+def time_problems(cost: Cost, wanted: Resources) -> list[str]:
+    """Return a problem if the time limit can't hold a step and what is needed after it: the warning, a checkpoint."""
+    if wanted.time is None or wanted.warning_seconds is None:
+        return []
+    step, checkpoint = cost.seconds_per_step or 0, checkpoint_seconds(cost)
+    needed = step + max(wanted.warning_seconds, checkpoint)
+    if time_limit_seconds(wanted.time) > needed:
+        return []
+    return [
+        f"hydra.launcher.time must hold a step ({step:g} s, estimated) and then the {wanted.warning_seconds} s of "
+        f"hydra.launcher.warning_seconds, or a checkpoint ({checkpoint:.0f} s, estimated), but is {wanted.time}; raise "
+        f"it to {int(needed / 60) + 1} minutes or more"
+    ]
+
+
+def partition_problems(limits: Iterable[str | None], settings: Settings) -> list[str]:
+    """Return a problem for each time limit that the jobs' partition does not allow, where SLURM tells."""
+    if settings.qos:  # one may allow what the partition does not
+        return []
+    try:
+        described = call("scontrol", "--oneliner", "show", "partition")
+    except SlurmError:
+        return []
+    asked = [limit for limit in dict.fromkeys(limits) if limit is not None]
+    return [problem for limit in asked if (problem := partition_problem(limit, settings.partition, described))]
+
+
+def print_submitted(arrays: Sequence[Array]) -> None:
+    """Print the job ids and what to type next."""
+    for array in arrays:
+        count = len(array.runs)
+        console.print(f"submitted job {array.job}: {count} run{'s' if count != 1 else ''}  {array.resources}")
+    ids = ",".join(array.job for array in arrays)
+    runs_dir = arrays[0].runs[0].folder.path.parent
+    where = "" if runs_dir == Path("runs").absolute() else f" --runs-dir {runs_dir}"
+    first = arrays[0].runs[0].folder.id
+    for command, what in (
+        (f"python -m experiments.runs{where} list", "where they are"),
+        (f"python -m experiments.runs{where} logs {first} -f", "what one of them prints"),
+        (f"squeue --jobs {ids}", "what SLURM says"),
+        (f"scancel {ids.replace(',', ' ')}", "end them all"),
+        ("python -m analysis.plot_ablation", "the figures, of what is there"),
+    ):
+        console.print(f"  {command:<48}  {what}", soft_wrap=True)
+
+
+def held(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return a line for each run whose job SLURM does not start, with the remedy."""
+    holds = {run.name: last_hold(run.folder.events()) for run in runs}
+    return [f"{name}: {hold['cause']}; {hold['remedy']}" for name, hold in holds.items() if hold]
+
+
+def follow(runs: Sequence[PlannedRun]) -> int:
+    """Show a table of the runs until none is queued or running; return 1 if one did not finish.
+
+    Ctrl-C ends the look, not the jobs.
+    """
+    from rich.live import Live
+
+    last = None
+    said: set[str] = set()
+    try:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            while True:
+                complaint = settle([run.folder for run in runs])
+                requeued = still_there([run.folder for run in runs if run.folder.state() == "interrupted"])
+                states = [run.folder.state() for run in runs]
+                for line in [*held(runs), *filter(None, [complaint])]:
+                    if line not in said:
+                        console.print(line, soft_wrap=True)
+                        said.add(line)
+                counts = Counter(states)
+                if console.is_terminal:
+                    live.update(_table(runs, states), refresh=True)
+                elif counts != last:
+                    console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+                last = counts
+                if not requeued and not any(state in OPEN[:-1] for state in states):
+                    break
+                time.sleep(LOOK_SECONDS)
+    except KeyboardInterrupt:
+        print("no longer looking; the jobs go on", file=sys.stderr)
+        return 130
+    print_summary(runs)
+    return int(any(state != "finished" for state in states))
+
+
+def _table(runs: Sequence[PlannedRun], states: Sequence[str]) -> Any:
+    from rich.table import Table
+
+    table = Table("run", "state", "step")
+    for label, run, state in zip(labels(runs), runs, states, strict=True):
+        table.add_row(label, state, f"{run.folder.last_step()}/{run.steps}")
+    return table

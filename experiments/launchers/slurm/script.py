@@ -1,0 +1,145 @@
+"""The scripts: a run's job.sh, and the array that hands each task to one of them. Both can be submitted by hand."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.launchers.slurm.half_submitted import JOB_NAME
+from experiments.launchers.slurm.resources import Resources
+from experiments.store.code_copy import PROJECT_DIR
+from experiments.store.frozen import FIRST
+from experiments.variables import ORIGIN
+
+# Options of sbatch that a user can't set: those that the launcher sets itself, or whose answer it would not understand,
+# and those for which there is a setting of their own, which is checked.
+OURS = {
+    *("array", "output", "error", "parsable", "wrap", "test-only", "hold", "signal", "open-mode", "job-name"),
+    *("wait", "clusters"),
+}
+SETTINGS = {
+    name.replace("_", "-"): name
+    for name in ("partition", "account", "qos", "nodes", "gpus_per_node", "gres", "cpus_per_task", "mem", "time")
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """hydra.launcher's values; conf/hydra/launcher/slurm.yaml says what each is."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    setup: Sequence[str] = ()
+    sbatch: Mapping[str, Any] | None = None
+    python: str | None = None
+    array_parallelism: int | None = None
+    requeue: bool = True
+
+    def flags(self) -> dict[str, str | None]:
+        """Return sbatch's long options, those of hydra.launcher.sbatch last; a value of None is a bare flag."""
+        flags: dict[str, str | None] = {
+            name: getattr(self, name) for name in ("partition", "account", "qos") if getattr(self, name) is not None
+        }
+        flags["requeue" if self.requeue else "no-requeue"] = None
+        flags["open-mode"] = "append"  # a requeued job goes on in its log
+        for name, value in (self.sbatch or {}).items():
+            if value is True or value is None:
+                flags[str(name)] = None
+            elif value is not False:
+                flags[str(name)] = str(value)
+        return flags
+
+
+def job_script(run: Path, steps: int, wanted: Resources, settings: Settings, code: Path, config: str = FIRST) -> str:
+    """Return a run's job.sh; `config`: the file in the run's folder with the frozen config of this submission."""
+    flags = {"job-name": f"{JOB_NAME}{run.name.rsplit('-', 1)[-1]}", "output": _file_name(run / "job.log")}
+    python = settings.python or sys.executable
+    command = [
+        python,
+        "-P",
+        "-m",
+        "experiments.launchers.slurm.in_job",
+        str(run),
+        "--steps",
+        str(steps),
+        "--config",
+        config,
+    ]
+    command += ["--warning-seconds", str(wanted.warning_seconds or 120)]
+    command += [] if settings.requeue else ["--no-requeue"]
+    lines = [
+        "#!/bin/bash",
+        f"# One run, to step {steps}. By hand: sbatch {shlex.quote(str(run / 'job.sh'))}",
+        *_directives({**flags, **wanted.flags(), **settings.flags()}),
+        f"export {ORIGIN}={shlex.quote(str(PROJECT_DIR))}",
+        f"export PYTHONPATH={shlex.quote(str(code))}  # the code as it was when this was submitted",
+        *(settings.setup or ()),
+        f"exec {shlex.join(command)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def array_script(folder: Path, tasks: int, wanted: Resources, settings: Settings) -> str:
+    """Return the script of an array whose task k executes the job.sh of the run in line k + 1 of folder/runs.txt."""
+    throttle = f"%{settings.array_parallelism}" if settings.array_parallelism else ""
+    flags = {
+        "job-name": f"{JOB_NAME}{folder.name}",
+        "array": f"0-{tasks - 1}{throttle}",
+        "output": _file_name(folder / "%a.log", "%a"),  # a link to the run's job.log
+    }
+    lines = [
+        "#!/bin/bash",
+        f"# {tasks} runs. By hand: sbatch {shlex.quote(str(folder / 'array.sh'))}",
+        *_directives({**flags, **wanted.flags(), **settings.flags()}),
+        f'exec bash "$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(folder / "runs.txt"))})/job.sh"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def flag_problems(settings: Settings) -> list[str]:
+    """Return what can't stand in a script."""
+    found = []
+    if not isinstance(settings.sbatch, Mapping | None):
+        return [
+            f"hydra.launcher.sbatch must be a mapping of sbatch's options, but is {settings.sbatch!r}; "
+            "try '{constraint: a100}'"
+        ]
+    for name, value in settings.flags().items():
+        if any(character.isspace() or character in "\"'\\#" for character in f"{name}{value}"):
+            found.append(
+                f"sbatch's --{name} must have neither spaces, quotes, backslashes nor #, but is {value!r}; "
+                "put it into your own sbatch script"
+            )
+    for name in sorted(OURS & set(settings.sbatch or {})):
+        found.append(f"hydra.launcher.sbatch must not set {name}, but does; leave it out: the launcher sets it")
+    for name in sorted(set(SETTINGS) & set(settings.sbatch or {})):
+        found.append(
+            f"hydra.launcher.sbatch must not set {name}, but does; set hydra.launcher.{SETTINGS[name]} instead"
+        )
+    lines: Any = settings.setup or ()
+    if isinstance(lines, str) or not isinstance(lines, Sequence) or not all(isinstance(line, str) for line in lines):
+        found.append(
+            f"hydra.launcher.setup must be a list of lines of shell, but is {settings.setup!r}; put it into []"
+        )
+    if not isinstance(settings.requeue, bool):
+        found.append(f"hydra.launcher.requeue must be true or false, but is {settings.requeue!r}; choose one")
+    most: Any = settings.array_parallelism
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
+        found.append(f"hydra.launcher.array_parallelism must be a whole number of at least 1, but is {most!r}")
+    return found
+
+
+def _directives(flags: Mapping[str, str | None]) -> list[str]:
+    return [f"#SBATCH --{name}" + ("" if value is None else f"={value}") for name, value in flags.items()]
+
+
+def _file_name(path: Path, pattern: str = "") -> str:
+    """Return a path as sbatch's --output takes it: quoted, a % doubled where it does not begin SLURM's pattern."""
+    folder = str(path.parent).replace("%", "%%")
+    name = path.name if pattern else path.name.replace("%", "%%")
+    return f'"{folder}/{name}"'

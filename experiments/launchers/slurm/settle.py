@@ -1,0 +1,211 @@
+"""What SLURM did to the runs, written into their events: the disk stays the truth when SLURM has forgotten."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.launchers.slurm import holds
+from experiments.launchers.slurm.commands import SlurmError
+from experiments.launchers.slurm.half_submitted import take_back
+from experiments.launchers.slurm.queue import LOG_HEADER, WAITING, Job, job_of, job_states, log_bytes
+from experiments.store.rundir import RunDir
+
+OPEN = ("queued", "running", "killed", "interrupted")  # states about which SLURM may know more than the events
+MEMORY = re.compile(r"exceeded (job |step )?memory limit|oom.kill|out of memory", re.IGNORECASE)
+MORE_MEMORY = "ask for more: hydra.launcher.mem"
+LOG_BYTES = 100_000
+OUTPUT_FILE_SIGNAL = 53  # "0:53": slurmstepd could not open --output
+REQUEUED = "DUE TO JOB REQUEUE"  # slurmstepd's last word on a life of a job that is to have another
+# The same on those that are to have none, and SLURM's state for it.
+LAST_WORDS = (
+    (re.compile(r"CANCELLED AT \S+ DUE TO TIME LIMIT"), "TIMEOUT"),
+    (re.compile(r"CANCELLED AT \S+ DUE TO NODE FAILURE"), "NODE_FAIL"),
+    (re.compile(r"CANCELLED AT \S+ DUE TO PREEMPTION"), "PREEMPTED"),
+    (re.compile(r"JOB \d+ ON \S+ CANCELLED AT"), "CANCELLED"),
+)
+
+
+def settle(runs: Sequence[RunDir], seconds: float = 5.0) -> str | None:
+    """Record what became of the runs' jobs, as far as their events don't say it; ask SLURM once for all.
+
+    What a launcher that was killed had submitted and not released is taken back. Waits no longer than `seconds` for
+    SLURM in all. Returns None, or SLURM's complaint if it did not answer. Asks nothing if no run needs it.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        is_busy = take_back({run.path.parent for run in runs}, seconds)
+    except SlurmError as error:
+        return str(error)
+    asked = {}
+    for run in runs:
+        events = run.events()
+        job = job_of(events)
+        if job is not None and run.state(events) in OPEN:
+            asked[run] = (events, job)
+    if not asked:
+        return None
+    try:
+        known = job_states({job for _, job in asked.values()}, deadline - time.monotonic())
+    except SlurmError as error:
+        return str(error)
+    arrays = {job.split("_")[0] for job in known}
+    for run, (events, job) in asked.items():
+        event = verdict(run, events, known.get(job), job.split("_")[0] in arrays)
+        if event is None and not is_busy:  # a launcher's jobs are held until it has submitted them all
+            event = _waiting(run, events, known.get(job))
+        if event:
+            _record(run, events, event)
+    return None
+
+
+def _record(run: RunDir, events: Sequence[Mapping[str, Any]], event: Mapping[str, Any]) -> None:
+    """Append the event, unless the run moved on meanwhile or its folder is not ours to write."""
+    try:
+        with run.lock():
+            if len(run.events()) == len(events):
+                run.record(**event)
+    except (UserError, OSError):
+        return
+
+
+def still_there(interrupted: Sequence[RunDir]) -> list[RunDir]:
+    """Return which of these runs may be about to be queued again, or are: SLURM has not ended their job yet.
+
+    If SLURM does not answer, every run that has a job.
+    """
+    ids = {run: job for run in interrupted if (job := job_of(run.events())) is not None}
+    try:
+        known = job_states(set(ids.values()))
+    except SlurmError:
+        return list(ids)
+    living = {id for id, job in known.items() if not job.ended}
+    return [run for run, id in ids.items() if id in living or run.state() != "interrupted"]
+
+
+def verdict(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None, siblings: bool) -> dict[str, Any] | None:
+    """Return the event to record for a run, None if its events say all there is.
+
+    `job`: what SLURM knows of it; `siblings`: whether it knows other tasks of the same array.
+    """
+    state = run.state(events)
+    if state == "running" and not run.is_locked():
+        state = "killed"
+    if job is None:
+        said = _said(run, events)
+        last = next((end for words, end in LAST_WORDS for line in said if words.search(line)), None)
+        if last is None:
+            return _missing(run, state, siblings, said)
+        job = Job(job_of(events) or "", last)
+    if job.state in WAITING:
+        if state in ("queued", "running"):
+            return None
+        return _queued(run, job, f"SLURM: {job.state}")
+    if job.state == "RUNNING" and state == "killed" and events[-1].get("event") != "running":
+        return {"event": "running", "job": job.id, "cause": "SLURM says so, but nobody is seen to hold the run's lock"}
+    if not job.ended or state == "running":
+        return None
+    if job.state == "CANCELLED":
+        return {"event": "cancelled", "cause": "cancelled in SLURM", "job": job.id}
+    told = _told(run, job)
+    if told:
+        kind, cause, remedy = told
+        return {"event": "failed", "kind": kind, "cause": cause, "remedy": remedy, "job": job.id}
+    if state == "interrupted":
+        return None
+    if job.state == "PREEMPTED":
+        return {"event": "interrupted", "cause": "preempted by another job", "job": job.id}
+    kind, cause, remedy = _unheard(run, job, _said(run, events))
+    return {"event": "failed", "kind": kind, "cause": cause, "remedy": remedy, "job": job.id}
+
+
+def _waiting(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None) -> dict[str, Any] | None:
+    """A queued run's job that SLURM will not start, or will again."""
+    if job is None or job.state not in WAITING or run.state(events) != "queued":
+        return None
+    now, before = holds.told(run, job), holds.last_hold(events)
+    if now and (before is None or before.get("cause") != now["cause"]):
+        return now
+    if before and not now:
+        return _queued(run, job, "SLURM may start it again")
+    return None
+
+
+def _queued(run: RunDir, job: Job, cause: str) -> dict[str, Any]:
+    return {"event": "submitted", "launcher": "slurm", "job": job.id, "cause": cause, "log_bytes": log_bytes(run.path)}
+
+
+def _missing(run: RunDir, state: str, siblings: bool, said: Sequence[str]) -> dict[str, Any] | None:
+    """A job of which neither squeue nor sacct has a row, and whose log does not say how it ended."""
+    if state not in ("queued", "killed"):
+        return None
+    if state == "queued" and siblings and not said:  # an array task that is cancelled while it waits leaves no row
+        return {"event": "cancelled", "cause": "its job is gone from SLURM and never started"}
+    memory = next((line for line in said if MEMORY.search(line)), None)
+    if memory:
+        return {"event": "failed", "kind": "out of memory", "cause": memory, "remedy": MORE_MEMORY}
+    cause, remedy = f"neither squeue nor sacct knows its job any more; it was {state}", _resume(run)
+    if said:
+        cause, remedy = f"{cause}; it said: {said[-1]}", f"read {run.path / 'job.log'}, then {remedy}"
+    return {"event": "failed", "kind": "lost", "cause": cause, "remedy": remedy}
+
+
+def _resume(run: RunDir) -> str:
+    step = run.checkpoint_step()
+    return f"launch it again: it resumes at step {step}" if step else "launch it again"
+
+
+def _told(run: RunDir, job: Job) -> tuple[str, str, str] | None:
+    """Return (kind, cause, remedy) where SLURM's state says it all."""
+    where = f" on {job.nodes}" if job.nodes else ""
+    again = _resume(run)
+    told = {
+        "TIMEOUT": ("time limit", "the job reached its time limit", f"{again}, or give it more hydra.launcher.time"),
+        "OUT_OF_MEMORY": (
+            "out of memory",
+            f"SLURM ended the job{where}: more memory than asked for",
+            MORE_MEMORY,
+        ),
+        "NODE_FAIL": ("node failure", f"SLURM lost the node{where}", again),
+        "BOOT_FAIL": ("node failure", f"the node did not come up{where}", again),
+        "DEADLINE": ("time limit", "the job's deadline passed", again),
+    }
+    return told.get(job.state)
+
+
+def _unheard(run: RunDir, job: Job, said: Sequence[str]) -> tuple[str, str, str]:
+    """Return (kind, cause, remedy) of a job that ended without a word in the run's events."""
+    if job.signal == OUTPUT_FILE_SIGNAL:
+        return (
+            "runs folder not visible",
+            f"the node {job.nodes} could not write to {run.path}",
+            "set runs_dir to a folder that all nodes share",
+        )
+    memory = next((line for line in said if MEMORY.search(line)), None)
+    if memory:
+        return "out of memory", memory, MORE_MEMORY
+    if job.signal:
+        name = signal.Signals(job.signal).name if job.signal in signal.valid_signals() else f"signal {job.signal}"
+        return "killed", f"SLURM says {job.state}: {name}", f"read {run.path / 'job.log'}, then {_resume(run)}"
+    last = f": {said[-1]}" if said else ""
+    cause = f"SLURM says {job.state} {job.exit_code}:{job.signal}{last}"
+    return "killed", cause, f"read {run.path / 'job.log'}, then {_resume(run)}"
+
+
+def _said(run: RunDir, events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines that the last job left in job.log, slurmstepd's among them; none if it never started."""
+    sizes = (event["log_bytes"] for event in reversed(events) if isinstance(event.get("log_bytes"), int))
+    before = next(sizes, 0)  # what the run's former jobs had said when this one was submitted
+    try:
+        with open(run.path / "job.log", "rb") as file:
+            file.seek(max(before, file.seek(0, 2) - LOG_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    _, header, last = text.rpartition(LOG_HEADER)
+    lines = last.splitlines()[1 if header else 0 :]  # what fails before Python starts says so before the header
+    return [line.strip()[:300] for line in lines if line.strip() and REQUEUED not in line]

@@ -1,0 +1,165 @@
+"""Submitting: folders and scripts first, then one held array per resource shape, then all of them released at once.
+
+Nothing starts before every array was accepted and every run knows its job: whatever goes wrong on the way, an interrupt
+included, takes back what was submitted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from experiments.errors import UserError
+from experiments.launchers.slurm import queue
+from experiments.launchers.slurm.commands import SlurmError, SlurmRefused, call
+from experiments.launchers.slurm.half_submitted import FOLDER, begin, cancel_runs, complete
+from experiments.launchers.slurm.resources import Resources
+from experiments.launchers.slurm.script import Settings, array_script, job_script
+from experiments.planning.content import code_version
+from experiments.planning.plan import PlannedRun, launched
+from experiments.store.code_copy import snapshot
+from experiments.store.files import write_atomically
+
+UNAVAILABLE = "Requested node configuration is not available"
+WRITERS = 16
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Array:
+    """A submitted job array; task k is runs[k]."""
+
+    job: str
+    resources: Resources
+    runs: Sequence[PlannedRun]
+    folder: Path
+
+
+def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, runs_dir: Path) -> list[Array]:
+    """Submit frozen runs; return the arrays. UserError with sbatch's own words if it refuses any of them."""
+    code = snapshot(runs_dir, [run.config for run, _ in wanted], code_version())
+
+    def write_script(item: tuple[PlannedRun, Resources]) -> None:
+        run, needs = item
+        script = job_script(run.folder.path, run.steps, needs, settings, code, run.frozen)
+        write_atomically(run.folder.path / "job.sh", script)
+
+    def record(submitted: tuple[str, PlannedRun]) -> None:
+        job, run = submitted
+        said = queue.log_bytes(run.folder.path)
+        run.folder.record("submitted", job=job, log_bytes=said, **launched("slurm", run, code))
+
+    each(write_script, wanted)
+    shapes: dict[Resources, list[PlannedRun]] = {}
+    for run, needs in wanted:
+        shapes.setdefault(needs, []).append(run)
+    arrays: list[Array] = []
+    with _interrupts_deferred() as interrupts:
+        try:
+            most = max_array_size() if len(wanted) > 1 else 1
+            for needs, runs in shapes.items():
+                for start in range(0, len(runs), most):
+                    arrays.append(_hold(runs[start : start + most], needs, settings, runs_dir, len(arrays)))
+                    _check(interrupts)
+            each(record, [(f"{array.job}_{task}", run) for array in arrays for task, run in enumerate(array.runs)])
+            _check(interrupts)
+            call("scontrol", "release", ",".join(array.job for array in arrays))
+            for array in arrays:
+                complete(array.folder)
+        except BaseException as error:
+            with contextlib.suppress(SlurmError):  # else the next look takes them back
+                queue.cancel([array.job for array in arrays])
+                for array in arrays:
+                    cancel_runs(array.folder, [array.job])
+                    complete(array.folder)
+            if isinstance(error, SlurmError):
+                raise UserError(refusal(str(error), settings)) from None
+            raise
+    return arrays
+
+
+def each(do: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Return what comes of doing the same with every item, WRITERS at a time; the first error, once all have ended.
+
+    What is written for a run waits for the disk; a file system takes many such waits together.
+    """
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return [done.result() for done in [pool.submit(do, item) for item in items]]
+
+
+def refusal(message: str, settings: Settings) -> str:
+    """Return sbatch's message as a problem that the user can mend."""
+    words = "; ".join(
+        line.removeprefix("sbatch: error: ").removeprefix("allocation failure: ") for line in message.splitlines()
+    )
+    remedies = (  # "Invalid account or account/partition combination" is about the account
+        ("account", f"hydra.launcher.account is {settings.account}; sacctmgr show associations user=$USER shows yours"),
+        ("partition", f"hydra.launcher.partition is {settings.partition}; sinfo shows those that exist"),
+        ("qos", f"hydra.launcher.qos is {settings.qos}; sacctmgr show qos shows those that exist"),
+        (
+            UNAVAILABLE.lower(),
+            "no node has that many GPUs, CPUs or that memory: sinfo -N -l shows what they have; choose another "
+            "hardware, or set hydra.launcher.cpus_per_task and mem",
+        ),
+        ("time limit", "lower hydra.launcher.time; sinfo shows each partition's limit"),
+    )
+    do = next((remedy for word, remedy in remedies if word in words.lower()), "change hydra.launcher.*")
+    return f"SLURM must accept the jobs, but says: {words}; {do}"
+
+
+def max_array_size() -> int:
+    """Return how many tasks an array may have at most, as the cluster is configured."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"), re.MULTILINE)
+    return max(1, int(found[1])) if found else 1000
+
+
+def _hold(runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs_dir: Path, number: int) -> Array:
+    """Submit one array that waits to be released."""
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{number}-"
+    folder = Path(tempfile.mkdtemp(prefix=stamp, dir=runs_dir / FOLDER))
+    folder.chmod(0o755)
+    for task, run in enumerate(runs):
+        (folder / f"{task}.log").symlink_to(run.folder.path / "job.log")
+    write_atomically(folder / "runs.txt", "".join(f"{run.folder.path}\n" for run in runs))
+    write_atomically(folder / "array.sh", array_script(folder, len(runs), needs, settings))
+    try:  # a job that is held is not held against the nodes that there are
+        call("sbatch", "--test-only", folder / "array.sh", seconds=120.0)
+    except SlurmError as error:
+        if UNAVAILABLE in str(error):  # anything else that matters, the submission itself says
+            raise
+    begin(folder)
+    try:
+        said = call("sbatch", "--parsable", "--hold", folder / "array.sh", seconds=120.0)
+    except SlurmRefused:
+        complete(folder)
+        raise
+    return Array(said.strip().split(";")[0], needs, runs, folder)
+
+
+@contextlib.contextmanager
+def _interrupts_deferred() -> Iterator[list[int]]:
+    """Note Ctrl-C, SIGTERM and a lost terminal instead of being torn out of a call to SLURM."""
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda got, frame: caught.append(got)) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check(interrupts: Sequence[int]) -> None:
+    if interrupts:
+        raise KeyboardInterrupt

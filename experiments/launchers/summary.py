@@ -1,0 +1,81 @@
+"""What a launch prints at its end: where each run got to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from experiments.launchers.progress import labels
+from experiments.planning.plan import PlannedRun
+from experiments.store.events import TERMINAL
+from experiments.store.files import read_jsonl
+from experiments.store.rundir import RunDir
+from experiments.terminal import console
+
+
+def print_summary(runs: Sequence[PlannedRun]) -> None:
+    """Print where each run got to: first and last validation accuracy, reward, response length, time."""
+    table = Table(title="where the runs are", title_justify="left")
+    for column in ("run", "state", "step", "accuracy T=1", "greedy", "reward", "length", "format", "s/step", "minutes"):
+        table.add_column(column, overflow="fold")
+    for label, run in zip(labels(runs), runs, strict=True):
+        table.add_row(label, *_summary_row(run))
+    console.print(table)
+    for run in runs:
+        failed = next((event for event in reversed(run.folder.events()) if event["event"] == "failed"), None)
+        if run.folder.state() == "failed" and failed:
+            console.print(f"{run.name} failed: {failed['kind']}: {failed['cause']}\n  do: {failed['remedy']}")
+            if log := failed_log(run.folder):
+                console.print(f"  log: {log}")
+
+
+def failed_log(run: RunDir) -> Path | None:
+    """Return the log of the attempt that a run's last failure is about; None if that died before it had one."""
+    number = failed = None
+    for event in run.events():
+        if event["event"] == "started":
+            number = event["attempt"]
+        elif event["event"] in TERMINAL:
+            failed, number = number, None
+    log = run.path / "attempts" / str(failed) / "log"
+    return log if log.is_file() else None
+
+
+def _summary_row(run: PlannedRun) -> list[str]:
+    rows = [row for attempt in run.folder.attempts() for row in read_jsonl(attempt.metrics)[0]]
+    trained = [row["data"] for row in rows if "training/global_step" in row["data"]]
+    task = run.config["task"]["name"]
+
+    def ends(key: str) -> str:
+        values = [row["data"][key] for row in rows if key in row["data"]]
+        return f"{values[0]:.3f} -> {values[-1]:.3f}" if values else "-"
+
+    def trained_ends(key: str, form: str = ".3f") -> str:
+        values = [data[key] for data in trained if key in data]
+        return f"{values[0]:{form}} -> {values[-1]:{form}}" if values else "-"
+
+    times = sorted(data["perf/time_per_step"] for data in trained if "perf/time_per_step" in data)
+    return [
+        run.folder.state(),
+        f"{run.folder.last_step()}/{run.steps}",
+        ends(f"val-core/{task}/acc/mean@1"),
+        ends(f"val-core/{task}_greedy/acc/mean@1"),
+        trained_ends("critic/score/mean"),
+        trained_ends("response_length/mean", ".0f"),
+        trained_ends("reward/format/mean", ".2f"),
+        f"{times[len(times) // 2]:.2f}" if times else "-",
+        f"{active_seconds(run.folder) / 60:.1f}",
+    ]
+
+
+def active_seconds(run: RunDir) -> float:
+    """Return how long the run's attempts took together, by its events."""
+    total, since = 0.0, None
+    for event in run.events():
+        if event["event"] == "started":
+            since = event["time"]
+        elif since is not None and event["event"] in ("finished", "failed", "interrupted", "cancelled"):
+            total, since = total + event["time"] - since, None
+    return total

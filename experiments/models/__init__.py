@@ -1,0 +1,1 @@
+"""A base model without loading it: its files, its sizes, the GPU memory that it needs."""

@@ -1,0 +1,256 @@
+"""What a step needs of a GPU's memory, phase by phase: an estimate from shapes alone, which needs no GPU and no torch.
+
+Assumptions: veRL's FSDP engines in mixed precision (weights, gradients and Adam's moments in fp32, sharded over all
+ranks; a layer is gathered in bf16), vLLM in bf16, every response as long as it may be. The transformers rollout
+(rollout.name=hf) keeps a whole copy of the weights and generates all its responses at once. Not counted: the
+allocator's fragments, for which FITS leaves room. No GPU has confirmed the constants yet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.models.shape import Shape
+from experiments.values import at, is_whole
+from experiments.verl_keys import (
+    ACTOR,
+    CRITIC_TOKENS,
+    DEFAULT_CRITIC_TOKENS,
+    REFERENCE,
+    ROLLOUT,
+    has_critic,
+    has_reference,
+)
+
+GIB = 2**30
+FITS, TIGHT = 0.93, 1.0  # of a GPU's memory: above TIGHT a phase does not fit
+RUNTIME = 4.0  # GiB: contexts of two processes, NCCL's buffers, what a sleeping vLLM keeps
+ENGINE = 3.0  # GiB of vLLM's share that hold neither weights nor KV cache: CUDA graphs, activations
+
+# Bytes per token and entry of the vocabulary.
+LOGITS_INFER = 2 + 4  # bf16, and a copy in fp32 for the log-probability
+LOGITS_ENTROPY = 8  # softmax and its product in fp32, unless the entropy is computed in chunks
+LOGITS_UPDATE = 2 + 4 + 4  # and the gradient
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that decides how much memory a GPU needs."""
+
+    shape: Shape
+    ranks: int
+    memory: float
+    """GiB of a GPU."""
+    critic: bool
+    reference: bool
+    param_offload: bool
+    optimizer_offload: bool
+    ref_offload: bool
+    update_tokens: int
+    """Tokens of a micro-batch at most."""
+    infer_tokens: int
+    utilization: float
+    """vLLM's share of the memory; 0 with another engine."""
+    critic_param_offload: bool = False
+    critic_optimizer_offload: bool = False
+    critic_tokens: int = 0
+    tensor_parallel: int = 1
+    sequence: int = 1280
+    """Tokens of prompt and response at most."""
+    samples: int = 1
+    """Responses that a rollout engine generates in a step."""
+    chunked_entropy: bool = True
+    checkpointing: bool = True
+    frees_cache: bool = True
+    """Whether vLLM gives its share back while the models train."""
+    copy_bytes: int = 0
+    """Bytes a parameter of the transformers rollout's own copy of the weights; 0 with vLLM."""
+
+    def shard(self, bytes_per_parameter: int) -> float:
+        """Return the GiB that a rank's shard of the model takes."""
+        return self.shape.parameters * bytes_per_parameter / self.ranks / GIB
+
+    def resident(self, actor: bool = False, critic: bool = False, reference: bool = False) -> dict[str, float]:
+        """Return what stays on a GPU in all phases, with the named models' offloaded parts loaded for theirs."""
+        held = {
+            "weights": (actor or not self.param_offload) + (self.critic and (critic or not self.critic_param_offload)),
+            "optimizer": (actor or not self.optimizer_offload)
+            + (self.critic and (critic or not self.critic_optimizer_offload)),
+            "reference": int(self.reference and (reference or not self.ref_offload)),
+        }
+        sizes = {"weights": 4, "optimizer": 8, "reference": 4}
+        return {name: count * self.shard(sizes[name]) for name, count in held.items()} | self.engine()
+
+    def engine(self) -> dict[str, float]:
+        """Return what a rollout engine keeps while the models train."""
+        if self.copy_bytes:
+            return {"rollout's copy": self.shape.parameters * self.copy_bytes / GIB}
+        return {} if self.frees_cache else {"vLLM": self.utilization * self.memory}
+
+    @property
+    def kv_room(self) -> float:
+        """Return the GiB of vLLM's share that are left for the KV cache."""
+        return self.utilization * self.memory - self.shape.parameters * 2 / self.tensor_parallel / GIB - ENGINE
+
+    @property
+    def concurrent(self) -> int:
+        """Return how many whole sequences the KV cache holds at once."""
+        split = min(self.tensor_parallel, self.shape.num_key_value_heads)
+        return max(0, math.floor(self.kv_room * GIB * split / (self.shape.kv_bytes * self.sequence)))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a step, and the GiB that each part takes."""
+
+    name: str
+    parts: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """Return the GiB of all parts."""
+        return sum(self.parts.values())
+
+
+def phases(setup: Setup) -> list[Phase]:
+    """Return the phases of a step with what each needs on every GPU; of the models that take turns the greediest."""
+    of_critic = [setup.critic_tokens] if setup.critic else []
+    log_probs = [_log_prob(setup), *(_values(setup, tokens) for tokens in of_critic)]
+    updates = [_update(setup), *(_critic_update(setup, tokens) for tokens in of_critic)]
+    return [
+        _rollout(setup),
+        *(
+            max((Phase(name, {**parts, "runtime": RUNTIME}) for parts in choices), key=lambda phase: phase.total)
+            for name, choices in (("log-prob", log_probs), ("update", updates))
+        ),
+    ]
+
+
+def _rollout(setup: Setup) -> Phase:
+    shape, parts = setup.shape, setup.resident()
+    if setup.copy_bytes:
+        wide = setup.copy_bytes / 2  # kv_bytes are bf16's
+        parts["KV cache"] = setup.samples * setup.sequence * shape.kv_bytes * wide / GIB
+        parts["logits"] = setup.samples * shape.vocab_size * LOGITS_UPDATE / GIB
+    else:
+        parts["vLLM"] = setup.utilization * setup.memory
+    return Phase("rollout", {**parts, "runtime": RUNTIME})
+
+
+def _layers(setup: Setup) -> tuple[float, float, float]:
+    """Return the GiB of gathered layers (one, and the next), and bytes a token: one layer's activations, all saved."""
+    shape = setup.shape
+    gathered = 2 * 2 * max(shape.layer_parameters, shape.vocab_size * shape.hidden_size) / GIB
+    one_layer = 2 * (8 * shape.hidden_size + 4 * shape.intermediate_size)
+    return gathered, one_layer, shape.num_hidden_layers * (2 * shape.hidden_size if setup.checkpointing else one_layer)
+
+
+def _log_prob(setup: Setup) -> dict[str, float]:
+    gathered, one_layer, _ = _layers(setup)
+    logits = LOGITS_INFER + (0 if setup.chunked_entropy else LOGITS_ENTROPY)
+    loaded = setup.resident(actor=True, reference=True)
+    return {
+        # The optimizer is loaded for the update alone.
+        **loaded,
+        "optimizer": setup.resident()["optimizer"],
+        "gathered layer": gathered,
+        "activations": setup.infer_tokens * one_layer / GIB,
+        "logits": setup.infer_tokens * setup.shape.vocab_size * logits / GIB,
+    }
+
+
+def _values(setup: Setup, tokens: int) -> dict[str, float]:
+    gathered, one_layer, _ = _layers(setup)
+    loaded = {**setup.resident(critic=True), "optimizer": setup.resident()["optimizer"]}
+    return {**loaded, "gathered layer": gathered, "activations": tokens * one_layer / GIB}
+
+
+def _update(setup: Setup) -> dict[str, float]:
+    gathered, one_layer, saved = _layers(setup)
+    return {
+        **setup.resident(actor=True),
+        "gradients": setup.shard(4),
+        "gathered layer": gathered,
+        "activations": setup.update_tokens * (saved + one_layer) / GIB,
+        "logits": setup.update_tokens * setup.shape.vocab_size * LOGITS_UPDATE / GIB,
+    }
+
+
+def _critic_update(setup: Setup, tokens: int) -> dict[str, float]:
+    """A value a token in place of logits."""
+    gathered, one_layer, saved = _layers(setup)
+    return {
+        **setup.resident(critic=True),
+        "gradients": setup.shard(4),
+        "gathered layer": gathered,
+        "critic's activations": tokens * (saved + one_layer) / GIB,
+    }
+
+
+def verdict(phase: Phase, memory: float) -> str:
+    """Return "fits", "tight" or "does not fit" for a phase on GPUs of so many GiB."""
+    share = phase.total / memory
+    return "fits" if share <= FITS else "tight" if share <= TIGHT else "does not fit"
+
+
+def in_words(setup: Setup) -> str:
+    """Return what each phase needs, and whether that fits, on one line."""
+    needs = ", ".join(f"{phase.name} {phase.total:.0f} {verdict(phase, setup.memory)}" for phase in phases(setup))
+    return f"memory of a GPU, of {setup.memory:g} GiB (estimated, all responses at their longest): {needs}"
+
+
+def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
+    """Return what a resolved config asks of a GPU; None where the shape or the memory is unknown, or on a CPU."""
+    memory, rollout = at(config, "hardware.memory_gib"), at(config, ROLLOUT)
+    if shape is None or memory is None or at(config, "trainer.device") == "cpu" or rollout["name"] not in MEASURED:
+        return None
+    actor, ref = at(config, ACTOR), at(config, REFERENCE)
+    ranks = int(config["trainer"]["nnodes"]) * int(config["trainer"]["n_gpus_per_node"])
+    sequence = int(at(config, "data.max_prompt_length")) + int(at(config, "data.max_response_length"))
+    reference, critic = has_reference(config), config["critic"]
+    update = _tokens(actor, "use_dynamic_bsz", "ppo", sequence)
+    infer = [_tokens(rollout, "log_prob_use_dynamic_bsz", "log_prob", sequence)]
+    infer += [_tokens(ref, "log_prob_use_dynamic_bsz", "log_prob", sequence)] if reference else []
+    if update is None or None in infer:
+        return None
+    name = CRITIC_TOKENS.removeprefix("critic.")
+    samples = int(at(config, "data.train_batch_size")) * int(rollout["n"]) * int(rollout["tensor_model_parallel_size"])
+    samples //= ranks
+    vllm, tensor = rollout["name"] == "vllm", int(rollout["tensor_model_parallel_size"])
+    return Setup(
+        shape=shape,
+        ranks=ranks,
+        memory=float(memory),
+        critic=has_critic(config),
+        reference=reference,
+        param_offload=actor["fsdp_config"]["param_offload"],
+        optimizer_offload=actor["fsdp_config"]["optimizer_offload"],
+        ref_offload=ref["fsdp_config"]["param_offload"],
+        critic_param_offload=critic["fsdp"]["param_offload"],
+        critic_optimizer_offload=critic["fsdp"]["optimizer_offload"],
+        update_tokens=update,
+        infer_tokens=max(tokens for tokens in infer if tokens is not None),
+        critic_tokens=int(critic.get(name, DEFAULT_CRITIC_TOKENS)) if has_critic(config) else 0,
+        utilization=float(rollout["gpu_memory_utilization"]) if vllm else 0.0,
+        tensor_parallel=tensor,
+        sequence=sequence,
+        samples=samples if vllm else min(samples, int(rollout["max_num_seqs"])),
+        chunked_entropy=actor["entropy_from_logits_with_chunking"],
+        checkpointing=at(config, "actor_rollout_ref.model.enable_gradient_checkpointing"),
+        frees_cache=rollout["free_cache_engine"],
+        copy_bytes=0 if vllm else 4 if rollout["dtype"] in ("float32", "fp32") else 2,
+    )
+
+
+MEASURED = ("vllm", "hf")  # the engines whose memory this page knows
+
+
+def _tokens(section: Mapping[str, Any], dynamic: str, work: str, sequence: int) -> int | None:
+    """Return the tokens of a micro-batch at most; None for a size that is none, of which others tell."""
+    if section[dynamic]:
+        return int(section[f"{work}_max_token_len_per_gpu"])
+    samples = section[f"{work}_micro_batch_size_per_gpu"]
+    return samples * sequence if is_whole(samples, 1) else None

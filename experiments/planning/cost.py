@@ -1,0 +1,146 @@
+"""What a planned run will cost: hours and disk, from what like runs took or from what the hardware's preset states."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from experiments.errors import UserError
+from experiments.models.weights import model_parameters
+from experiments.store.metrics import step_times
+from experiments.store.rundir import find_runs
+from experiments.values import at
+from experiments.verl_keys import ACTOR, has_critic
+
+if TYPE_CHECKING:
+    from experiments.planning.plan import PlannedRun
+
+BYTES = {"model": 4, "optimizer": 8, "hf_model": 4}  # a parameter, in fp32, by checkpoint.save_contents
+MOST_CONFIGS = 60  # finished runs whose configs are read, newest first: a folder of thousands must not delay a plan
+
+# Runs that agree in these take about the same time for a step.
+LIKE = (
+    *(
+        "model.name",
+        "algorithm.adv_estimator",
+        "actor_rollout_ref.rollout.n",
+        "data.train_batch_size",
+        "data.max_response_length",
+    ),
+    *("hardware.name", "hardware.nodes", "hardware.gpus_per_node"),
+)
+Kind = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run has still to pay."""
+
+    seconds_per_step: float | None
+    """None where nothing was measured and the preset states nothing."""
+    measured: int
+    """How many like runs the time was measured in; 0 if the hardware's preset states it."""
+    steps: int
+    """Steps still to make."""
+    devices: int
+    disk: int
+    """Bytes that its checkpoints can take at most."""
+    checkpoint: int
+    """Bytes of one checkpoint; 0 for a model of unknown size."""
+
+    @property
+    def hours(self) -> float:
+        """Return the device-hours of the steps: without starting up, which takes under a minute on a CPU."""
+        return (self.seconds_per_step or 0.0) * self.steps * self.devices / 3600
+
+
+def costs(runs: Sequence[PlannedRun]) -> list[Cost]:
+    """Return the cost of each run; like runs are looked for in the folder that holds the first of them."""
+    kinds = {kind_of(run.config) for run in runs if run.action not in ("skip", "wait")}
+    times = measured_times(runs[0].folder.path.parent, kinds) if kinds else {}
+    return [_cost(run, times.get(kind_of(run.config), [])) for run in runs]
+
+
+def _cost(run: PlannedRun, times: Sequence[float]) -> Cost:
+    hardware = run.config["hardware"]
+    to_do = run.action not in ("skip", "wait")
+    return Cost(
+        seconds_per_step=median(times) if times else hardware["seconds_per_step"],
+        measured=len(times),
+        steps=max(run.steps - run.reached, 0) if to_do else 0,
+        devices=int(hardware["nodes"]) * int(hardware["gpus_per_node"]),
+        disk=disk_needed(run.config) if to_do else 0,
+        checkpoint=sum(checkpoint_bytes(run.config).values()),
+    )
+
+
+def kind_of(config: Mapping[str, Any]) -> Kind:
+    """Return what decides how long a run's steps take."""
+    values = []
+    for key in LIKE:
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        values.append(value if isinstance(value, (str, int, float)) else str(value))
+    return tuple(values)
+
+
+def measured_times(runs_dir: Path, kinds: set[Kind]) -> dict[Kind, list[float]]:
+    """Return for each kind the median seconds of a step (perf/time_per_step) of every run of that kind in a folder."""
+    found: dict[Kind, list[float]] = {}
+    trained = [run for run in find_runs(runs_dir) if run.attempts()]
+    trained.sort(key=lambda run: run.attempts()[-1].path.stat().st_mtime, reverse=True)
+    for run in trained[:MOST_CONFIGS]:
+        try:
+            times = step_times(run)
+            kind = kind_of(run.load_config()) if times else None
+        except (UserError, OSError):  # a foreign or damaged folder: `experiments.runs list` tells of it
+            continue
+        if kind is not None and kind in kinds:
+            found.setdefault(kind, []).append(median(times))
+    return found
+
+
+def checkpoint_bytes(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the bytes of one checkpoint of each role that is trained; 0 for a model of unknown size."""
+    model = config["model"]
+    parameters = model_parameters(Path(model["path"]).expanduser()) or model["parameters"] or 0
+    roles = {"actor": at(config, ACTOR), **({"critic": config["critic"]} if has_critic(config) else {})}
+    found = {}
+    for role, section in roles.items():
+        contents = at(section, "checkpoint.save_contents") or ()
+        found[role] = int(parameters) * sum(BYTES.get(content, 0) for content in contents if isinstance(content, str))
+    return found
+
+
+def disk_needed(config: Mapping[str, Any]) -> int:
+    """Return the bytes that a run's checkpoints can take at most; 0 for a model of unknown size.
+
+    Of each role: the checkpoints that are kept (null: all that are saved) and the one that is being written.
+    """
+    saves, total = saves_of(config), 0
+    for role, each in checkpoint_bytes(config).items():
+        kept = at(config, f"trainer.max_{role}_ckpt_to_keep")
+        total += each * (saves if kept is None else min(saves, kept + 1))
+    return total
+
+
+def saves_of(config: Mapping[str, Any]) -> int:
+    """Return how many checkpoints a whole run saves: one every trainer.save_freq steps, and one after the last."""
+    steps, every = int(at(config, "trainer.total_training_steps")), int(at(config, "trainer.save_freq"))
+    return -(-steps // every) if every > 0 else 0
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Raise UserError if fewer than `needed` bytes are free where `folder` is or will be made."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(
+            f"{folder} must have {needed / 2**20:,.0f} MiB free, but has {free / 2**20:,.0f}; "
+            "make room, or set runs_dir to another disk"
+        )

@@ -1,0 +1,190 @@
+"""What a launch would do: the requested configs as runs, held against what is already in the runs folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from experiments.checks import preflight
+from experiments.config import identity, names
+from experiments.config.sweep_compose import Composed
+from experiments.config.verl import numbers_as_verl_has_them, override
+from experiments.errors import UserError
+from experiments.models import hub as hub_model
+from experiments.planning.content import _content, code_version
+from experiments.store.config_yaml import as_yaml
+from experiments.store.frozen import FIRST, freeze_launch
+from experiments.store.rundir import RunDir, entries
+
+WANDB_TAG = 64  # the most characters that W&B takes for a tag
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run that was asked for."""
+
+    name: str
+    folder: RunDir
+    config: dict[str, Any]
+    verl: DictConfig
+    steps: int
+    state: str
+    reached: int
+    frozen: str = FIRST
+    """The file in the run's folder that holds this config, once it is frozen."""
+
+    @property
+    def action(self) -> str:
+        """Return start, resume, extend, skip (done) or wait (running, or queued)."""
+        if self.state in ("running", "queued"):
+            return "wait"
+        if self.state == "planned" and not self.folder.events_file.exists():
+            return "start"
+        if self.folder.finished_step() >= self.steps:  # whatever became of an extension
+            return "skip"
+        if not self.folder.checkpoint_step():
+            return "start"
+        return "extend" if self.state == "finished" else "resume"
+
+
+def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun]:
+    """Return the run of each job, in order; jobs that ask for the same run get the same object (see `distinct`).
+
+    Raises UserError naming every problem of all jobs. Data sets are generated here (and found again by their content);
+    no run's folder is made. `listed`: the jobs are the arms of a sweep as somebody wrote them down; two of them that
+    are the same run are a mistake then, unless different files of sweeps/ share it.
+    """
+    problems: dict[str, None] = {}
+    asked: dict[str, Composed] = {}
+    sweeps: dict[str, list[str]] = {}
+    ids: list[str] = []
+    for job in jobs:
+        config, found = _check(job)
+        problems |= dict.fromkeys(found)
+        if found:
+            continue
+        run_id = identity.run_id(config)
+        ids.append(run_id)
+        for sweep in config["sweeps"] or ([None] if listed else ()):
+            if run_id in asked and (sweep is None or sweep in sweeps[run_id]):
+                problems[_same_run(sweep, asked[run_id], job)] = None
+        if (
+            run_id not in asked
+            or asked[run_id].config.trainer.total_training_steps < config["trainer"]["total_training_steps"]
+        ):
+            asked[run_id] = job
+        served = sweeps.setdefault(run_id, [])
+        served += [sweep for sweep in config["sweeps"] or () if sweep not in served]
+    if problems:
+        raise UserError(*problems)
+    folders = [Path(job.config.runs_dir).absolute() for job in asked.values()]
+    # A run is found by its id: what it was called depends on how it was first asked for.
+    there = {folder: {RunDir(path).id: path for path in entries(folder)} for folder in set(folders)}
+    runs = {
+        run_id: _plan(job, sweeps[run_id], there[folder].get(run_id), folder, run_id)
+        for (run_id, job), folder in zip(asked.items(), folders, strict=True)
+    }
+    if found := [problem for run in runs.values() for problem in _checkpoint_problems(run)]:
+        raise UserError(*found)
+    return [runs[run_id] for run_id in ids]
+
+
+def not_fetched(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return the names on the hub of base models that are not in its cache: what they hold is not known yet."""
+    paths = dict.fromkeys(str(run.config["model"]["path"]) for run in runs)
+    return [path for path in paths if hub_model.find(path) is None]
+
+
+def distinct(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Return each run once, in the order in which they were first asked for."""
+    return list({run.folder.id: run for run in runs}.values())
+
+
+def _check(job: Composed) -> tuple[dict[str, Any], list[str]]:
+    """Fill in what the config points at; return the resolved config and what is wrong with it."""
+    config, found = job.resolved(), []
+    faulty = preflight.faults_of(config)
+    try:
+        content = _content(preflight.Sound(config, faulty) if faulty else config)
+    except preflight.Faulty:  # what there is to be made can't be made; all else is looked at
+        content = {}
+    except UserError as error:
+        content, found = {}, list(error.problems)
+    job.fill_in({**content, **numbers_as_verl_has_them(config)})
+    config = job.resolved()
+    return config, list(dict.fromkeys([*found, *_model_path_problems(config), *preflight.problems_of(config)]))
+
+
+def _model_path_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return a problem for each part of a run that reads another model than the one that is known by its content."""
+    path = config["model"]["path"]
+    return [
+        f"{role}.model.{key} must be model.path, {path}, but is {config[role]['model'][key]}; set model.path instead"
+        for role in ("actor_rollout_ref", "critic")
+        for key in ("path", "hf_config_path", "tokenizer_path")
+        if config[role]["model"].get(key) not in (None, path)
+    ]
+
+
+def _same_run(sweep: str | None, one: Composed, other: Composed) -> str:
+    """Return the problem of two arms of a sweep, or of a command's commas, that are the same run."""
+    said = [{**job.choices, **job.touched} for job in (one, other)]
+    keys = [key for key in {**said[0], **said[1]} if repr(said[0].get(key)) != repr(said[1].get(key))]
+    ways = [[override(key, mine[key]) for key in keys if key in mine and key != "sweeps"] for mine in said]
+    by = f", by {' '.join(ways[0]) or 'default'} and by {' '.join(ways[1]) or 'default'}" if any(ways) else ""
+    arm = names.run_name(names.arm_name(names.arm_parts(other.choices, other.changes)), other.config.seed)
+    of = f"sweeps/{sweep}.yaml" if sweep else "a sweep"
+    return f"the arms of {of} must be different runs, but {arm} is asked for twice{by}; drop one of the two"
+
+
+def _plan(job: Composed, sweeps: Sequence[str], existing: Path | None, runs_dir: Path, run_id: str) -> PlannedRun:
+    """Return the run for a checked config, its name and paths filled in."""
+    parts = names.arm_parts(job.choices, job.changes)
+    arm, seed = names.arm_name(parts), job.config.seed
+    run = RunDir(existing or runs_dir / f"{names.run_name(arm, seed)}-{run_id}")
+    run.check(lambda config: identity.run_id(config) == run_id)
+    job.fill_in(
+        {
+            "trainer.experiment_name": run.path.name,
+            "trainer.default_local_dir": str(run.checkpoints),
+            "tracking.group": arm,
+            "tracking.tags": [part[:WANDB_TAG] for part in (*(parts or ["baseline"]), f"seed={seed}")],
+            "sweeps": list(sweeps) or None,
+            "show": None,
+        }
+    )
+    steps = int(job.config.trainer.total_training_steps)
+    return PlannedRun(run.path.name, run, job.resolved(), job.config, steps, run.state(), run.reached())
+
+
+def _checkpoint_problems(run: PlannedRun) -> list[str]:
+    """Return a problem if a run that is to go on from a checkpoint has other devices than those that wrote it."""
+    trainer, ranks = run.config["trainer"], run.folder.checkpoint_ranks()
+    asked = int(trainer["nnodes"]) * int(trainer["n_gpus_per_node"])
+    if run.action not in ("resume", "extend") or ranks in (None, asked):
+        return []
+    return [
+        f"{run.name} must go on with {ranks} GPUs (on a CPU: ranks), since veRL's checkpoint of step "
+        f"{run.folder.checkpoint_step()} is cut for so many, but is asked for with {asked}; set hardware.gpus_per_node"
+    ]
+
+
+def freeze(run: PlannedRun) -> PlannedRun:
+    """Return the run with its config frozen in its folder, which is made if it is not there yet."""
+    text = as_yaml(run.config)
+    run.folder.create(text, code_version(), run.config)
+    return replace(run, frozen=freeze_launch(run.folder.path, text, run.config))
+
+
+def launched(launcher: str, run: PlannedRun, code: Path) -> dict[str, Any]:
+    """Return what the event of a launch says: how far, with which of the frozen configs, and which code."""
+    return {"launcher": launcher, "steps": run.steps, "config": run.frozen, "code": code.name}
+
+
+def attempt_arguments(run: PlannedRun) -> list[str]:
+    """Return the arguments of an attempt's command for a frozen run."""
+    return [str(run.folder.path), "--steps", str(run.steps), "--config", run.frozen]

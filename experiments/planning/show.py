@@ -1,0 +1,157 @@
+"""The plan as a table for people, or as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.models import folder as model_folder
+from experiments.models import hub as hub_model
+from experiments.models.folder import shape_of
+from experiments.models.memory import in_words, setup_of
+from experiments.planning.cost import Cost, costs
+from experiments.planning.plan import PlannedRun
+from experiments.terminal import _count, size
+
+
+def print_plan(runs: Sequence[PlannedRun], asked: int) -> None:
+    """Print what each arm will do and cost, a row an arm.
+
+    Args:
+        runs: distinct runs.
+        asked: how many jobs asked for them; sweeps that share a baseline ask for it once each.
+    """
+    from rich.table import Table
+
+    from experiments.terminal import console
+
+    estimates = costs(runs)
+    unit = unit_of(runs)
+    arms: dict[str, list[int]] = {}
+    for place, run in enumerate(runs):
+        arms.setdefault(run.config["tracking"]["group"], []).append(place)
+    serving = any(run.config["sweeps"] for run in runs)
+    seeds = len({str(run.config["seed"]) for run in runs})
+    title = f"{_count(len(runs), 'run')}: {_count(len(arms), 'arm')}, {_count(seeds, 'seed')}"
+    table = Table(title=title, title_justify="left")
+    for column in ("arm", "seed: id", *(["sweeps"] if serving else []), "plan", "steps", f"{unit}-hours", "disk"):
+        table.add_column(column, overflow="fold")
+    for arm, places in arms.items():
+        table.add_row(
+            arm,
+            "\n".join(f"{runs[place].config['seed']}: {runs[place].folder.id}" for place in places),
+            *(["\n".join(runs[places[0]].config["sweeps"] or ())] if serving else []),
+            "\n".join(words(runs[place]) for place in places),
+            "\n".join(dict.fromkeys(str(runs[place].steps) for place in places)),
+            f"{sum(estimates[place].hours for place in places):.2g}",
+            size(sum(estimates[place].disk for place in places)),
+        )
+    console.print(table)
+    for line in summary(runs, estimates, asked):
+        console.print(line)
+    for line in remarks(runs):
+        console.print(line)
+    if any(run.config["model"]["name"] == "tiny" for run in runs):
+        console.print("miniature: a 0.3M-parameter model and three small numbers; real veRL, real training, small task")
+
+
+def summary(runs: Sequence[PlannedRun], estimates: Sequence[Cost], asked: int) -> list[str]:
+    """Return the plan's totals in sentences: what will be done, what it costs and says who, what sharing saves."""
+    unit, hours = unit_of(runs), sum(cost.hours for cost in estimates)
+    done = Counter(VERBS[run.action] for run in runs)
+    lines = [", ".join(f"{number} {verb}" for verb, number in done.items())]
+    paid = [cost for cost in estimates if cost.steps]
+    if paid:
+        disk = size(sum(cost.disk for cost in paid))
+        lines[0] += f"; about {hours:.2g} {unit}-hours, checkpoints up to {disk}"
+        sources = dict.fromkeys(_source(run, cost) for run, cost in zip(runs, estimates, strict=True) if cost.steps)
+        lines.append(f"estimate: {'; '.join(sources)}")
+    if asked > len(runs):
+        saved = asked - len(runs)
+        # What is shared is the baseline: the run that the most sweeps ask for.
+        shared = max(range(len(runs)), key=lambda place: len(runs[place].config["sweeps"] or ()))
+        cost = estimates[shared].hours * saved
+        lines.append(f"{asked} cells, {len(runs)} runs: sharing saves {_count(saved, 'run')}, {cost:.2g} {unit}-hours")
+    return lines
+
+
+def remarks(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return what preflight found and let pass: the memory that a GPU needs, and oddities of the models' folders."""
+    needs: dict[str, dict[str, None]] = {}
+    for run in runs:
+        setup = setup_of(run.config, shape_of(run.config))
+        if setup is not None:
+            needs.setdefault(in_words(setup), {})[run.config["tracking"]["group"]] = None
+    several = len(needs) > 1
+    lines = [f"{need} ({', '.join(arms)})" if several else need for need, arms in needs.items()]
+    for path, stated in {str(run.config["model"]["path"]): run.config["model"]["shape"] for run in runs}.items():
+        folder = hub_model.find(path)
+        found = [*(model_folder.notes(folder) if folder else []), *model_folder.unchecked(path, stated)]
+        lines += [f"{path}: {note}" for note in found]
+    return lines
+
+
+def plan_json(runs: Sequence[PlannedRun], asked: int) -> str:
+    """Return the plan as one JSON object: {"cells", "runs": [...], "hours", "unit", "disk"}; disk in bytes."""
+    estimates = costs(runs)
+    rows: list[dict[str, Any]] = [
+        {
+            "id": run.folder.id,
+            "name": run.name,
+            "folder": str(run.folder.path),
+            "arm": run.config["tracking"]["group"],
+            "seed": run.config["seed"],
+            "sweeps": run.config["sweeps"] or [],
+            "plan": PLANS[run.action],
+            "state": run.state,
+            "step": run.reached,
+            "steps": run.steps,
+            "seconds_per_step": cost.seconds_per_step,
+            "measured_runs": cost.measured,
+            "hours": cost.hours,
+            "disk": cost.disk,
+        }
+        for run, cost in zip(runs, estimates, strict=True)
+    ]
+    totals = {"hours": sum(cost.hours for cost in estimates), "disk": sum(cost.disk for cost in estimates)}
+    return json.dumps({"cells": asked, "unit": unit_of(runs), **totals, "runs": rows}, indent=1)
+
+
+PLANS = {"start": "new", "resume": "resume", "extend": "extend", "skip": "done", "wait": "wait"}
+VERBS = {"start": "to start", "resume": "to resume", "extend": "to extend", "skip": "done", "wait": "under way"}
+
+
+def words(run: PlannedRun) -> str:
+    """Return what will be done with a run and why, e.g. "resume at step 10 (failed: out of memory)"."""
+    before = ""
+    if run.state == "failed":
+        failed: dict[str, Any] = next(
+            (event for event in reversed(run.folder.events()) if event.get("event") == "failed"), {}
+        )
+        before = f" (failed: {failed.get('kind', 'for an unknown cause')})"
+    elif run.state not in ("planned", "finished", "running"):
+        before = f" ({run.state})"
+    elif run.state == "finished":
+        before = ", since its checkpoints are gone"
+    return {
+        "start": f"{'again' if before else 'new'}{before}",
+        "resume": f"resume at step {run.reached}{before}",
+        "extend": f"extend from step {run.reached}",
+        "skip": "done",
+        "wait": run.state,
+    }[run.action]
+
+
+def unit_of(runs: Sequence[PlannedRun]) -> str:
+    """Return what the hours are of: GPU, or CPU for veRL on the CPU."""
+    return "CPU" if all(run.config["trainer"]["device"] == "cpu" for run in runs) else "GPU"
+
+
+def _source(run: PlannedRun, cost: Cost) -> str:
+    if cost.measured:
+        return f"{cost.seconds_per_step:.3g} s a step, measured in {_count(cost.measured, 'run')} of the same kind"
+    if cost.seconds_per_step is None:
+        return f"hours unknown: hardware={run.config['hardware']['name']} states no seconds_per_step"
+    return f"{cost.seconds_per_step:.3g} s a step, as hardware={run.config['hardware']['name']} states"

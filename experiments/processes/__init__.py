@@ -1,0 +1,1 @@
+"""Starting an attempt's processes fast, and leaving none of them behind."""

@@ -1,0 +1,113 @@
+"""A process that a launch keeps beside its runs, in a folder of its own that goes with it.
+
+Each end takes the folder away: the helper when it ends, whoever ended it, and the launcher after it. What is left when
+both were killed goes when the next helper is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from experiments.processes import reaping
+from experiments.store.failures import Failure, classify
+from experiments.variables import MARKER
+
+KINDS = ("fork", "ray")
+PATIENCE_SECONDS = 5.0
+
+
+class HelperEnded(Exception):
+    """A helper did not come up; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.cause)
+        self.failure = failure
+
+
+class Helper:
+    """A process of the launch that is ready when a file appears in its folder."""
+
+    def __init__(self, kind: str, sign: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+        """Start `python *arguments`, in which "{folder}" is the helper's folder; `sign` is the file's name."""
+        self.folder, self.lock = _locked_folder(f"r1z-{kind}-{os.getpid()}-")
+        self.kind, self.sign = kind, self.folder / sign
+        self.log = self.folder / "log"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-W",
+                    "ignore",
+                    *(part.replace("{folder}", str(self.folder)) for part in arguments),
+                ],
+                env={**os.environ, **variables, MARKER: str(self.folder)},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait(self) -> Path:
+        """Return the file when it is there; HelperEnded if the process ended before."""
+        while not self.sign.exists():
+            if self.process.poll() is not None:
+                failure = classify(self.log)
+                raise HelperEnded(
+                    Failure(
+                        failure.kind,
+                        f"the {self.kind} process of the launch ended with {self.process.returncode}: {failure.cause}",
+                        "start again, or set hardware.fast=false to do without",
+                    )
+                )
+            time.sleep(0.02)
+        return self.sign
+
+    def close(self) -> None:
+        """End the process and all that it started, after it had time to do so itself; then see to others' remains."""
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE_SECONDS)
+        self.process.kill()
+        self.process.wait()
+        reaping.reap(self.folder)
+        reaping.drop_folder(self.folder)
+        os.close(self.lock)
+        _drop_abandoned()
+
+
+def _drop_abandoned() -> None:
+    """End and take away the helpers whose launcher was killed and that could not do so themselves, killed as well."""
+    for kind in KINDS:
+        for folder in reaping.SCRATCH.glob(f"r1z-{kind}-*-*"):
+            with contextlib.suppress(OSError):  # somebody else's, or its launcher lives
+                lock = os.open(folder, os.O_RDONLY)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    reaping.reap(folder)
+                    reaping.drop_folder(folder)
+                finally:
+                    os.close(lock)
+
+
+def _locked_folder(prefix: str) -> tuple[Path, int]:
+    """Return a new temporary folder and the open descriptor of it that holds its lock for as long as this one lives.
+
+    A process number would not do for it: another process may have it by now, or another container see the folder.
+    """
+    while True:
+        folder = reaping.scratch_folder(prefix)
+        with contextlib.suppress(FileNotFoundError):  # another launch found it before it was locked, and abandoned
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)

@@ -1,0 +1,61 @@
+"""A Ray cluster that outlives an attempt: `python -m experiments.processes.ray_head FOLDER PARENT OPTIONS`.
+
+Starting Ray takes as long as two steps of a small model, so the runs of a local sweep share one cluster, one after the
+other. It ends with the launcher that started it, whose process id is PARENT, whatever way that ends.
+
+OPTIONS are ray.init's, as JSON. FOLDER gets Ray's session and, when the cluster is up, the file `address`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from experiments.processes import ray_python, reaping
+from experiments.store.files import write_atomically
+
+ADDRESS = "address"
+
+
+def worker_python(folder: Path) -> str:
+    """Return the path of a Python for Ray to start its processes by: a script in the folder that runs ray_python.
+
+    Where nothing may be executed there (noexec), it is the plain Python.
+    """
+    # A copy, because the project may be edited while the cluster runs.
+    copy = shutil.copyfile(ray_python.__file__, folder / "ray_python.py")
+    script = folder / "python"
+    command = shlex.join([sys.executable, "-S", "-E", str(copy), sys.executable])
+    script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    script.chmod(0o700)
+    return str(script) if os.access(script, os.X_OK) else sys.executable
+
+
+def main() -> None:
+    folder, parent, options = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides when the cluster goes
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the runs that share a cluster are on the CPU
+    import ray
+
+    try:
+        sys.executable = worker_python(folder)  # by which Ray starts its daemons and workers
+        ray.init(address="local", _temp_dir=str(folder), log_to_driver=False, **options)
+        write_atomically(folder / ADDRESS, ray.get_runtime_context().gcs_address)
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+        while os.getppid() == parent:
+            time.sleep(0.5)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ray.shutdown()
+        reaping.reap(folder)
+        reaping.drop_folder(folder)  # whether or not the launcher still lives: it may be killed before it could
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The processes that a local launch starts once for all its runs: a fork server, and a Ray cluster.
+
+Both need seconds to start. They start at the same time, while the runs are planned. The runs use them in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.processes import fork_client
+from experiments.processes.helper import Helper
+from experiments.processes.ray_head import ADDRESS
+from experiments.project import CONFIG_DIR
+from experiments.store import code_copy
+from experiments.variables import FORK_SOCKET, RAY_ADDRESS, RAY_QUIET
+
+# Arguments of a command that decide whether its runs use these processes: with one of them nothing is started early.
+DECIDING = (
+    "-c", "--c", "show", "hydra/launcher", "hydra.launcher", "experiment", "trainer.device", "hardware=",
+    "hardware.fast=",
+)  # fmt: skip
+LOCAL = CONFIG_DIR / "local" / "default.yaml"  # the user's own defaults, which may decide it as well
+# A training allocates and frees the same hundreds of megabytes in every micro-batch. glibc would give them back to the
+# kernel and have them zeroed again each time, a tenth of a step.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+
+
+class ForkServer(Helper):
+    """A fork server that is starting (see fork_server.py)."""
+
+    def __init__(self) -> None:
+        arguments = ["-m", "experiments.processes.fork_server", "{folder}/socket", str(os.getpid())]
+        super().__init__("fork", "socket", arguments, KEEP_MEMORY)
+        # A copy: a run may execute an older copy of the code, in which the client lies elsewhere.
+        self.client = str(shutil.copy(fork_client.__file__, self.folder))
+
+
+class RayCluster(Helper):
+    """A Ray cluster that is starting with these options of ray.init."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        arguments = ["-m", "experiments.processes.ray_head", "{folder}", str(os.getpid()), json.dumps(options)]
+        super().__init__("ray", ADDRESS, arguments, RAY_QUIET)
+
+
+class Standby:
+    """The fork server and the Ray cluster of one command; `close` ends them, `prepare` may start them again."""
+
+    def __init__(self) -> None:
+        self.server: ForkServer | None = None
+        self.cluster: RayCluster | None = None
+
+    def guess(self, arguments: Sequence[str]) -> None:
+        """Start the fork server if no argument of the command decides whether one is needed.
+
+        The first composed config tells it for certain, seconds later: `foresee` then corrects a wrong guess.
+        """
+        decided = any(argument.lstrip("+~").startswith(DECIDING) for argument in arguments)
+        if sys.platform == "linux" and not decided and not LOCAL.exists():
+            self._start_server()
+
+    def foresee(self, config: Mapping[str, Any]) -> None:
+        """Start what a run with this config will need; the plan may still refuse the run."""
+        if is_wanted(config):
+            self._start_server()
+            self.cluster = self.cluster or RayCluster(ray_options(config))
+        else:
+            self.close()
+
+    def prepare(self, configs: Sequence[Mapping[str, Any]]) -> None:
+        """Start what the runs with these resolved configs need and what has not been started yet."""
+        fast = [config for config in configs if is_wanted(config)]
+        if fast:
+            self._start_server()
+            self._provide(ray_options(fast[0]))
+        else:
+            self.close()
+
+    def python(self, config: Mapping[str, Any], code: Path) -> tuple[list[str], dict[str, str]]:
+        """Return the command that stands for `python` in a run, and the variables that the run needs beside it.
+
+        `code`: the copy of the code that the run executes (store/code_copy.py).
+        """
+        copy = code_copy.variables(code)
+        if self.server is None or not is_wanted(config):
+            return [sys.executable, "-P"], copy  # a folder of the working directory must not shadow a package
+        cluster = self._provide(ray_options(config))
+        socket = str(self.server.wait())
+        variables = {**copy, FORK_SOCKET: socket, RAY_ADDRESS: cluster.wait().read_text()}
+        return [sys.executable, "-S", "-E", self.server.client, socket], variables
+
+    def drop_cluster(self) -> None:
+        """End the Ray cluster; the next run gets a new one. After a run that failed nobody knows what it left there."""
+        if self.cluster is not None:
+            self.cluster.close()
+            self.cluster = None
+
+    def close(self) -> None:
+        """End both processes."""
+        self.drop_cluster()
+        if self.server is not None:
+            self.server.close()
+            self.server = None
+
+    def _start_server(self) -> None:
+        self.server = self.server or ForkServer()
+
+    def _provide(self, options: dict[str, Any]) -> RayCluster:
+        """Return a cluster with these options: the one that there is, or a new one."""
+        if self.cluster is not None and options != self.cluster.options:
+            self.drop_cluster()
+        if self.cluster is None:
+            self.cluster = RayCluster(options)
+        return self.cluster
+
+
+def is_wanted(config: Mapping[str, Any]) -> bool:
+    """Return whether a run is started from the fork server, on the shared Ray cluster.
+
+    It is not on a GPU, nor where it asks for plain processes (hardware.fast=false), nor on macOS, where a process that
+    has loaded its frameworks cannot be forked safely.
+    """
+    return sys.platform == "linux" and bool(config["hardware"]["fast"]) and config["trainer"]["device"] == "cpu"
+
+
+def ray_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the cluster of a run: its ray.init options, without the environment of its processes."""
+    given = config["ray_kwargs"]["ray_init"]
+    if isinstance(given, DictConfig):  # a config that was composed and not resolved yet
+        given = OmegaConf.to_container(given, resolve=True)
+    return {key: value for key, value in given.items() if key != "runtime_env"}

@@ -1,0 +1,21 @@
+"""Where the project lies, and whether this is the Python that it was installed for."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+PROJECT_DIR = PACKAGE_DIR.parent
+CONFIG_DIR = PROJECT_DIR / "conf"
+SWEEPS_DIR = PROJECT_DIR / "sweeps"
+
+
+def check_python(package: str) -> None:
+    """Exit with code 2, and a line that says what to do, if one of the project's packages is not installed."""
+    if find_spec(package) is None:
+        print(
+            f"error: Python must be the project's own, but {sys.executable} has no {package}; "
+            "do: make install, then: source .venv/bin/activate",
+            file=sys.stderr,
+        )
+        sys.exit(2)

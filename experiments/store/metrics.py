@@ -1,0 +1,35 @@
+"""What rows of metrics say: accuracy, and the seconds of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.store.files import read_jsonl
+from experiments.store.rundir import RunDir
+from experiments.values import at, is_number
+
+
+def accuracy(row: Mapping[str, Any]) -> float | None:
+    """Return the sampled validation accuracy of a row of metrics, None if it has none."""
+    names = (name for name in row if name.startswith("val-core/") and "/acc/mean@" in name and "_greedy/" not in name)
+    return _float(row.get(next(names, "")))
+
+
+def _float(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def final_accuracy(run: RunDir) -> float | None:
+    """Return the last validation accuracy (0 to 1, responses sampled) that a run recorded; None before the first."""
+    rows = [row.get("data", {}) for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
+    values = [value for value in map(accuracy, rows) if value is not None]
+    return values[-1] if values else None
+
+
+def step_times(run: RunDir) -> list[float]:
+    """Return the seconds of every step that the run's attempts recorded."""
+    rows = [at(row, "data") for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
+    # A foreign folder may hold anything: what is no number of seconds was not measured.
+    times = [data.get("perf/time_per_step") for data in rows if isinstance(data, Mapping)]
+    return [float(time) for time in times if time is not None and is_number(time)]

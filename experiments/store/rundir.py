@@ -1,0 +1,298 @@
+"""A run's folder: what is in it, who writes it, and what state it is in.
+
+    runs/<name>-<id>/
+        config.yaml            the frozen, fully resolved config (written once); config.json: the same
+        config-<digest>.yaml   that of a later launch which says otherwise, in what cannot change the result (frozen.py)
+        code.json              the folder's format, the commit, the uncommitted diff, versions (written once)
+        events.jsonl           append-only, fsynced: planned, launched, started, resumed, checkpoint, finished, ...
+        lock                   held (flock) by whoever executes the run; its owner's death releases it
+        launcher.lock          held likewise by the launcher that sees to it
+        checkpoints/           veRL's global_step_<n>/ and latest_checkpointed_iteration.txt
+        attempts/<k>/          one execution: log, metrics.jsonl, noted.json, rollouts/, validation/, wandb/, job.json
+
+Light: imports neither torch, ray, veRL nor wandb.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.store import frozen
+from experiments.store.events import TERMINAL
+from experiments.store.files import append_line, read_jsonl, write_atomically
+
+FORMAT = 1
+NOTED_ROW = "noted.json"  # in an attempt's folder: the last step's row that metrics.jsonl may not have got
+
+
+class AlreadyRunning(UserError):
+    """Another living process executes the run."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One execution of a run."""
+
+    number: int
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def metrics(self) -> Path:
+        """JSON lines {"step": int, "data": {metric: value}}, one a step, each durable as soon as it is written."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def rollouts(self) -> Path:
+        """<step>.jsonl: every training rollout of the step with its score parts."""
+        return self.path / "rollouts"
+
+    @property
+    def validation(self) -> Path:
+        """<step>.jsonl: every validation rollout of the step with its score parts."""
+        return self.path / "validation"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run's folder. Creating the object touches nothing on the disk."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The 8 hexadecimal digits at the end of the folder's name; also the run's W&B id."""
+        return self.path.name.rsplit("-", 1)[-1]
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def events_file(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def create(self, config: str, code: Mapping[str, Any], parsed: Mapping[str, Any] | None = None) -> None:
+        """Make the folder with its frozen config and code; leave what is already there as it is.
+
+        Of several processes that make the same run at the same time, one does. `parsed`: what the config's YAML says,
+        from whoever has it at hand: reading a thousand of them takes half a minute.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with contextlib.nullcontext() if self.config_file.exists() else self._flock("lock", patience=10.0):
+            if not (self.path / "code.json").exists():
+                write_atomically(self.path / "code.json", json.dumps({"format": FORMAT, **code}, indent=1) + "\n")
+            if not self.config_file.exists():
+                frozen.freeze(self.path, config, parsed)
+                self.record("planned")
+
+    def load_config(self, name: str | None = None) -> dict[str, Any]:
+        """Return a frozen config as plain dicts and lists; UserError if the folder is not a run of ours.
+
+        `name`: of its file; by default the one that the last attempt had, the first one before there was any.
+        """
+        return frozen.load(self.path, name or self._last_config())
+
+    def _last_config(self) -> str:
+        names = [event.get("config") for event in self.events() if event["event"] == "started"]
+        return names[-1] if names and isinstance(names[-1], str) else frozen.FIRST
+
+    def check_format(self) -> None:
+        """Raise UserError if a newer version of this project made the folder."""
+        try:
+            with open(self.path / "code.json", "rb") as file:
+                head = file.read(80)  # the format comes first, a diff of any length later
+                found = re.match(rb'\s*\{\s*"format":\s*(\d+)', head)
+                made = int(found[1]) if found else json.loads(head + file.read()).get("format")
+        except OSError:
+            return
+        except (ValueError, AttributeError, RecursionError):  # torn, or foreign: the config says more
+            return
+        if isinstance(made, int) and made > FORMAT:
+            problem = f"the format of {self.path} must be at most {FORMAT}, but is {made}"
+            raise UserError(f"{problem}: a newer version made it; update this one, or choose another runs folder")
+
+    def check(self, holds: Callable[[dict[str, Any]], bool]) -> None:
+        """Raise UserError if there is something here that is no run of ours, can't be read, or is another run.
+
+        `holds`: whether a config is the run's own.
+        """
+        try:
+            if not self.path.exists():
+                return
+            if not self.path.is_dir():
+                raise UserError(f"{self.path} must be a run's folder, but is a file; move it away")
+            self.check_format()
+            self.attempts()
+            self.events()
+            foreign = self.config_file.exists() and not holds(self.load_config())
+        except OSError as error:
+            problem = f"{self.path} must be a run's folder, but can't be read: {error.strerror}"
+            raise UserError(f"{problem}; mend its permissions or move it away") from None
+        if foreign:
+            raise UserError(f"{self.path} must hold the config of {self.id}, but holds another one; move it away")
+
+    def record(self, event: str, **fields: Any) -> None:
+        """Append one event; it is on the disk when this returns. A torn last line is closed first."""
+        append_line(self.events_file, json.dumps({"time": time.time(), "event": event, **fields}))
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events in the order they were written; torn lines are left out."""
+        return self.read_events()[0]
+
+    def read_events(self) -> tuple[list[dict[str, Any]], int]:
+        """Return (the events in the order they were written, how many lines were torn, damaged or no event)."""
+        rows, damaged = read_jsonl(self.events_file)
+        events = [row for row in rows if isinstance(row.get("event"), str)]
+        return events, damaged + len(rows) - len(events)
+
+    def attempts(self) -> list[Attempt]:
+        """Return the attempts made so far, oldest first."""
+        try:
+            numbers = sorted(int(entry.name) for entry in (self.path / "attempts").iterdir() if entry.name.isdecimal())
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError:
+            raise UserError(f"{self.path} must be a run's folder, but its attempts is a file; move it away") from None
+        return [Attempt(number, self.path / "attempts" / str(number)) for number in numbers]
+
+    def new_attempt(self) -> Attempt:
+        """Make the folder of the next attempt. Hold the lock while calling."""
+        made = self.attempts()
+        number = made[-1].number + 1 if made else 1
+        attempt = Attempt(number, self.path / "attempts" / str(number))
+        attempt.path.mkdir(parents=True)
+        return attempt
+
+    def last_step(self) -> int:
+        """Return the last step for which any attempt wrote training metrics, 0 if none did."""
+        step = 0
+        for attempt in self.attempts():
+            for row in read_jsonl(attempt.metrics)[0]:
+                if "training/global_step" in row.get("data", {}):
+                    step = max(step, int(row["step"]))
+        return step
+
+    def checkpoint_step(self) -> int:
+        """Return the step of the newest complete checkpoint, 0 without one; `runs clean` may have removed it."""
+        try:
+            step = int((self.checkpoints / "latest_checkpointed_iteration.txt").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+        return step if (self.checkpoints / f"global_step_{step}").is_dir() else 0
+
+    def reached(self) -> int:
+        """Return the step to which the run's results stand: where it finished, else its newest checkpoint."""
+        return max(self.checkpoint_step(), self.finished_step())
+
+    def finished_step(self) -> int:
+        """Return the step to which an attempt came as it was asked to, 0 if none did; later ones may go further."""
+        finished = [event.get("step") for event in self.events() if event.get("event") == "finished"]
+        return max((step for step in finished if isinstance(step, int)), default=0)
+
+    def checkpoint_ranks(self) -> int | None:
+        """Return by how many processes the newest checkpoint was saved, and must be read; None if that can't be told.
+
+        veRL names its shards by that number.
+        """
+        actor = self.checkpoints / f"global_step_{self.checkpoint_step()}" / "actor"
+        names = " ".join(file.name for file in actor.glob("model_world_size_*_rank_0.pt"))
+        found = re.search(r"world_size_(\d+)_", names)
+        return int(found[1]) if found else None
+
+    def state(self, events: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """Return one of STATES; killed is one that died without a word. UserError for a newer version's folder.
+
+        `events`: the run's events, for a caller that has read them already.
+        """
+        self.check_format()
+        state = "planned"
+        for event in self.events() if events is None else events:
+            name = event.get("event")
+            if name in ("submitted", "held"):
+                state = "queued"
+            elif name == "running":  # SLURM's word, where this file system does not show another node's locks
+                state = "running"
+            elif name in ("started", *TERMINAL):
+                state = name
+            elif name == "launched" and state == "cancelled":  # asked for again
+                state = "planned"
+        if state != "started":
+            return state
+        return "running" if self.is_locked() else "killed"
+
+    def is_locked(self) -> bool:
+        """Return whether a living process executes the run."""
+        try:
+            with open(self.path / "lock", "rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+        except FileNotFoundError:
+            pass
+        return False
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run while executing it; AlreadyRunning if another living process does."""
+        with self._flock("lock"):
+            yield
+
+    @contextlib.contextmanager
+    def launching(self) -> Iterator[None]:
+        """Hold the run while seeing to its execution; AlreadyRunning if another launcher does."""
+        with self._flock("launcher.lock"):
+            yield
+
+    @contextlib.contextmanager
+    def _flock(self, name: str, patience: float = 0.5) -> Iterator[None]:
+        deadline = time.monotonic() + patience  # whoever asks `is_locked` has it for an instant: no second holder
+        with open(self.path / name, "a+b") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        problem = f"{self.path.name} must not run twice, but is running already; wait for it"
+                        raise AlreadyRunning(problem) from None
+                time.sleep(0.01)
+            yield
+
+
+def find_runs(runs_dir: Path) -> list[RunDir]:
+    """Return the runs under `runs_dir`, by name; an empty list if there is no such folder."""
+    return [RunDir(entry) for entry in entries(runs_dir) if _has_config(entry)]
+
+
+def entries(runs_dir: Path) -> list[Path]:
+    """Return all that is in a runs folder, by name; an empty list if there is no such folder."""
+    try:
+        return sorted(runs_dir.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _has_config(folder: Path) -> bool:
+    """Return whether a folder is a run's; one that we may not look into is none (`runs list` names it)."""
+    try:
+        return (folder / frozen.FIRST).is_file()
+    except OSError:
+        return False

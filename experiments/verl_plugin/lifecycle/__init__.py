@@ -1,0 +1,1 @@
+"""Beginning, saving, stopping and recording a run. Nothing here decides a number of the training."""

@@ -1,0 +1,1 @@
+"""How prompts become scored responses: the rollout server, its samplers, and the agent loops."""

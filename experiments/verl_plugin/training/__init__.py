@@ -1,0 +1,1 @@
+"""The trainer, the engines of its workers, and the schedule of the sampling temperature."""

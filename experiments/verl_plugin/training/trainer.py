@@ -1,0 +1,184 @@
+"""trainer.v1.trainer_mode=ablation: veRL's synchronous trainer with what an ablation study needs.
+
+- per-step accuracy, format and hack share of the training rollouts (veRL reports them for validation only), and the
+  same score parts beside every dumped rollout;
+- a sampling temperature that moves with the steps (conf/temperature/);
+- the same order of samples whatever the order in which they arrived, so that a seed fixes a run;
+- a step all of whose samples failed stops the run with the cause.
+
+Read in veRL 0.9.1: verl/trainer/ppo/v1/{trainer_base,trainer_sync,replay_buffer}.py. The methods overridden here that
+begin with an underscore are veRL's, and not promised by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import ray
+import transfer_queue
+from tensordict import NonTensorStack, TensorDict
+from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.seqlen_balancing import log_seqlen_unbalance
+
+from experiments.verl_plugin.rollout import replica  # noqa: F401  registers rollout.name=hf in the trainer's process
+from experiments.verl_plugin.training.kept_forward import KEEP_FORWARD, worth_keeping
+from experiments.verl_plugin.training.temperature import at_step, set_temperature
+
+# What a worker on a CPU reads of a batch for a forward pass, and for an update. Every field of every sample travels as
+# a message of its own: veRL fetches them all, texts and scores included, which is a tenth of a small model's step.
+READ_FORWARD = {"input_ids", "position_ids", "loss_mask"}
+READ_ACTOR = READ_FORWARD | {
+    "prompts", "responses", "response_mask", "old_log_probs", "advantages", "ref_log_prob", "rollout_is_weights",
+}  # fmt: skip
+READ_CRITIC = READ_ACTOR | {
+    "values",
+    "returns",
+}  # its update is before the actor's, which gets of its fields what it reads
+POLL_SECONDS = 0.1  # how often finished samples are looked for; veRL's 2 s has no config key and outlasts a small step
+
+
+@register_trainer("ablation")
+class AblationTrainer(PPOTrainerSync):
+    """One GRPO or PPO run; chosen by trainer.v1.trainer_mode=ablation."""
+
+    _score_parts: dict[str, dict[str, Any]]
+
+    @property
+    def trainer_mode(self) -> str:
+        return "sync"  # veRL chooses replay buffer, data loader and checkpoint contents by this very word
+
+    @trainer_mode.setter
+    def trainer_mode(self, value: str) -> None: ...
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        model = self.config.actor_rollout_ref
+        attention = "attn_implementation" in (model.model.override_config or {})
+        if self.config.trainer.device == "cpu" or model.rollout.name == "hf" or attention:
+            from experiments.verl_plugin.training.worker import PluginActorRolloutRefWorker, PluginTrainingWorker
+
+            for role in self.role_worker_mapping:
+                worker = PluginTrainingWorker if role == Role.Critic else PluginActorRolloutRefWorker
+                self.role_worker_mapping[role] = ray.remote(worker)
+
+    def on_step_begin(self) -> None:
+        """Set the step's temperature, for the sampler and for every log-prob that the step computes.
+
+        veRL reads the one key for all of them; validation has its own (val_kwargs).
+        """
+        super().on_step_begin()
+        schedule = (self.config.actor_rollout_ref.rollout.get("custom") or {}).get("temperature")
+        if schedule:
+            temperature = at_step(schedule, self.global_steps)
+            set_temperature(self, temperature)
+            set_temperature(self.agent_loop_manager, temperature)
+            workers = getattr(self.agent_loop_manager, "agent_loop_workers", ())  # each has a copy of the config
+            ray.get([worker.__ray_call__.remote(set_temperature, temperature) for worker in workers])
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = POLL_SECONDS
+        return buffer
+
+    def _fetch_one_gen_batch(self) -> TensorDict:
+        """Return the next prompts with ids that are a function of the step, where veRL draws them at random."""
+        batch = super()._fetch_one_gen_batch()
+        batch["uid"] = NonTensorStack(*(f"{self.global_steps:08d}-{row:06d}" for row in range(len(batch))))
+        return batch
+
+    def _balance_batch(
+        self, batch: Any, metrics: Any, logging_prefix: str = "global_seqlen", keep_minibatch: bool = False
+    ) -> Any:
+        batch.reorder(sorted(range(len(batch.keys)), key=lambda index: _sample_key(batch.keys[index])))
+        if self.actor_rollout_wg.world_size > 1:
+            return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
+        # One rank gets everything in this order. veRL would find that out by a twentieth of a small model's step.
+        batch = upsample_batch_to_divisible_size(
+            batch, self._get_required_batch_multiple(1), self.tokenizer.eos_token_id
+        )
+        lengths = [tag["seq_len"] for tag in batch.tags]
+        metrics.update(log_seqlen_unbalance(lengths, [list(range(len(lengths)))], logging_prefix))
+        return batch
+
+    def _step_once(self, metrics: dict[str, Any], timing_raw: dict[str, Any], sample_batch_size: int) -> Any:
+        batch = super()._step_once(metrics, timing_raw, sample_batch_size)
+        expected = sample_batch_size * self.config.actor_rollout_ref.rollout.n
+        metrics["rollout/failed_samples"] = expected - sum(not tag.get("is_padding", False) for tag in batch.tags)
+        return batch
+
+    def _narrow(self, batch: Any, read: set[str]) -> Any:
+        """Return the batch, of which the next worker's call will fetch those of its fields that are in `read`."""
+        if self.config.trainer.device == "cpu":
+            batch.fields = sorted(read if batch.fields is None else read.intersection(batch.fields))
+        return batch
+
+    def _compute_old_log_prob(self, batch: Any, metrics: Any) -> Any:
+        ranks = self.actor_rollout_wg.world_size
+        batch.extra_info[KEEP_FORWARD] = worth_keeping(self.config, len(batch.keys), ranks)
+        batch = super()._compute_old_log_prob(self._narrow(batch, READ_FORWARD), metrics)
+        batch.extra_info[KEEP_FORWARD] = False
+        return batch
+
+    def _compute_ref_log_prob(self, batch: Any, metrics: Any) -> Any:
+        return super()._compute_ref_log_prob(self._narrow(batch, READ_FORWARD), metrics)
+
+    def _compute_values(self, batch: Any, metrics: Any) -> Any:
+        return super()._compute_values(self._narrow(batch, READ_FORWARD), metrics)
+
+    def _update_critic(self, batch: Any, metrics: Any) -> Any:
+        return super()._update_critic(self._narrow(batch, READ_CRITIC), metrics)
+
+    def _update_actor(self, batch: Any, metrics: Any) -> Any:
+        return super()._update_actor(self._narrow(batch, READ_ACTOR), metrics)
+
+    def _compute_metrics(
+        self, batch: Any, metrics: dict[str, Any], timing_raw: dict[str, Any], global_steps: int, epoch: int
+    ) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        real = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        self._score_parts = self._read_score_parts(real, batch.partition_id)
+        for part in sorted({name for parts in self._score_parts.values() for name in parts}):
+            values = [parts[part] for parts in self._score_parts.values() if _is_number(parts.get(part))]
+            if values:
+                metrics[f"reward/{part}/mean"] = float(np.mean(values))
+        metrics["rollout/temperature"] = float(self.config.actor_rollout_ref.rollout.temperature)
+
+    @staticmethod
+    def _read_score_parts(keys: list[str], partition: str) -> dict[str, dict[str, Any]]:
+        """Return what the reward function said of each sample, by the sample's key."""
+        data = transfer_queue.kv_batch_get(keys=keys, partition_id=partition, select_fields=["extra_fields"])
+        extras = list(data["extra_fields"])
+        return {key: extra.get("reward_extra_info", {}) for key, extra in zip(keys, extras, strict=True)}
+
+    def _dump_generations(
+        self,
+        inputs: list[str],
+        outputs: list[str],
+        gts: list[Any],
+        scores: list[float],
+        reward_extra_infos_dict: dict[str, list],
+        dump_path: str,
+    ) -> None:
+        """Dump rollouts as JSON lines; those of training get their score parts, which veRL leaves out."""
+        if dump_path == self.config.trainer.rollout_data_dir:
+            parts = [self._score_parts.get(key, {}) for key in reward_extra_infos_dict["uid"]]
+            names = sorted({name for part in parts for name in part})
+            reward_extra_infos_dict = {
+                **reward_extra_infos_dict,
+                **{name: [part.get(name) for part in parts] for name in names},
+            }
+        super()._dump_generations(inputs, outputs, gts, scores, reward_extra_infos_dict, dump_path)
+
+
+def _sample_key(key: str) -> tuple[str, int, int]:
+    """Return "{uid}_{session}_{index}" as something that sorts by number."""
+    uid, session, index = key.rsplit("_", 2)
+    return uid, int(session), int(index)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

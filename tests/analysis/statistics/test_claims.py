@@ -1,0 +1,239 @@
+"""Verdicts: on made-up arms whose truth is known."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from analysis.design.ablations import find_ablations
+from analysis.design.sweeps import read_sweeps, sweep_of
+from analysis.records.history import join
+from analysis.records.record import RunRecord
+from analysis.statistics.claims import Verdict, judge
+from analysis.statistics.comparisons import COMPARISONS
+from experiments.config.sweep_files import KINDS, Claim, Level, Sweep, load_sweeps
+from experiments.errors import UserError
+
+Shape = Callable[[float, int], float]
+STEPS = 40
+
+
+def run(n: int, seed: int, shape: Shape, noise: float, steps: int = STEPS, metric: str = "m") -> RunRecord:
+    draw = random.Random(f"{n} {seed}")
+    own = draw.gauss(0, noise)
+    rows = [(s, {"training/global_step": s, metric: shape(s / STEPS, n) + own}) for s in range(1, steps + 1)]
+    config = {"rollout.n": n, "seed": seed, "algorithm.adv_estimator": "grpo"}
+    return RunRecord(f"n{n}-{seed}", config, join([rows]), "finished" if steps == STEPS else "killed", 1, STEPS)
+
+
+def verdict(kind: str, levels: tuple[Any, ...], shape: Shape, seeds: int, noise: float = 0.01, **more: Any) -> Verdict:
+    at, or_equal = more.pop("at", (0.8, 1.0)), more.pop("or_equal", ())
+    claim = Claim("name", "text", more.pop("metric", "m"), kind, levels, at, or_equal)
+    sweep = Sweep("n", "n", "rollout.n", tuple(Level(n, f"n = {n}") for n in (3, 5, 8)), (1,), (claim,))
+    records = [run(n, seed, shape, noise, **more) for n in (3, 5, 8) for seed in range(seeds)]
+    (ablation,) = find_ablations(records, [sweep])
+    (answer,) = judge(ablation, sweep)
+    return answer
+
+
+def rising(share: float, n: int) -> float:
+    return n * share / 10
+
+
+def dipping(share: float, n: int) -> float:
+    return 50 - 30 * share if share < 0.5 else 20 + 40 * share
+
+
+def saturating(share: float, n: int) -> float:
+    return {3: 0.3, 5: 0.49, 8: 0.5}[n]
+
+
+@pytest.mark.parametrize(
+    ("kind", "levels", "shape", "expected"),
+    [
+        ("order", (8, 5, 3), rising, "supported"),
+        ("order", (3, 5), rising, "contradicted"),
+        ("order", (8, 3, 5), rising, "contradicted"),
+        ("rises", (3, 8), rising, "supported"),
+        ("falls", (3,), rising, "contradicted"),
+        ("falls", (3,), saturating, "undecided"),
+        ("never_rises", (3, 8), saturating, "supported"),
+        ("never_rises", (8,), rising, "contradicted"),
+        ("minimum_inside", (3, 5, 8), dipping, "supported"),
+        ("minimum_inside", (5,), rising, "contradicted"),
+        ("minimum_inside", (5,), lambda share, n: 50 - 30 * share, "contradicted"),
+        ("slope", (8, 5, 3), rising, "supported"),
+        ("slope", (3, 5), rising, "contradicted"),
+        ("slope", (3, 5), lambda share, n: n + share, "undecided"),
+        ("settles", (3, 8), saturating, "supported"),
+        ("settles", (8,), rising, "contradicted"),
+        ("settles", (8,), lambda share, n: 50 - 30 * share, "contradicted"),
+        ("slows", (3, 8), lambda share, n: math.sqrt(share) * n, "supported"),
+        ("slows", (3,), lambda share, n: share**2 * n, "contradicted"),
+        ("close", (8, 5), saturating, "supported"),
+        ("close", (5, 3), saturating, "contradicted"),
+    ],
+)
+def test_three_seeds_decide_what_is_plain(kind: str, levels: tuple[int, ...], shape: Shape, expected: str) -> None:
+    answer = verdict(kind, levels, shape, seeds=3, noise=0.005)
+    assert answer.verdict == expected, answer.reason
+    assert "3" in answer.reason and "[" in answer.reason, "it tells the interval and the seeds"
+
+
+def test_at_least_allows_a_twentieth_less_and_no_more() -> None:
+    """8 >= 5 > 3 holds where 8 and 5 are alike, and where 8 is a little less; not where it is less by a tenth."""
+    either = {"levels": (8, 5, 3), "seeds": 3, "noise": 0.001, "or_equal": (True, False)}
+    assert verdict("order", shape=saturating, **either).verdict == "supported"
+    assert verdict("order", shape=lambda _, n: {3: 0.3, 5: 0.5, 8: 0.49}[n], **either).verdict == "supported"
+    assert verdict("order", shape=lambda _, n: {3: 0.3, 5: 0.5, 8: 0.44}[n], **either).verdict == "contradicted"
+    strict = {**either, "or_equal": ()}
+    assert verdict("order", shape=lambda _, n: {3: 0.3, 5: 0.5, 8: 0.49}[n], **strict).verdict == "contradicted"
+
+
+@pytest.mark.parametrize(
+    ("order", "read"),
+    [
+        ([8, ">=", 5, ">", 3], ((8, 5, 3), (True, False))),
+        ([8, 5, 3], ((8, 5, 3), ())),
+        ([8, ">=", 5, 3], None),
+        ([">=", 8, 5], None),
+    ],
+)
+def test_a_sweep_file_says_at_least_between_levels(tmp_path: Path, order: list[Any], read: Any) -> None:
+    claim = {"name": "c", "text": "t", "metric": "m", "order": order}
+    sweep = {"factor": "rollout.n", "levels": [{"value": n} for n in (3, 5, 8)], "claims": [claim]}
+    (tmp_path / "n.yaml").write_text(yaml.safe_dump(sweep))
+    if read is None:
+        with pytest.raises(UserError, match="> and >= must stand between the levels of an order"):
+            load_sweeps(["n"], tmp_path)
+    else:
+        ((found,),) = (sweep.claims for sweep in load_sweeps(["n"], tmp_path))
+        assert (found.levels, found.or_equal) == read
+
+
+def test_a_fall_within_the_first_tenth_is_a_fall() -> None:
+    def early(share: float, n: int) -> float:
+        return 50 - 300 * share if share < 0.05 else 35 + 20 * share
+
+    assert verdict("minimum_inside", (5, 8), early, seeds=3, noise=0.3).verdict == "supported"
+
+
+def test_a_tenth_that_one_run_lacks_is_left_out_of_all() -> None:
+    """Two runs that dip in the middle; the first validation of one is missing: its tenths are not shifted by it."""
+    claim = Claim("name", "text", "m", "minimum_inside", (5,), (0.0, 1.0))
+    whole = [(step, 10.0 - step if step <= 50 else step - 90.0) for step in range(5, 105, 10)]
+    low = lambda step: [(s, -100.0 if s == step else y) for s, y in whole]  # noqa: E731
+    fall, rise = COMPARISONS["minimum_inside"](claim, {"5": [low(45), low(45)[1:]]}, 100)
+    second = dict(whole)
+    assert fall.ones == (second[15] + 100, second[15] + 100) and rise.ones == (second[95] + 100, second[95] + 100)
+
+
+def test_a_claim_of_sampled_validation_is_judged_by_the_greedy_where_there_is_no_other() -> None:
+    """veRL 0.1 validated greedily, and logged the mean score."""
+    metric = "val/test_score/countdown"
+    records = []
+    for n in (3, 5, 8):
+        for seed in (1, 2, 3):
+            rows = [(s, {"actor/pg_loss": 1.0, "critic/score/min": 0.1, metric: 0.3 + n / 50}) for s in range(1, 41)]
+            records.append(RunRecord(f"n{n}-{seed}", {"rollout.n": n, "seed": seed}, join([rows]), "finished", 1, 40))
+    claim = Claim("name", "text", "val-core/countdown/acc/mean@1", "order", (8, 5, 3), (0.8, 1.0))
+    sweep = Sweep("n", "n", "rollout.n", tuple(Level(n, f"n = {n}") for n in (3, 5, 8)), (1,), (claim,))
+    (ablation,) = find_ablations(records, [sweep])
+    (answer,) = judge(ablation, sweep)
+    assert answer.verdict == "supported" and f"+{3 / 50 / 0.9:.4f}" in answer.reason
+
+
+KINDS_TESTED = ["order", "slope", "rises", "falls", "never_rises", "close", "slows", "settles", "minimum_inside"]
+
+
+def test_no_kind_goes_untested() -> None:
+    assert sorted(KINDS_TESTED) == sorted(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS_TESTED)
+@pytest.mark.parametrize("shape", [rising, dipping, saturating])
+def test_one_seed_never_decides(kind: str, shape: Shape) -> None:
+    answer = verdict(kind, (8, 5), shape, seeds=1, noise=0.0)
+    assert answer.verdict == "undecided" and "one seed decides nothing" in answer.reason
+
+
+def test_a_difference_within_the_noise_is_undecided_and_tells_what_would_decide() -> None:
+    def level(share: float, n: int) -> float:
+        return 0.3 + 0.003 * n
+
+    answer = verdict("order", (8, 5), level, seeds=3, noise=0.01)
+    assert answer.verdict == "undecided"
+    found = re.search(r"(\d+) more seeds? an arm, (\d+) in all, would decide", answer.reason)
+    assert found and int(found[2]) == 3 + int(found[1]) > 3
+    samples = answer.comparisons[0].samples
+
+    def decided(seeds: int) -> bool:
+        """Whether Welch's test of so many seeds with the same means and spreads finds a difference."""
+        moments = [x for sample in samples for x in (np.mean(sample), np.std(sample, ddof=1), seeds)]
+        return bool(stats.ttest_ind_from_stats(*moments, equal_var=False).pvalue < 0.05)
+
+    assert decided(int(found[2])) and not any(decided(seeds) for seeds in range(4, int(found[2])))
+
+
+def test_what_would_decide_that_two_are_close_is_told_too() -> None:
+    answer = verdict("close", (8, 5), saturating, seeds=3, noise=0.05)
+    assert answer.verdict == "undecided" and re.search(r"\d+ more seeds? an arm, \d+ in all, would", answer.reason)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**6))
+def test_without_an_effect_a_verdict_is_rare(start: int) -> None:
+    """Of 200 draws from equal arms, all but a few stay undecided: a wrong verdict has a chance of 5% at most."""
+    records = [run(n, start + seed, lambda share, n: 0.3, 0.02) for n in (5, 8) for seed in range(3)]
+    claim = Claim("name", "text", "m", "order", (8, 5), (0.8, 1.0))
+    sweep = Sweep("n", "n", "rollout.n", (Level(5, "5"), Level(8, "8")), (1,), (claim,))
+    (answer,) = judge(find_ablations(records, [sweep])[0], sweep)
+    DECIDED.append(answer.verdict != "undecided")
+    assert sum(DECIDED) <= 8 + 0.1 * len(DECIDED)
+
+
+DECIDED: list[bool] = []
+
+
+def test_what_is_missing_is_told() -> None:
+    assert verdict("order", (8, 4), rising, 2).reason == "no run with rollout.n = 4"
+    assert verdict("order", (8, 5), rising, 2, metric="m", steps=STEPS).verdict == "supported"
+    killed = verdict("order", (8, 5), rising, 2, steps=30)
+    assert killed.reason == "no finished run with rollout.n = 8, 5"
+    nothing = verdict("order", (8, 5), rising, 2, at=(0.5, 0.51))
+    assert (nothing.verdict, nothing.reason) == ("undecided", "m has no value in that part of some run")
+
+
+def test_the_projects_own_sweeps_are_judged_in_their_order() -> None:
+    sweep = next(sweep for sweep in read_sweeps() if sweep.name == "rollout_n")
+    metrics = {claim.metric for claim in sweep.claims}
+    records = []
+    for n in (8, 3, 5):
+        for seed in (1, 2, 3):
+            shape = run(n, seed, rising, 0.001).history
+            rows = [
+                (step, {"training/global_step": step, **dict.fromkeys(metrics, row["m"])})
+                for step, row in shape.rows.items()
+            ]
+            config = {"rollout.n": n, "seed": seed}
+            records.append(RunRecord(f"n{n}-{seed}", config, join([rows]), "finished", 1, STEPS))
+    (ablation,) = find_ablations(records, read_sweeps())
+    assert sweep_of(ablation.factors, read_sweeps()) == sweep
+    assert [arm.title for arm in ablation.arms] == [level.label for level in sweep.levels]
+    verdicts = {answer.claim.name: answer.verdict for answer in judge(ablation, sweep)}
+    assert verdicts == {
+        "more-is-better": "supported",
+        "diminishing-returns": "contradicted",
+        "more-is-slower": "supported",
+    }

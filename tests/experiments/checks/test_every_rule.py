@@ -1,0 +1,154 @@
+"""How each rule of preflight is held against veRL itself: the list, kept whole.
+
+A rule's tests, by name: they show that veRL, vLLM or torch stops at what is refused, or goes on with something else
+than was asked for, and starts with what is not. "ours" begins the reason of a rule that is nobody else's. Trainings
+that pass are those of tests/e2e, on both paths, with GRPO and PPO, on one rank and two, and those of tests/vllm.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from experiments.checks.preflight import CHECKS
+from experiments.checks.unread_keys import LEGACY
+from experiments.checks.value_rules import RULES
+from experiments.project import PROJECT_DIR
+
+ESTIMATE = "ours: an estimate of memory, which only a GPU can hold against anything (python -m benchmarks.gpu)"
+READ = "test_data_that_verl_can_t_train_on"
+SCORED = "test_a_reward_that_verl_can_t_score_with"
+WORKER = "test_a_worker_starts_or_stops_as_predicted"
+
+BY_CHECK: dict[str, dict[str, str]] = {
+    "batch_problems": {
+        "a group of one": "test_a_group_of_one_has_no_mean_to_compare_with",
+        "samples over the GPUs": "test_what_verl_refuses_is_refused_here",
+        "a mini-batch larger than the batch": "test_what_verl_refuses_is_refused_here",
+        "mini-batches that do not divide the batch": "test_mini_batches_that_do_not_divide_are_padded",
+        "a mini-batch over the GPUs": "test_a_mini_batch_must_divide_over_the_ranks",
+        "micro-batches": "test_micro_batches_must_divide",
+        "micro-batches, in a training": "test_a_micro_batch_that_does_not_divide",
+    },
+    "kl_problems": {
+        "counted twice": "test_a_kl_term_that_counts_twice_is_a_notice",
+        "a coefficient whose switch is off": "test_a_coefficient_whose_switch_is_off_loads_no_reference",
+    },
+    "legacy_problems": {
+        "keys that veRL refuses": "test_what_verl_refuses_is_refused_here",
+        "keys that veRL does not read": "test_an_old_key_that_verl_does_not_read",
+    },
+    "rate_problems": {"a learning rate": "test_a_value_that_verl_stops_at"},
+    "rollout_problems": {
+        "an engine's GPUs": WORKER,
+        "the model's heads": "test_heads_split_over_the_gpus_of_an_engine",
+    },
+    "sequence_problems": {
+        "the GPUs": WORKER,
+        "padding": "test_what_verl_refuses_is_refused_here",
+        "the model's heads": "test_sequences_are_split_by_heads",
+    },
+    "token_problems": {
+        "two ways to cut": WORKER,
+        "a whole sequence": "test_a_micro_batch_cut_by_tokens_must_hold_a_sequence",
+        "the critic's key": "test_the_critic_s_micro_batches_are_cut_by_the_key_that_the_presets_set",
+    },
+    "length_problems": {
+        "the model's positions": "test_a_length_beyond_the_model_s_positions",
+        "tokens without chunked prefill": "test_a_length_beyond_the_model_s_positions",
+        "fewer tokens than sequences": "test_no_fewer_tokens_than_sequences",
+        "a response that max_model_len cuts": "ours: vLLM would end responses before data.max_response_length",
+    },
+    "memory_problems": {"each phase": ESTIMATE},
+    "cpu_problems": {
+        "Ray's CPUs": "test_the_cpus_that_verl_asks_of_ray_for_a_rank",
+        "the fast path's models": "test_supports_what_it_repeats_and_nothing_else",
+        "threads": "ours: hardware.threads is our own key",
+    },
+    "cpu_vllm_problems": {
+        "the size of a head": "test_the_sizes_of_a_head_are_those_of_vllm",
+        "the package": "ours: the version that was tested",
+        "the fast path": "ours: it is a path of our own rollout server",
+    },
+    "model_problems": {
+        "no folder, config or weights, torn weights": WORKER,
+        "no tokenizer": "test_a_model_without_a_tokenizer",
+        "no chat template": "test_a_model_without_a_chat_template",
+        "a token without an embedding": "test_a_token_without_an_embedding",
+        "an end that is no token": "test_the_ends_are_generation_config_s_and_the_tokenizer_s",
+        "no end": "test_without_an_end_every_row_has_full_length",
+        "chat markers that are no tokens": "ours: veRL would train on them, cut up into letters",
+        "a name on the hub": "ours: transformers would ask the hub, which tests don't",
+    },
+    "data_problems": {
+        "no validation data": "test_data_that_are_not_named",
+        "files, columns and rows": READ,
+        "prompts that are none": READ,
+        "prompts too long": READ,
+        "characters without a token": READ,
+        "ground truths": READ,
+    },
+    "reward_problems": {
+        "the function": SCORED,
+        "what it returns": SCORED,
+        "a response that it can't score": "test_a_step_without_one_usable_sample_stops_the_run_with_the_cause",
+        "how long it takes": "ours: veRL would wait",
+    },
+}
+
+STOPPED = "test_a_value_that_verl_stops_at"
+VALUES: dict[str, tuple[str, ...]] = {
+    STOPPED: (
+        *("rollout.temperature", "rollout.n", "kl.type", "algorithm.adv_estimator", "data.train_batch_size"),
+        *("actor_rollout_ref.actor.ppo_mini_batch_size", "hardware.gpus_per_node", "hardware.nodes"),
+        *("actor_rollout_ref.rollout.name", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"),
+    ),
+    WORKER: tuple(
+        f"actor_rollout_ref.{name}_parallel_size"
+        for name in ("rollout.tensor_model", "rollout.data", "rollout.pipeline_model", "actor.ulysses_sequence")
+    ),
+    "test_a_share_of_the_memory": ("actor_rollout_ref.rollout.gpu_memory_utilization",),
+    "test_no_fewer_tokens_than_sequences": (
+        "actor_rollout_ref.rollout.max_num_batched_tokens",
+        "actor_rollout_ref.rollout.max_num_seqs",
+    ),
+    SCORED: ("reward.custom_reward_function.reward_kwargs",),
+    "the actor's rule, for the critic": (
+        *("critic.ulysses_sequence_parallel_size", "critic.ppo_max_token_len_per_gpu"),
+        "critic.ppo_infer_max_token_len_per_gpu",
+    ),
+    "ours: veRL would do nothing, or nothing useful, without a word": (
+        *("kl.coef", "seed", "trainer.total_training_steps", "trainer.save_freq", "trainer.test_freq"),
+        *("trainer.max_actor_ckpt_to_keep", "trainer.max_critic_ckpt_to_keep", "data.max_prompt_length"),
+        *("data.max_response_length", "actor_rollout_ref.actor.checkpoint.save_contents"),
+        "critic.checkpoint.save_contents",
+    ),
+    "ours: keys of our own, and what our records and figures need": (
+        *("hardware.memory_gib", "hardware.seconds_per_step", "task.train_size", "task.test_size", "task.data_seed"),
+        *("task.name", "show", "runs_dir", "data_dir", "trainer.logger", "model.path", "model.template"),
+        *("model.parameters", "model.shape"),
+    ),
+}
+
+
+def test_every_check_is_in_the_list() -> None:
+    names = [
+        next(name for name in (check.__name__, *check.__code__.co_names) if name.endswith("_problems"))
+        for check in CHECKS
+    ]
+    assert sorted(BY_CHECK) == sorted(names)
+    assert {does.split(",")[0] for *_, does in LEGACY} == {"refuses the old key", "ignores the old key"}
+
+
+def test_every_rule_of_a_value_is_in_the_list() -> None:
+    """Once. A switch that is no truth value would be read as one; veRL's repetition of our key is the same value."""
+    listed = [key for keys in VALUES.values() for key in keys]
+    assert sorted(listed) == sorted(rule.key for rule in RULES if rule.kind != "true or false" and rule.repeats is None)
+
+
+@pytest.mark.parametrize("test", sorted({*VALUES, *(test for rules in BY_CHECK.values() for test in rules.values())}))
+def test_the_tests_that_are_named_are_there(test: str) -> None:
+    sources = (file.read_text(encoding="utf-8") for file in (PROJECT_DIR / "tests").rglob("test_*.py"))
+    ours = test.startswith(("ours: ", "the actor's rule"))
+    assert ours or any(re.search(rf"^def {test}\(", source, re.MULTILINE) for source in sources)

@@ -1,0 +1,60 @@
+"""experiments/config/names.py: a name says what differs from the baseline, in a fixed order, and is one safe folder."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.config.names import arm_name, arm_parts, run_name
+
+CASES: list[tuple[dict[str, str], dict[str, Any], str]] = [
+    ({}, {}, "baseline"),
+    ({}, {"seed": 3}, "baseline"),
+    ({}, {"rollout.temperature": 0.6}, "temperature=0.6"),
+    ({}, {"rollout.temperature": 1.0, "rollout.n": 8, "kl.coef": 0}, "temperature=1,n=8,kl=0"),
+    ({"algorithm": "ppo"}, {"kl.coef": 1e-5}, "algorithm=ppo,kl=1e-05"),
+    ({"algorithm": "ppo", "model": "qwen2.5-3b"}, {}, "model=qwen2.5-3b,algorithm=ppo"),
+    ({"temperature": "linear"}, {"temperature.end": 0.6}, "schedule=linear,end=0.6"),
+    ({}, {"actor_rollout_ref.actor.clip_ratio_high": 0.28}, "clip_ratio_high=0.28"),
+    (
+        {},
+        {"critic.optim.lr": 1e-3, "actor_rollout_ref.actor.optim.lr": 1e-4, "data.shuffle": False},
+        "optim.lr=0.0001,optim.lr=0.001,shuffle=False",
+    ),
+    # where a run is, what it writes and how long it goes on is no part of what it is
+    ({"hardware": "a100x2", "tracking": "none", "local": "null", "hydra/launcher": "plan"}, {}, "baseline"),
+    ({}, {"runs_dir": "/x", "trainer.total_training_steps": 3, "trainer.save_freq": 1}, "baseline"),
+]
+
+
+@pytest.mark.parametrize("choices, changes, name", CASES)
+def test_an_arm_is_named_by_what_differs(choices: dict[str, str], changes: dict[str, Any], name: str) -> None:
+    assert arm_name(arm_parts(choices, changes)) == name
+
+
+def test_the_order_of_the_overrides_does_not_matter() -> None:
+    changes = {"kl.coef": 0, "data.shuffle": True, "rollout.n": 3, "rollout.temperature": 0.6}
+    names = {arm_name(arm_parts({}, dict(order))) for order in itertools.permutations(changes.items())}
+    assert names == {"temperature=0.6,n=3,kl=0,shuffle=True"}
+
+
+def test_the_seed_stands_last() -> None:
+    assert run_name("temperature=0.6", 1) == "temperature=0.6,seed=1"
+    assert run_name("baseline", 12345678) == "baseline,seed=12345678"
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z.]{1,30}", fullmatch=True), st.text() | st.floats()), st.text())
+def test_a_name_is_always_one_folder(changes: dict[str, Any], seed: str) -> None:
+    name = run_name(arm_name(arm_parts({}, changes)), seed)
+    assert os.path.basename(name) == name and name.isascii() and name.isprintable()
+    assert len(name) + len("-01234567") < 255
+
+
+@given(st.text(), st.text())
+def test_a_value_can_t_bring_in_another_part(value: str, seed: str) -> None:
+    assert run_name(arm_name(arm_parts({}, {"data.shuffle": value})), seed).count(",") == 1

@@ -1,0 +1,133 @@
+"""launchers/progress.py and summary.py: what a launch prints about runs whose folders are filled here."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from experiments.launchers import progress as progress_module
+from experiments.launchers import summary
+from experiments.launchers.summary import print_summary
+from experiments.planning.plan import PlannedRun
+from experiments.store.rundir import RunDir
+
+Show = Callable[[bool], io.StringIO]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> PlannedRun:
+    """A run that goes on from step 3 to step 10, by the name of its arm."""
+    run = RunDir(tmp_path / "temperature=0.6,seed=1-00000001")
+    config = {"task": {"name": "countdown"}}
+    run.create("task: {name: countdown}\n", {})
+    return PlannedRun(run.path.name, run, config, OmegaConf.create(config), 10, "failed", 3)
+
+
+@pytest.fixture
+def show(monkeypatch: pytest.MonkeyPatch) -> Show:
+    """Have what is printed go to a terminal, or to none, that can be read."""
+
+    def console(terminal: bool) -> io.StringIO:
+        screen = io.StringIO()
+        console = Console(file=screen, force_terminal=terminal, width=150)
+        monkeypatch.setattr(progress_module, "console", console)
+        monkeypatch.setattr(summary, "console", console)
+        return screen
+
+    return console
+
+
+class Clock:
+    """Time as it passes in a test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(progress_module.time, "monotonic", lambda: self.now)
+
+
+def step(run: PlannedRun, number: int, text: str = "\n") -> None:
+    data = {
+        "training/global_step": number,
+        "critic/score/mean": number / 100,
+        "response_length/mean": 50 + number,
+        "perf/time_per_step": 6.0,
+    }
+    with open(run.folder.attempts()[-1].metrics, "a") as metrics:
+        metrics.write(json.dumps({"step": number, "data": data}) + text)
+
+
+def test_a_bar_shows_step_reward_length_and_when_it_will_be_done(
+    run: PlannedRun, show: Show, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    screen = show(True)
+
+    def seen() -> str:
+        progress.update()
+        progress.bars.refresh()
+        return screen.getvalue().splitlines()[-1]
+
+    with progress_module.Progress([run]) as progress:
+        progress.begin(run)
+        assert "step 3/10" in seen() and "starting" in seen() and "ETA" not in seen()
+        run.folder.new_attempt()
+        clock.now += 60  # to load what there is to load is no part of the pace
+        step(run, 4)
+        line = seen()
+        assert "step 4/10" in line and "reward 0.040" in line and "length 54" in line
+        assert "ETA 0:00:36" in line, "six steps more, as long as the one that was made"
+        clock.now += 10
+        step(run, 5, text="")
+        assert "step 4/10" in seen(), "a row that is being written is none yet"
+        with open(run.folder.attempts()[-1].metrics, "a") as metrics:
+            metrics.write("\n")
+        assert "step 5/10" in seen() and "ETA 0:00:50" in seen(), "five more at ten seconds each"
+        progress.end()
+        progress.bars.refresh()
+    assert "ETA" not in screen.getvalue().splitlines()[-1]
+
+
+def test_without_a_terminal_there_are_lines_with_the_same(
+    run: PlannedRun, show: Show, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    screen = show(False)
+    with progress_module.Progress([run]) as progress:
+        progress.begin(run)
+        run.folder.new_attempt()
+        for number in (4, 5, 6):
+            step(run, number)
+            progress.update()
+            clock.now += progress_module.LINE_SECONDS / 2 + 1
+        for number in (7, 8, 9, 10):
+            step(run, number)
+        progress.update()
+        progress.end()
+    assert screen.getvalue().splitlines() == [
+        "[1/1] temperature=0.6,seed=1: starting, to step 10",
+        "[1/1] temperature=0.6,seed=1: step 6/10  reward 0.060  length 56  ETA 0:00:44",
+        "[1/1] temperature=0.6,seed=1: step 10/10  reward 0.100  length 60",
+    ]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_failure_names_its_log_if_it_has_one(run: PlannedRun, show: Show, begun: bool) -> None:
+    """An attempt that could not begin has none; that of the attempt before it would mislead."""
+    screen = show(False)
+    log = run.folder.new_attempt().log
+    log.write_text("a log\n")
+    run.folder.record("started", attempt=1)
+    if not begun:
+        run.folder.record("interrupted", attempt=1)
+        run.folder.new_attempt()
+    run.folder.record("failed", kind="disk full", cause="no room", remedy="make room")
+    print_summary([run])
+    text = screen.getvalue()
+    assert "failed: disk full: no room\n  do: make room\n" in text
+    assert (f"log: {log}" in text) == begun and ("log:" in text) == begun

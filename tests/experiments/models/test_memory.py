@@ -1,0 +1,212 @@
+"""models/memory.py and placement.py: known sizes, what moves an estimate, and that presets fit their GPUs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from experiments.models.folder import shape_of
+from experiments.models.memory import GIB, TIGHT, Setup, phases, setup_of, verdict
+from experiments.models.placement import OFFLOADS, TOKENS, placement
+from experiments.models.remedies import memory_problems
+from experiments.models.shape import Shape
+from tests.experiments.right_config import with_values
+
+Resolve = Callable[..., dict[str, Any]]
+SIZES = ["qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b"]
+
+
+@pytest.mark.parametrize("model", SIZES)
+def test_the_shape_has_the_parameters_that_the_model_has(resolved: Resolve, model: str) -> None:
+    config = resolved(f"model={model}")["model"]
+    shape = Shape.of(config["shape"])
+    assert shape is not None and shape.parameters == config["parameters"]
+
+
+def test_the_kv_cache_of_a_token() -> None:
+    """3B: 36 layers, 2 heads of 128, keys and values in bf16."""
+    assert Shape(2048, 11008, 36, 16, 2, 151936, True).kv_bytes == 36 * 2 * 128 * 2 * 2
+
+
+@pytest.mark.parametrize("values", [None, {}, {"hidden_size": 8}, {**dict.fromkeys(Shape.__annotations__, 0)}])
+def test_no_shape(values: dict[str, Any] | None) -> None:
+    assert Shape.of(values) is None
+
+
+def setup(config: dict[str, Any]) -> Setup:
+    found = setup_of(config, shape_of(config))
+    assert found is not None
+    return found
+
+
+def totals(of: Setup) -> dict[str, float]:
+    return {phase.name: phase.total for phase in phases(of)}
+
+
+@pytest.mark.parametrize("preset", ["article_grpo", "article_ppo", "tinyzero_ppo"])
+def test_what_did_run_fits(resolved: Resolve, preset: str) -> None:
+    config = resolved(f"experiment={preset}")
+    assert memory_problems(config, shape_of(config)) == []
+    assert {verdict(phase, setup(config).memory) for phase in phases(setup(config))} == {"fits"}
+
+
+def test_each_part_counts(resolved: Resolve) -> None:
+    base = setup(resolved("model=qwen2.5-3b", "hardware=a100x2"))
+    weights = base.shape.parameters * 4 / 2 / GIB
+    before = totals(base)
+    critic = totals(replace(base, critic=True))
+    assert critic["update"] - before["update"] == pytest.approx(3 * weights)  # weights and two moments
+    offloaded = totals(replace(base, optimizer_offload=True))
+    assert before["rollout"] - offloaded["rollout"] == pytest.approx(2 * weights)
+    assert offloaded["update"] == before["update"], "it comes back for the update"
+    assert before["rollout"] - totals(replace(base, ref_offload=True))["rollout"] == pytest.approx(weights)
+    assert totals(replace(base, ranks=4))["update"] < before["update"]
+    entropy = totals(replace(base, chunked_entropy=False))["log-prob"] - before["log-prob"]
+    assert entropy == pytest.approx(8 * base.infer_tokens * base.shape.vocab_size / GIB)
+    assert totals(replace(base, checkpointing=False))["update"] > before["update"] + 20
+    assert replace(base, utilization=0.2).concurrent < base.concurrent < replace(base, sequence=640).concurrent
+
+
+def test_what_does_not_fit_is_told_with_what_to_change(resolved: Resolve) -> None:
+    config = resolved("model=qwen2.5-7b", "hardware=a100x1")
+    (problem,) = memory_problems(config, shape_of(config))
+    assert problem.startswith("the update phase must fit hardware.memory_gib=79, but needs about 127 GiB (optimizer 57")
+    assert "take more GPUs, set hardware.gpus_per_node=2" in problem
+    config["hardware"]["memory_gib"] = None
+    assert memory_problems(config, shape_of(config)) == []
+
+
+def test_each_advice_leads_on(resolved: Resolve) -> None:
+    config = resolved("model=qwen2.5-3b", "hardware=a100x2")
+    rollout = config["actor_rollout_ref"]["rollout"]
+    rollout["gpu_memory_utilization"] = 0.9
+    (problem,) = memory_problems(config, shape_of(config))
+    assert "set actor_rollout_ref.rollout.gpu_memory_utilization=0.55" in problem
+    rollout["gpu_memory_utilization"] = 0.1
+    (problem,) = memory_problems(config, shape_of(config))
+    assert problem.startswith("actor_rollout_ref.rollout.gpu_memory_utilization must leave room for the weights and")
+    assert "; set actor_rollout_ref.rollout.gpu_memory_utilization=0.15" in problem
+    rollout["gpu_memory_utilization"] = 0.4
+    config["actor_rollout_ref"]["actor"]["ppo_max_token_len_per_gpu"] = 65536
+    (problem,) = memory_problems(config, shape_of(config))
+    assert "; set actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384 (" in problem
+
+
+def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
+    """vLLM's share where it does not free it; the critic by its own settings; the transformers rollout's own copy."""
+    config = resolved("model=qwen2.5-3b", "hardware=a100x2")
+    before = totals(setup(config))
+    kept = totals(setup(with_values(config, {"actor_rollout_ref.rollout.free_cache_engine": False})))
+    share = config["actor_rollout_ref"]["rollout"]["gpu_memory_utilization"] * 79
+    assert kept["rollout"] == before["rollout"]
+    assert kept["update"] - before["update"] == kept["log-prob"] - before["log-prob"] == pytest.approx(share)
+
+    ppo = resolved("model=qwen2.5-3b", "hardware=a100x8", "algorithm=ppo")
+    base, weights = setup(ppo), setup(ppo).shard(4)
+    assert not base.critic_optimizer_offload and base.critic_tokens == base.update_tokens == 16384
+    lean = setup(with_values(ppo, {"critic.fsdp.optimizer_offload": True, "critic.fsdp.param_offload": True}))
+    assert totals(base)["rollout"] - totals(lean)["rollout"] == pytest.approx(3 * weights)
+    greedy = setup(with_values(ppo, {"critic.ppo_infer_max_token_len_per_gpu": 262144}))
+    (update,) = (phase for phase in phases(greedy) if phase.name == "update")
+    assert "critic's activations" in update.parts and update.total > totals(base)["update"] + 20
+
+    hf = setup(with_values(config, {"actor_rollout_ref.rollout.name": "hf"}))
+    (rollout, *others) = phases(hf)
+    assert rollout.parts["rollout's copy"] == pytest.approx(hf.shape.parameters * 2 / GIB)
+    assert config["actor_rollout_ref"]["rollout"]["max_num_seqs"] == 256, "of the 320 responses, at once"
+    assert rollout.parts["KV cache"] == pytest.approx(256 * 1280 * hf.shape.kv_bytes / GIB)
+    assert all(phase.parts["rollout's copy"] == rollout.parts["rollout's copy"] for phase in others)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "values"),
+    [
+        (("hardware=a100x2",), {"actor_rollout_ref.rollout.gpu_memory_utilization": 0.95}),
+        (("hardware=a100x2",), {"actor_rollout_ref.rollout.gpu_memory_utilization": 0.05}),
+        (("hardware=a100x2",), {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 10**6}),
+        (("hardware=a100x2",), {"actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": 10**6}),
+        (("hardware=a100x2",), {"actor_rollout_ref.rollout.free_cache_engine": False}),
+        (("hardware=a100x2",), {"hardware.memory_gib": 40}),
+        (("hardware=a100x2", "algorithm=ppo"), {"critic.ppo_infer_max_token_len_per_gpu": 10**6}),
+        (("hardware=a100x2", "algorithm=ppo"), {"hardware.memory_gib": 50}),
+        (("experiment=article_ppo",), {"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 64}),
+        (("hardware=a100x1",), {"hardware.memory_gib": 24}),
+    ],
+    ids=str,
+)
+def test_what_is_advised_works(resolved: Resolve, overrides: tuple[str, ...], values: dict[str, Any]) -> None:
+    """Every `set key=value ...` taken, the phase fits; only a model that is too large is sent to more GPUs."""
+    config = with_values(resolved("model=qwen2.5-3b", *overrides), values)
+    for _ in range(4):
+        problems = memory_problems(config, shape_of(config))
+        if not problems:
+            break
+        advice = problems[0].split("; set ")
+        if len(advice) == 1:
+            gpus = int(re.search(r"take more GPUs, set hardware.gpus_per_node=(\d+)", problems[0])[1])  # type: ignore[index]
+            config = with_values(config, {"trainer.n_gpus_per_node": gpus})
+            continue
+        sets = [part.lstrip("+").split("=") for part in advice[1].split(" (hardware")[0].split()]
+        config = with_values(config, {key: yaml.safe_load(value) for key, value in sets})
+        assert problems[0].split(" must ")[0] not in [
+            problem.split(" must ")[0] for problem in memory_problems(config, shape_of(config))
+        ]
+    assert memory_problems(config, shape_of(config)) == []
+
+
+def test_nothing_is_said_of_what_is_not_known(resolved: Resolve) -> None:
+    config = resolved()
+    assert setup_of(config, shape_of(config)) is None
+    assert setup_of(resolved("hardware=a100x2", "model=qwen2.5-3b"), None) is None
+
+
+# The placement
+
+
+def place(model: Shape | None, gpus: int, memory: Any, estimator: str) -> dict[str, Any]:
+    shape = None if model is None else {name: getattr(model, name) for name in Shape.__annotations__}
+    return placement(model and model.parameters, shape, 1, gpus, memory, estimator)
+
+
+SHAPES = {
+    "3b": Shape(2048, 11008, 36, 16, 2, 151936, True),
+    "7b": Shape(3584, 18944, 28, 28, 4, 152064),
+}
+
+
+@pytest.mark.parametrize(
+    "model, gpus, memory, estimator, expected",
+    [
+        ("3b", 2, 79, "grpo", (False, False, False, 16384, 0.55)),
+        ("3b", 2, 79, "gae", (False, False, True, 16384, 0.4)),
+        ("3b", 2, 139, "grpo", (False, False, False, 16384, 0.7)),
+        ("3b", 1, 79, "gae", (False, True, True, 4096, 0.55)),
+        ("7b", 2, 79, "grpo", (False, True, True, 4096, 0.65)),
+        ("7b", 8, 79, "grpo", (False, False, False, 16384, 0.65)),
+    ],
+)
+def test_no_needless_offload(
+    model: str, gpus: int, memory: float, estimator: str, expected: tuple[bool, bool, bool, int, float]
+) -> None:
+    assert tuple(place(SHAPES[model], gpus, memory, estimator).values()) == expected
+
+
+def test_more_memory_is_never_less_on_the_gpu() -> None:
+    for estimator in ("grpo", "gae"):
+        for shape in SHAPES.values():
+            order = [
+                OFFLOADS.index(tuple(list(place(shape, 2, memory, estimator).values())[:3]))  # type: ignore[arg-type]
+                for memory in range(40, 200, 4)
+            ]
+            assert order == sorted(order, reverse=True)
+
+
+@pytest.mark.parametrize("memory", [None, 0, "many"])
+def test_what_is_unknown_gets_the_roomiest(memory: Any) -> None:
+    assert place(SHAPES["3b"], 2, memory, "grpo")["max_token_len"] == TOKENS[0]
+    assert place(None, 2, 79, "grpo")["gpu_memory_utilization"] < TIGHT

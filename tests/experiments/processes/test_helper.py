@@ -1,0 +1,73 @@
+"""A process beside the runs, and its folder: real processes, and nothing left of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from experiments.processes import reaping
+from experiments.processes.helper import Helper, HelperEnded
+
+READY = """
+import subprocess, sys, time
+from pathlib import Path
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+Path(sys.argv[1], "ready").write_text("yes")
+time.sleep(600)
+"""
+
+
+def test_a_helper_is_waited_for_and_goes_with_what_it_started() -> None:
+    helper = Helper("fork", "ready", ["-c", READY, "{folder}"], {})
+    assert helper.wait().read_text() == "yes"
+    child = next(process for process in reaping.of_run(helper.folder) if process.pid != helper.process.pid)
+    helper.close()
+    assert not helper.folder.exists()
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_helper_that_ends_too_early_is_told_with_the_remedy() -> None:
+    helper = Helper("ray", "ready", ["-c", "raise OSError(28, 'No space left on device')"], {})
+    try:
+        with pytest.raises(HelperEnded) as raised:
+            helper.wait()
+    finally:
+        helper.close()
+    failure = raised.value.failure
+    assert failure.kind == "disk full"
+    assert failure.cause.startswith("the ray process of the launch ended with 1: ")
+    assert "No space left on device" in failure.cause and "set hardware.fast=false" in failure.remedy
+
+
+LAUNCHER = f"""
+import time
+from experiments.processes.helper import Helper
+helper = Helper("fork", "ready", ["-c", {READY!r}, "{{folder}}"], {{}})
+helper.wait()
+print(helper.folder, helper.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_killed_launcher_and_its_killed_helper_left_goes_with_the_next_and_what_lives_stays() -> None:
+    living = Helper("ray", "ready", ["-c", READY, "{folder}"], {})
+    living.wait()
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER], stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    place, pid = launcher.stdout.readline().split()
+    helper = psutil.Process(int(pid))
+    (child,) = helper.children()
+    helper.kill()
+    launcher.kill()
+    launcher.communicate()
+    assert Path(place).exists() and child.is_running()
+    Helper("fork", "ready", ["-c", READY, "{folder}"], {}).close()
+    assert not Path(place).exists()
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert living.folder.exists() and living.process.poll() is None
+    living.close()
+    assert not living.folder.exists()
