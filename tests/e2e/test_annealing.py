@@ -20,7 +20,7 @@ def annealed(folder: Path) -> Command:
 
 
 def follows_its_schedule(run: Command, steps: int) -> None:
-    history = rows(run.folder)
+    history = rows(run.run)
     temperatures = [history[step]["rollout/temperature"] for step in range(1, steps + 1)]
     assert temperatures == pytest.approx([1.2, 0.9, 0.6][:steps])
     for step in range(1, steps + 1):
