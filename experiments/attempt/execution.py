@@ -24,6 +24,7 @@ from experiments.errors import INTERRUPTED, UserError
 from experiments.processes import reaping
 from experiments.store import warning
 from experiments.store.code_copy import relocated
+from experiments.store.events import Event
 from experiments.store.failures import classify, of_an_error
 from experiments.store.files import write_atomically
 from experiments.store.frozen import FIRST
@@ -76,9 +77,9 @@ def prepare(
     job = {**where, "environment": variables}
     write_atomically(attempt.path / "job.json", json.dumps(job, indent=1) + "\n")
     with open(attempt.log, "ab", buffering=0) as log:
-        run.record("started", attempt=attempt.number, **where)
+        run.record(Event.STARTED, attempt=attempt.number, **where)
         if resumed := run.checkpoint_step():
-            run.record("resumed", attempt=attempt.number, step=resumed)
+            run.record(Event.RESUMED, attempt=attempt.number, step=resumed)
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     os.chdir(attempt.path)
@@ -101,7 +102,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
             shutil.rmtree(scratch, ignore_errors=True)
             failure = of_an_error(error)
             try:
-                run.record("failed", kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+                run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
             except OSError:  # the disk may be full: then the terminal is the only place
                 print(f"error: {failure.cause}; {failure.remedy}", file=sys.stderr)
             return 1
@@ -110,22 +111,24 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
         try:
             train(verl_config(config, attempt, steps, variables), bool(config["hardware"]["fast"]))
         except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit
-            run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
+            run.record(Event.INTERRUPTED, attempt=attempt.number, step=run.checkpoint_step())
             return INTERRUPTED
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
             if warning.deadline(attempt.path) is not None:  # the kill it was warned of, reaching Ray first
-                run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
+                run.record(Event.INTERRUPTED, attempt=attempt.number, step=run.checkpoint_step())
                 return INTERRUPTED
             failure = classify(attempt.log)
-            run.record("failed", attempt=attempt.number, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+            run.record(
+                Event.FAILED, attempt=attempt.number, kind=failure.kind, cause=failure.cause, remedy=failure.remedy
+            )
             return 1
         else:
             if warning.deadline(attempt.path) is not None and run.last_step() < steps:
-                run.record("interrupted", attempt=attempt.number, step=run.checkpoint_step())
+                run.record(Event.INTERRUPTED, attempt=attempt.number, step=run.checkpoint_step())
                 return INTERRUPTED
-            run.record("finished", attempt=attempt.number, step=steps)
+            run.record(Event.FINISHED, attempt=attempt.number, step=steps)
             return 0
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -22,6 +22,7 @@ from experiments.processes import reaping
 from experiments.processes.helper import HelperEnded
 from experiments.processes.standby import Standby
 from experiments.store.code_copy import snapshot
+from experiments.store.events import Event, State
 from experiments.store.failures import DISK_FULL, RESUMES, Failure, of_a_silent_end
 from experiments.store.rundir import AlreadyRunning, RunDir
 from experiments.variables import MARKER
@@ -47,7 +48,7 @@ def run_all(runs: Sequence[PlannedRun], standby: Standby, code: Path | None = No
         code = code or snapshot(todo[0].folder.path.parent, configs, code_version())
         todo = [freeze(run) for run in todo]
         for run in todo:
-            run.folder.record("launched", **launched("local", run, code))
+            run.folder.record(Event.LAUNCHED, **launched("local", run, code))
         try:
             standby.prepare(configs)
             with Progress(todo) as progress:
@@ -71,7 +72,7 @@ def take_turns(runs: Sequence[PlannedRun], code: Path, progress: Progress, stand
         try:
             with run.folder.launching():
                 now = replace(run, state=run.folder.state(), reached=run.folder.reached())
-                if now.action in ("skip", "wait") or now.state == "cancelled":
+                if now.action in ("skip", "wait") or now.state == State.CANCELLED:
                     progress.pass_over(run, f"{now.state} in the meantime")
                     continue
                 reap(run.folder)
@@ -151,7 +152,7 @@ def execute(run: PlannedRun, code: Path, progress: Progress, standby: Standby) -
     exit_code = child.process.returncode
     silent = len(run.folder.events()) == events and not run.folder.is_locked()  # what it printed stands on the terminal
     failure = None
-    if run.folder.state() == "killed":
+    if run.folder.state() == State.KILLED:
         failure = of_a_silent_end(run.folder.path, exit_code)
     elif exit_code and silent:
         failure = Failure("error", f"the attempt ended with {exit_code} before it started", "read what it printed")
@@ -164,6 +165,6 @@ def execute(run: PlannedRun, code: Path, progress: Progress, standby: Standby) -
 def record_failure(run: PlannedRun, failure: Failure, progress: Progress) -> None:
     """Record a failure; say it where it can't be recorded."""
     try:
-        run.folder.record("failed", kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+        run.folder.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
     except OSError:  # the disk may be full; the run's state is "killed" then, and resumes
         progress.note(f"{run.name} failed: {failure.kind}: {failure.cause}\n  do: {failure.remedy}")

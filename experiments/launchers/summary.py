@@ -9,7 +9,7 @@ from rich.table import Table
 
 from experiments.launchers.progress import labels
 from experiments.planning.plan import PlannedRun
-from experiments.store.events import TERMINAL
+from experiments.store.events import TERMINAL, Event, State
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir
 from experiments.terminal import console
@@ -24,8 +24,8 @@ def print_summary(runs: Sequence[PlannedRun]) -> None:
         table.add_row(label, *_summary_row(run))
     console.print(table)
     for run in runs:
-        failed = next((event for event in reversed(run.folder.events()) if event["event"] == "failed"), None)
-        if run.folder.state() == "failed" and failed:
+        failed = next((event for event in reversed(run.folder.events()) if event["event"] == Event.FAILED), None)
+        if run.folder.state() == State.FAILED and failed:
             console.print(f"{run.name} failed: {failed['kind']}: {failed['cause']}\n  do: {failed['remedy']}")
             if log := failed_log(run.folder):
                 console.print(f"  log: {log}")
@@ -35,7 +35,7 @@ def failed_log(run: RunDir) -> Path | None:
     """Return the log of the attempt that a run's last failure is about; None if that died before it had one."""
     number = failed = None
     for event in run.events():
-        if event["event"] == "started":
+        if event["event"] == Event.STARTED:
             number = event["attempt"]
         elif event["event"] in TERMINAL:
             failed, number = number, None
@@ -74,8 +74,8 @@ def active_seconds(run: RunDir) -> float:
     """Return how long the run's attempts took together, by its events."""
     total, since = 0.0, None
     for event in run.events():
-        if event["event"] == "started":
+        if event["event"] == Event.STARTED:
             since = event["time"]
-        elif since is not None and event["event"] in ("finished", "failed", "interrupted", "cancelled"):
+        elif since is not None and event["event"] in (Event.FINISHED, Event.FAILED, Event.INTERRUPTED, Event.CANCELLED):
             total, since = total + event["time"] - since, None
     return total

@@ -17,6 +17,7 @@ from experiments.errors import UserError
 from experiments.models import hub as hub_model
 from experiments.planning.content import _content, code_version
 from experiments.store.config_yaml import as_yaml
+from experiments.store.events import State
 from experiments.store.frozen import FIRST, freeze_launch
 from experiments.store.rundir import RunDir, entries
 
@@ -32,7 +33,7 @@ class PlannedRun:
     config: dict[str, Any]
     verl: DictConfig
     steps: int
-    state: str
+    state: State
     reached: int
     frozen: str = FIRST
     """The file in the run's folder that holds this config, once it is frozen."""
@@ -40,15 +41,15 @@ class PlannedRun:
     @property
     def action(self) -> str:
         """Return start, resume, extend, skip (done) or wait (running, or queued)."""
-        if self.state in ("running", "queued"):
+        if self.state in (State.RUNNING, State.QUEUED):
             return "wait"
-        if self.state == "planned" and not self.folder.events_file.exists():
+        if self.state == State.PLANNED and not self.folder.events_file.exists():
             return "start"
         if self.folder.finished_step() >= self.steps:  # whatever became of an extension
             return "skip"
         if not self.folder.checkpoint_step():
             return "start"
-        return "extend" if self.state == "finished" else "resume"
+        return "extend" if self.state == State.FINISHED else "resume"
 
 
 def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun]:

@@ -13,6 +13,7 @@ from experiments.models.folder import shape_of
 from experiments.models.memory import in_words, setup_of
 from experiments.planning.cost import Cost, costs
 from experiments.planning.plan import PlannedRun
+from experiments.store.events import Event, State
 from experiments.terminal import _count, size
 
 
@@ -126,14 +127,14 @@ VERBS = {"start": "to start", "resume": "to resume", "extend": "to extend", "ski
 def words(run: PlannedRun) -> str:
     """Return what will be done with a run and why, e.g. "resume at step 10 (failed: out of memory)"."""
     before = ""
-    if run.state == "failed":
+    if run.state == State.FAILED:
         failed: dict[str, Any] = next(
-            (event for event in reversed(run.folder.events()) if event.get("event") == "failed"), {}
+            (event for event in reversed(run.folder.events()) if event.get("event") == Event.FAILED), {}
         )
         before = f" (failed: {failed.get('kind', 'for an unknown cause')})"
-    elif run.state not in ("planned", "finished", "running"):
+    elif run.state not in (State.PLANNED, State.FINISHED, State.RUNNING):
         before = f" ({run.state})"
-    elif run.state == "finished":
+    elif run.state == State.FINISHED:
         before = ", since its checkpoints are gone"
     return {
         "start": f"{'again' if before else 'new'}{before}",

@@ -17,12 +17,12 @@ from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError
 from experiments.launchers.slurm.queue import job_of
 from experiments.processes import reaping
-from experiments.store.events import TERMINAL
+from experiments.store.events import TERMINAL, Event, State
 from experiments.store.rundir import RunDir
 
 PATIENCE_SECONDS = 20.0  # how long an attempt may take to go down by itself
 JOB_PATIENCE_SECONDS = 45.0  # and one in a job: SLURM kills what has not ended after KillWait, 30 s as a rule
-WAITING = ("planned", "launched", "submitted")  # events after which a run waits for its start
+WAITING = (Event.PLANNED, Event.LAUNCHED, Event.SUBMITTED)  # events after which a run waits for its start
 
 
 def cancel(runs: Sequence[RunDir]) -> int:
@@ -40,21 +40,21 @@ def cancel(runs: Sequence[RunDir]) -> int:
                 time.sleep(0.1)
         elif run.is_locked():
             _end(run)
-        run.record("cancelled")
+        run.record(Event.CANCELLED)
         print(f"{run.path.name}: cancelled")
     return 0
 
 
 def _problem(run: RunDir, events: Sequence[Mapping[str, Any]]) -> str | None:
     state = run.state(events)
-    words = [event.get("event") for event in events if event.get("event") in (*WAITING, "started", *TERMINAL)]
-    if state != "running":
+    words = [event.get("event") for event in events if event.get("event") in (*WAITING, Event.STARTED, *TERMINAL)]
+    if state != State.RUNNING:
         if not words or words[-1] in WAITING:
             return None
         return f"{run.path.name} must be running or waiting to be cancelled, but is {state}; there is nothing to cancel"
     if job_of(events) is not None:
         return None
-    started = next(event for event in reversed(events) if event.get("event") == "started")
+    started = next(event for event in reversed(events) if event.get("event") == Event.STARTED)
     if started.get("host") != socket.gethostname():
         return f"{run.path.name} must be cancelled where it runs, which is {started.get('host')}; do it there"
     return None
@@ -62,7 +62,7 @@ def _problem(run: RunDir, events: Sequence[Mapping[str, Any]]) -> str | None:
 
 def _end(run: RunDir) -> None:
     """End the living attempt on this machine: asked first, so that it says goodbye, killed after PATIENCE_SECONDS."""
-    started = next(event for event in reversed(run.events()) if event.get("event") == "started")
+    started = next(event for event in reversed(run.events()) if event.get("event") == Event.STARTED)
     holder = _holder(run, started.get("pid"))
     if holder is None:
         problem = f"the process that runs {run.path.name} must be {started.get('pid')}, but that is another one"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.store.events import Event, State
 from experiments.store.rundir import AlreadyRunning, RunDir
 
 DELETED = ".checkpoints-deleted"  # a cut short deletion must not leave a folder that looks like checkpoints
@@ -21,7 +22,7 @@ def clean(runs: Sequence[RunDir], named: bool, yes: bool) -> int:
         named: the user named the runs: then one that has not finished is a mistake, else it is passed over.
         yes: the user agrees already.
     """
-    unfinished = [run for run in runs if run.state() != "finished"]
+    unfinished = [run for run in runs if run.state() != State.FINISHED]
     if named and unfinished:
         raise UserError(
             *(
@@ -75,12 +76,12 @@ def _delete(run: RunDir, bytes_: int) -> int:
     trash = run.path / DELETED
     try:
         with run.lock():
-            if run.state() != "finished":
+            if run.state() != State.FINISHED:
                 raise AlreadyRunning
             trash.mkdir(exist_ok=True)
             for folder in run.checkpoints.glob("global_step_*"):
                 folder.rename(trash / folder.name)
-            run.record("cleaned", bytes=bytes_)
+            run.record(Event.CLEANED, bytes=bytes_)
             shutil.rmtree(trash)
     except AlreadyRunning:
         print(f"{run.path.name}: left alone, it has been started again")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
-from experiments.store.events import STATES
+from experiments.store.events import State
 from experiments.store.rundir import RunDir, entries, find_runs
 from experiments.values import flatten
 
@@ -63,9 +63,9 @@ class Filters:
             raise UserError(*(f"a filter must be KEY=VALUE, but is {text!r}" for text in malformed))
         pairs = [text.split("=", 1) for text in conditions]
         self.states = [value for key, value in pairs if key == "state"]
-        unknown = [state for state in self.states if state not in STATES]
+        unknown = [state for state in self.states if state not in list(State)]
         if unknown:
-            raise UserError(*(f"state must be one of {', '.join(STATES)}, but is {state!r}" for state in unknown))
+            raise UserError(*(f"state must be one of {', '.join(State)}, but is {state!r}" for state in unknown))
         self.settings = [(key, value) for key, value in pairs if key != "state"]
         self.unmet = {key for key, _ in self.settings}  # keys that no config has had so far
         self.seen: set[str] = set()

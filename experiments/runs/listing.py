@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from experiments.errors import UserError
 from experiments.runs.find import START_ONE, Filters
 from experiments.runs.status import Status, ago, settle, status_of
+from experiments.store.events import State
 from experiments.store.rundir import RunDir, find_runs
 from experiments.terminal import printable
 
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 2.0
 COLUMNS = ("run", "state", "step", "accuracy", "length", "steps/h", "ETA", "attempt", "where")
 LEFT_ALIGNED = ("run", "state", "where")
-STYLES = {"running": "cyan", "finished": "green", "failed": "red", "killed": "red", "interrupted": "yellow"}
+STYLES = {
+    State.RUNNING: "cyan",
+    State.FINISHED: "green",
+    State.FAILED: "red",
+    State.KILLED: "red",
+    State.INTERRUPTED: "yellow",
+}
 NARROWEST_NAME = 24
 
 
@@ -102,7 +109,7 @@ def table(runs_dir: Path, conditions: Sequence[str], width: int | None) -> Text:
             line = _line(row, widths)
             start = widths[0] + 2
             text.append(line[:start])
-            text.append(line[start : start + len(row[1])], style=STYLES.get(row[1], ""))
+            text.append(line[start : start + len(row[1])], style=STYLES.get(State(row[1]), ""))
             text.append(line[start + len(row[1]) :])
     for note in notes:
         text.append(f"{printable(note)}\n", style="yellow")

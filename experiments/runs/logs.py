@@ -7,6 +7,7 @@ import sys
 import time
 
 from experiments.errors import UserError
+from experiments.store.events import State
 from experiments.store.rundir import Attempt, RunDir
 
 POLL_SECONDS = 0.3
@@ -21,10 +22,14 @@ def logs(run: RunDir, follow: bool) -> int:
     UserError if there is no attempt yet, and nothing to wait for.
     """
     attempt, offset = _last(run), 0
-    if attempt is None and not (follow and run.state() in ("planned", "queued")):
+    if attempt is None and not (follow and run.state() in (State.PLANNED, State.QUEUED)):
         raise UserError(f"{run.path.name} must have an attempt, but is {run.state()} and has none; there is no log yet")
     while True:
-        ended = run.state() not in ("planned", "queued", "running")  # asked first: what came before is then printed
+        ended = run.state() not in (
+            State.PLANNED,
+            State.QUEUED,
+            State.RUNNING,
+        )  # asked first: what came before is then printed
         if attempt is not None:
             offset = _print_from(attempt, offset, whole_lines=follow and not ended)
         newest = _last(run)

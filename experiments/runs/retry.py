@@ -11,13 +11,14 @@ from experiments.launchers.slurm.holds import HELD, last_hold
 from experiments.launchers.slurm.queue import job_of
 from experiments.runs.status import target_step
 from experiments.store.code_copy import FOLDER, PACKAGE
+from experiments.store.events import State
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import RunDir
 
 if TYPE_CHECKING:
     from experiments.planning.plan import PlannedRun
 
-FAILED = ("failed", "killed")
+FAILED = (State.FAILED, State.KILLED)
 
 
 def failed_among(runs: Sequence[RunDir]) -> list[RunDir]:
@@ -28,7 +29,7 @@ def failed_among(runs: Sequence[RunDir]) -> list[RunDir]:
 def held(run: RunDir) -> str | None:
     """Return the id of the run's job if SLURM holds it, as far as the last look saw."""
     events = run.events()
-    hold = last_hold(events) if run.state(events) == "queued" else None
+    hold = last_hold(events) if run.state(events) == State.QUEUED else None
     return str(hold["job"]) if hold and hold.get("kind") == HELD else None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.config.identity import is_scientific
 from experiments.runs.status import at, status_of
+from experiments.store.events import Event
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import RunDir
 from experiments.terminal import printable
@@ -33,7 +34,7 @@ def show(run: RunDir) -> int:
     _section("what differs from the baseline", differences(baseline(), config))
     _section("events", map(_event, run.events()))
     _section("attempts", map(str, (attempt.path for attempt in run.attempts())))
-    for frozen in dict.fromkeys(event.get("config") for event in run.events() if event.get("event") == "started"):
+    for frozen in dict.fromkeys(event.get("config") for event in run.events() if event.get("event") == Event.STARTED):
         if isinstance(frozen, str) and frozen != FIRST:
             changed = differences(run.load_config(FIRST), run.load_config(frozen), scientific=False)
             _section(f"what attempts with {frozen} changed; the result it cannot change", changed)

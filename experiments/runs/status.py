@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.launchers.slurm import half_submitted
 from experiments.launchers.slurm.holds import last_hold
+from experiments.store.events import Event, State
 from experiments.store.metrics import _float, accuracy
 from experiments.store.rundir import RunDir
 
@@ -25,7 +26,7 @@ class Status:
     """A run at a glance. None: not known yet."""
 
     run: RunDir
-    state: str
+    state: State
     step: int
     of: int | None
     """The step it was last asked to reach."""
@@ -43,7 +44,7 @@ class Status:
     @property
     def eta_seconds(self) -> float | None:
         """How long a running run still takes at its pace."""
-        if self.state != "running" or not self.steps_per_hour or self.of is None:
+        if self.state != State.RUNNING or not self.steps_per_hour or self.of is None:
             return None
         return max(0, self.of - self.step) / self.steps_per_hour * 3600
 
@@ -73,7 +74,7 @@ def status_of(run: RunDir) -> tuple[Status, list[str]]:
     events, torn = run.read_events()
     state = run.state(events)
     notes = [_damage(run, "events.jsonl", torn)] if torn else []
-    hold = last_hold(events) if state == "queued" else None
+    hold = last_hold(events) if state == State.QUEUED else None
     if hold:
         notes.append(f"{run.path.name}: {hold.get('cause')}; do: {hold.get('remedy')}")
     attempts = run.attempts()
@@ -82,7 +83,7 @@ def status_of(run: RunDir) -> tuple[Status, list[str]]:
     validated: Mapping[str, Any] = {}
     for attempt in reversed(attempts):
         lines, whole = tail(attempt.metrics)
-        if not whole and state != "running":  # a living writer may be in the middle of a line
+        if not whole and state != State.RUNNING:  # a living writer may be in the middle of a line
             notes.append(_damage(run, f"attempts/{attempt.number}/metrics.jsonl", 1))
         trained = [line for line in lines if TRAINED in line]
         if trained and not step:
@@ -184,7 +185,7 @@ def _number(line: bytes, key: bytes) -> float | None:
 
 def _where(events: Sequence[Mapping[str, Any]]) -> str:
     for event in reversed(events):
-        if event.get("event") in ("submitted", "started"):
+        if event.get("event") in (Event.SUBMITTED, Event.STARTED):
             job = f"job {event['job']}" if event.get("job") else ""
             return " ".join(part for part in (str(event.get("host", "")), job) if part)
     return ""

@@ -27,7 +27,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.store import frozen
-from experiments.store.events import TERMINAL
+from experiments.store.events import Event, State, state_of
 from experiments.store.files import append_line, read_jsonl, write_atomically
 
 FORMAT = 1
@@ -100,7 +100,7 @@ class RunDir:
                 write_atomically(self.path / "code.json", json.dumps({"format": FORMAT, **code}, indent=1) + "\n")
             if not self.config_file.exists():
                 frozen.freeze(self.path, config, parsed)
-                self.record("planned")
+                self.record(Event.PLANNED)
 
     def load_config(self, name: str | None = None) -> dict[str, Any]:
         """Return a frozen config as plain dicts and lists; UserError if the folder is not a run of ours.
@@ -110,7 +110,7 @@ class RunDir:
         return frozen.load(self.path, name or self._last_config())
 
     def _last_config(self) -> str:
-        names = [event.get("config") for event in self.events() if event["event"] == "started"]
+        names = [event.get("config") for event in self.events() if event["event"] == Event.STARTED]
         return names[-1] if names and isinstance(names[-1], str) else frozen.FIRST
 
     def check_format(self) -> None:
@@ -148,7 +148,7 @@ class RunDir:
         if foreign:
             raise UserError(f"{self.path} must hold the config of {self.id}, but holds another one; move it away")
 
-    def record(self, event: str, **fields: Any) -> None:
+    def record(self, event: Event, **fields: Any) -> None:
         """Append one event; it is on the disk when this returns. A torn last line is closed first."""
         append_line(self.events_file, json.dumps({"time": time.time(), "event": event, **fields}))
 
@@ -203,7 +203,7 @@ class RunDir:
 
     def finished_step(self) -> int:
         """Return the step to which an attempt came as it was asked to, 0 if none did; later ones may go further."""
-        finished = [event.get("step") for event in self.events() if event.get("event") == "finished"]
+        finished = [event.get("step") for event in self.events() if event.get("event") == Event.FINISHED]
         return max((step for step in finished if isinstance(step, int)), default=0)
 
     def checkpoint_ranks(self) -> int | None:
@@ -216,26 +216,13 @@ class RunDir:
         found = re.search(r"world_size_(\d+)_", names)
         return int(found[1]) if found else None
 
-    def state(self, events: Sequence[Mapping[str, Any]] | None = None) -> str:
-        """Return one of STATES; killed is one that died without a word. UserError for a newer version's folder.
+    def state(self, events: Sequence[Mapping[str, Any]] | None = None) -> State:
+        """Return where the run is. UserError for a folder that a newer version made.
 
         `events`: the run's events, for a caller that has read them already.
         """
         self.check_format()
-        state = "planned"
-        for event in self.events() if events is None else events:
-            name = event.get("event")
-            if name in ("submitted", "held"):
-                state = "queued"
-            elif name == "running":  # SLURM's word, where this file system does not show another node's locks
-                state = "running"
-            elif name in ("started", *TERMINAL):
-                state = name
-            elif name == "launched" and state == "cancelled":  # asked for again
-                state = "planned"
-        if state != "started":
-            return state
-        return "running" if self.is_locked() else "killed"
+        return state_of(self.events() if events is None else events, self.is_locked)
 
     def is_locked(self) -> bool:
         """Return whether a living process executes the run."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.launchers.slurm import queue
+from experiments.store.events import Event, State
 from experiments.store.files import write_atomically
 from experiments.store.rundir import RunDir
 
@@ -97,5 +98,5 @@ def cancel_runs(folder: Path, arrays: Collection[str]) -> None:
         run = RunDir(Path(path))
         with contextlib.suppress(UserError, OSError):
             last = queue.job_of(run.events()) or ""
-            if run.state() == "queued" and last.split("_")[0] in arrays:
-                run.record("cancelled", cause=CAUSE)
+            if run.state() == State.QUEUED and last.split("_")[0] in arrays:
+                run.record(Event.CANCELLED, cause=CAUSE)

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.launchers.slurm.queue import Job
-from experiments.store.events import TERMINAL
+from experiments.store.events import TERMINAL, Event, last_event
 from experiments.store.rundir import RunDir
 
-EVENT = "held"
 HELD = "held"  # the kind that can be released
 # The setting that is wrong, by SLURM's reason for letting a job wait for good. What it calls held can be released; any
 # other reason ends by itself.
@@ -35,11 +34,10 @@ def told(run: RunDir, job: Job) -> dict[str, Any] | None:
     else:
         return None
     cause = f"SLURM does not start job {job.id}: {job.reason}"
-    return {"event": EVENT, "job": job.id, "kind": kind, "cause": cause, "remedy": remedy}
+    return {"event": Event.HELD, "job": job.id, "kind": kind, "cause": cause, "remedy": remedy}
 
 
 def last_hold(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Return the event that says why a run's job does not start; None if it may, or has."""
-    moved = (EVENT, "submitted", "started", *TERMINAL)
-    last = next((event for event in reversed(events) if event.get("event") in moved), None)
-    return last if last is not None and last["event"] == EVENT else None
+    last = last_event(events, Event.HELD, Event.SUBMITTED, Event.STARTED, *TERMINAL)
+    return last if last is not None and last["event"] == Event.HELD else None

@@ -28,7 +28,7 @@ from experiments.launchers.slurm.commands import SlurmError, call
 from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_cluster
 from experiments.processes import reaping
 from experiments.store import warning
-from experiments.store.events import TERMINAL
+from experiments.store.events import TERMINAL, Event, State
 from experiments.store.failures import classify
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import RunDir
@@ -70,7 +70,7 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
         if not _outlived(run):
             print(f"{run.path.name} is still being executed by this job's former life; cancel that one", flush=True)
             return 1
-    if run.state() == "finished" and run.reached() >= steps:
+    if run.state() == State.FINISHED and run.reached() >= steps:
         print(f"{run.path.name} has reached step {steps} already; this job has nothing to do", flush=True)
         return 0
     made, start = len(run.attempts()), run.checkpoint_step()
@@ -84,12 +84,12 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
     if len(run.attempts()) == made and not signals.warned:
         if not signals.terminated and not run.is_locked():
             failure = classify(run.path / "job.log")
-            run.record("failed", kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+            run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
         return code
     reaping.reap(run.path, execution=execution)  # SLURM may have started the job anew already, even on this node
     if run.state() not in TERMINAL and not run.is_locked():
         _note(run, code, signals)
-    if signals.warned and not signals.terminated and run.state() == "interrupted":
+    if signals.warned and not signals.terminated and run.state() == State.INTERRUPTED:
         return _go_on(run, steps, start, requeue, signals)
     return code
 
@@ -175,7 +175,7 @@ def _see_through(child: subprocess.Popen, run: RunDir, warning_seconds: float, s
 def _note(run: RunDir, code: int, signals: Signals) -> None:
     """Record the end of an attempt that died without a word."""
     if signals.terminated or signals.warned:
-        run.record("interrupted", step=run.checkpoint_step(), cause="ended by SLURM")
+        run.record(Event.INTERRUPTED, step=run.checkpoint_step(), cause="ended by SLURM")
         return
     if code - 128 in signal.valid_signals():
         cause = f"the attempt was ended by {signal.Signals(code - 128).name}"
@@ -185,9 +185,9 @@ def _note(run: RunDir, code: int, signals: Signals) -> None:
     log = attempts[-1].log if attempts else run.path / "job.log"
     failure = classify(log)
     if failure.kind == "out of memory":
-        run.record("failed", kind=failure.kind, cause=failure.cause, remedy="ask for more: hydra.launcher.mem")
+        run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy="ask for more: hydra.launcher.mem")
     else:
-        run.record("failed", kind="killed", cause=cause, remedy=f"read the end of {log}, then launch it again")
+        run.record(Event.FAILED, kind="killed", cause=cause, remedy=f"read the end of {log}, then launch it again")
 
 
 def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals) -> int:
@@ -195,7 +195,7 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
     step = run.checkpoint_step()
     if step <= start:  # it would be queued for ever
         run.record(
-            "failed",
+            Event.FAILED,
             kind="time limit",
             cause=f"no checkpoint was written after step {start} within the time limit",
             remedy="raise hydra.launcher.time or hydra.launcher.warning_seconds, or lower trainer.save_freq",
@@ -204,7 +204,7 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
     own = own_job_id() or ""  # not SLURM_JOB_ID: of an array's last task that is the number of the whole array
     submitted = {"launcher": "slurm", "steps": steps, "step": step, "log_bytes": queue.log_bytes(run.path)}
     if requeue:
-        run.record("submitted", job=own, cause="requeued after the warning", **submitted)
+        run.record(Event.SUBMITTED, job=own, cause="requeued after the warning", **submitted)
         if signals.terminated:  # cancelled meanwhile: a requeue would undo that
             return INTERRUPTED
         try:
@@ -222,9 +222,9 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
         after = f"--dependency=afterany:{own}"
         job = call("sbatch", "--parsable", after, run.path / "job.sh").strip().split(";")[0]
     except SlurmError as error:
-        run.record("failed", kind="time limit", cause=f"no job could follow: {error}", remedy="launch it again")
+        run.record(Event.FAILED, kind="time limit", cause=f"no job could follow: {error}", remedy="launch it again")
         return 1
-    run.record("submitted", job=job, cause="goes on in a job of its own", **submitted)
+    run.record(Event.SUBMITTED, job=job, cause="goes on in a job of its own", **submitted)
     return 0
 
 

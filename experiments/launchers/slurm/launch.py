@@ -33,6 +33,7 @@ from experiments.launchers.summary import print_summary
 from experiments.planning.cost import Cost, check_disk, disk_needed
 from experiments.planning.cost import costs as estimates
 from experiments.planning.plan import PlannedRun, freeze
+from experiments.store.events import State
 from experiments.store.rundir import find_runs
 from experiments.store.warning import END_SECONDS
 from experiments.terminal import console
@@ -83,7 +84,7 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
         raise UserError(*problems)
     with one_at_a_time(runs_dir):  # another launcher may have submitted them since they were planned
         runs = [replace(run, state=run.folder.state(), reached=run.folder.reached()) for run in runs]
-        ending = still_there([run.folder for run in runs if run.state == "interrupted"])
+        ending = still_there([run.folder for run in runs if run.state == State.INTERRUPTED])
         todo = [run for run in runs if run.action not in ("skip", "wait") and run.folder not in ending]
         unsure = "its job has not ended and may be queued again; ask again in a minute"
         for line in [*held(runs), *(f"{run.path.name}: {unsure}" for run in ending)]:
@@ -182,7 +183,7 @@ def follow(runs: Sequence[PlannedRun]) -> int:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
                 complaint = settle([run.folder for run in runs])
-                requeued = still_there([run.folder for run in runs if run.folder.state() == "interrupted"])
+                requeued = still_there([run.folder for run in runs if run.folder.state() == State.INTERRUPTED])
                 states = [run.folder.state() for run in runs]
                 for line in [*held(runs), *filter(None, [complaint])]:
                     if line not in said:
@@ -201,7 +202,7 @@ def follow(runs: Sequence[PlannedRun]) -> int:
         print("no longer looking; the jobs go on", file=sys.stderr)
         return 130
     print_summary(runs)
-    return int(any(state != "finished" for state in states))
+    return int(any(state != State.FINISHED for state in states))
 
 
 def _table(runs: Sequence[PlannedRun], states: Sequence[str]) -> Any:

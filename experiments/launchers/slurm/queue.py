@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.launchers.slurm.commands import SlurmError, call
+from experiments.store.events import Event
 
 SQUEUE = "ArrayJobID:|,ArrayTaskID:|,JobID:|,State:|,exit_code:|,Reason:|,NodeList:|,Name:|"
 SACCT = "JobID,State,ExitCode,NodeList"
@@ -79,7 +80,7 @@ def job_of(events: Sequence[Mapping[str, Any]]) -> str | None:
     """
     job, local = None, False
     for event in events:
-        if event.get("event") in ("launched", "submitted"):
+        if event.get("event") in (Event.LAUNCHED, Event.SUBMITTED):
             local = event.get("launcher") == "local"
         if local:
             job = None

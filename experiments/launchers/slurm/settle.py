@@ -13,9 +13,15 @@ from experiments.launchers.slurm import holds
 from experiments.launchers.slurm.commands import SlurmError
 from experiments.launchers.slurm.half_submitted import take_back
 from experiments.launchers.slurm.queue import LOG_HEADER, WAITING, Job, job_of, job_states, log_bytes
+from experiments.store.events import Event, State
 from experiments.store.rundir import RunDir
 
-OPEN = ("queued", "running", "killed", "interrupted")  # states about which SLURM may know more than the events
+OPEN = (
+    State.QUEUED,
+    State.RUNNING,
+    State.KILLED,
+    State.INTERRUPTED,
+)  # states about which SLURM may know more than the events
 MEMORY = re.compile(r"exceeded (job |step )?memory limit|oom.kill|out of memory", re.IGNORECASE)
 MORE_MEMORY = "ask for more: hydra.launcher.mem"
 LOG_BYTES = 100_000
@@ -84,7 +90,7 @@ def still_there(interrupted: Sequence[RunDir]) -> list[RunDir]:
     except SlurmError:
         return list(ids)
     living = {id for id, job in known.items() if not job.ended}
-    return [run for run, id in ids.items() if id in living or run.state() != "interrupted"]
+    return [run for run, id in ids.items() if id in living or run.state() != State.INTERRUPTED]
 
 
 def verdict(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None, siblings: bool) -> dict[str, Any] | None:
@@ -93,8 +99,8 @@ def verdict(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None, s
     `job`: what SLURM knows of it; `siblings`: whether it knows other tasks of the same array.
     """
     state = run.state(events)
-    if state == "running" and not run.is_locked():
-        state = "killed"
+    if state == State.RUNNING and not run.is_locked():
+        state = State.KILLED
     if job is None:
         said = _said(run, events)
         last = next((end for words, end in LAST_WORDS for line in said if words.search(line)), None)
@@ -102,30 +108,34 @@ def verdict(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None, s
             return _missing(run, state, siblings, said)
         job = Job(job_of(events) or "", last)
     if job.state in WAITING:
-        if state in ("queued", "running"):
+        if state in (State.QUEUED, State.RUNNING):
             return None
         return _queued(run, job, f"SLURM: {job.state}")
-    if job.state == "RUNNING" and state == "killed" and events[-1].get("event") != "running":
-        return {"event": "running", "job": job.id, "cause": "SLURM says so, but nobody is seen to hold the run's lock"}
-    if not job.ended or state == "running":
+    if job.state == "RUNNING" and state == State.KILLED and events[-1].get("event") != Event.RUNNING:
+        return {
+            "event": Event.RUNNING,
+            "job": job.id,
+            "cause": "SLURM says so, but nobody is seen to hold the run's lock",
+        }
+    if not job.ended or state == State.RUNNING:
         return None
     if job.state == "CANCELLED":
-        return {"event": "cancelled", "cause": "cancelled in SLURM", "job": job.id}
+        return {"event": Event.CANCELLED, "cause": "cancelled in SLURM", "job": job.id}
     told = _told(run, job)
     if told:
         kind, cause, remedy = told
-        return {"event": "failed", "kind": kind, "cause": cause, "remedy": remedy, "job": job.id}
-    if state == "interrupted":
+        return {"event": Event.FAILED, "kind": kind, "cause": cause, "remedy": remedy, "job": job.id}
+    if state == State.INTERRUPTED:
         return None
     if job.state == "PREEMPTED":
-        return {"event": "interrupted", "cause": "preempted by another job", "job": job.id}
+        return {"event": Event.INTERRUPTED, "cause": "preempted by another job", "job": job.id}
     kind, cause, remedy = _unheard(run, job, _said(run, events))
-    return {"event": "failed", "kind": kind, "cause": cause, "remedy": remedy, "job": job.id}
+    return {"event": Event.FAILED, "kind": kind, "cause": cause, "remedy": remedy, "job": job.id}
 
 
 def _waiting(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None) -> dict[str, Any] | None:
     """A queued run's job that SLURM will not start, or will again."""
-    if job is None or job.state not in WAITING or run.state(events) != "queued":
+    if job is None or job.state not in WAITING or run.state(events) != State.QUEUED:
         return None
     now, before = holds.told(run, job), holds.last_hold(events)
     if now and (before is None or before.get("cause") != now["cause"]):
@@ -136,22 +146,28 @@ def _waiting(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None) 
 
 
 def _queued(run: RunDir, job: Job, cause: str) -> dict[str, Any]:
-    return {"event": "submitted", "launcher": "slurm", "job": job.id, "cause": cause, "log_bytes": log_bytes(run.path)}
+    return {
+        "event": Event.SUBMITTED,
+        "launcher": "slurm",
+        "job": job.id,
+        "cause": cause,
+        "log_bytes": log_bytes(run.path),
+    }
 
 
-def _missing(run: RunDir, state: str, siblings: bool, said: Sequence[str]) -> dict[str, Any] | None:
+def _missing(run: RunDir, state: State, siblings: bool, said: Sequence[str]) -> dict[str, Any] | None:
     """A job of which neither squeue nor sacct has a row, and whose log does not say how it ended."""
-    if state not in ("queued", "killed"):
+    if state not in (State.QUEUED, State.KILLED):
         return None
-    if state == "queued" and siblings and not said:  # an array task that is cancelled while it waits leaves no row
-        return {"event": "cancelled", "cause": "its job is gone from SLURM and never started"}
+    if state == State.QUEUED and siblings and not said:  # an array task that is cancelled while it waits leaves no row
+        return {"event": Event.CANCELLED, "cause": "its job is gone from SLURM and never started"}
     memory = next((line for line in said if MEMORY.search(line)), None)
     if memory:
-        return {"event": "failed", "kind": "out of memory", "cause": memory, "remedy": MORE_MEMORY}
+        return {"event": Event.FAILED, "kind": "out of memory", "cause": memory, "remedy": MORE_MEMORY}
     cause, remedy = f"neither squeue nor sacct knows its job any more; it was {state}", _resume(run)
     if said:
         cause, remedy = f"{cause}; it said: {said[-1]}", f"read {run.path / 'job.log'}, then {remedy}"
-    return {"event": "failed", "kind": "lost", "cause": cause, "remedy": remedy}
+    return {"event": Event.FAILED, "kind": "lost", "cause": cause, "remedy": remedy}
 
 
 def _resume(run: RunDir) -> str:

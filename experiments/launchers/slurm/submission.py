@@ -26,6 +26,7 @@ from experiments.launchers.slurm.script import Settings, array_script, job_scrip
 from experiments.planning.content import code_version
 from experiments.planning.plan import PlannedRun, launched
 from experiments.store.code_copy import snapshot
+from experiments.store.events import Event
 from experiments.store.files import write_atomically
 
 UNAVAILABLE = "Requested node configuration is not available"
@@ -58,7 +59,7 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
     def record(submitted: tuple[str, PlannedRun]) -> None:
         job, run = submitted
         said = queue.log_bytes(run.folder.path)
-        run.folder.record("submitted", job=job, log_bytes=said, **launched("slurm", run, code))
+        run.folder.record(Event.SUBMITTED, job=job, log_bytes=said, **launched("slurm", run, code))
 
     each(write_script, wanted)
     shapes: dict[Resources, list[PlannedRun]] = {}

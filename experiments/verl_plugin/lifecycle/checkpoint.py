@@ -6,6 +6,7 @@ from typing import Any
 
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
+from experiments.store.events import Event
 from experiments.store.rundir import RunDir
 
 
@@ -16,7 +17,7 @@ class CheckpointEvents(CheckpointCallback):
         self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs: Any
     ) -> None:
         run = RunDir(Path(self.config.trainer.default_local_dir).parent)
-        run.record("checkpoint", step=global_step)
+        run.record(Event.CHECKPOINT, step=global_step)
         for folder in run.checkpoints.glob("global_step_*"):
             if not (folder / "actor").exists():  # veRL takes the weights of an old checkpoint away, not its folder
                 shutil.rmtree(folder, ignore_errors=True)
