@@ -45,3 +45,14 @@ def _missing_files(folder: Path, again: str, tokenizer: str) -> list[str]:
             problem = f"model.path must hold whole weights, but {file} can't be read ({error})"
             found.append(f"{problem}; save or fetch it again")
     return found
+
+
+def model_path_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return a problem for each part of a run that reads another model than the one that is known by its content."""
+    path = config["model"]["path"]
+    return [
+        f"{role}.model.{key} must be model.path, {path}, but is {config[role]['model'][key]}; set model.path instead"
+        for role in ("actor_rollout_ref", "critic")
+        for key in ("path", "hf_config_path", "tokenizer_path")
+        if config[role]["model"].get(key) not in (None, path)
+    ]

@@ -23,19 +23,6 @@ from experiments.verl_keys import (
 )
 
 
-def parallel_problems(config: Mapping[str, Any], shape: Shape | None, positions: int | None = None) -> list[str]:
-    """Return problems of tensor and sequence parallelism, dynamic batches and lengths.
-
-    `shape`, `positions` (max_position_embeddings): None if unknown.
-    """
-    return [
-        *rollout_problems(config, shape),
-        *sequence_problems(config, shape),
-        *token_problems(config),
-        *length_problems(config, positions),
-    ]
-
-
 def rollout_problems(config: Mapping[str, Any], shape: Shape | None) -> list[str]:
     """Return the problem of how a rollout engine is split over GPUs."""
     rollout, ranks = config["actor_rollout_ref"]["rollout"], ranks_of(config)

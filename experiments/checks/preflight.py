@@ -1,25 +1,31 @@
-"""Every check of a config that needs no training: all problems at once, each with what to do.
+"""All checks that a config must pass before it is started: every problem at once, each with what to do.
 
-A check that reads a value which is faulty by itself is left out; all the others are made.
+First each value is checked by itself. The checks that compare values come next, those that read a faulty value left
+out, because nothing true could be said about it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from experiments.checks.batch_sizes import batch_problems
 from experiments.checks.cpu import cpu_problems, cpu_vllm_problems
 from experiments.checks.data_files import data_problems
-from experiments.checks.model_files import model_problems
+from experiments.checks.gpu_memory import memory_problems
+from experiments.checks.model_files import model_path_problems, model_problems
 from experiments.checks.parallelism import length_problems, rollout_problems, sequence_problems, token_problems
 from experiments.checks.unread_keys import kl_problems, legacy_problems, rate_problems
 from experiments.checks.user_code import code_problems
 from experiments.checks.value_rules import faults
 from experiments.models import folder as model_folder
 from experiments.models.folder import shape_of
-from experiments.models.remedies import memory_problems
+from experiments.models.memory import Setup, setup_of
+from experiments.models.shape import Shape
 from experiments.tasks.reward_check import reward_problems
+from experiments.values import Config
 
 
 class Faulty(Exception):
@@ -46,37 +52,68 @@ class Sound(Mapping[str, Any]):
         return len(self._node)
 
 
-CHECKS = (
-    batch_problems,
-    kl_problems,
-    legacy_problems,
-    rate_problems,
-    lambda config: rollout_problems(config, shape_of(config)),
-    lambda config: sequence_problems(config, shape_of(config)),
-    token_problems,
-    lambda config: length_problems(config, model_folder.positions(str(config["model"]["path"]))),
-    lambda config: memory_problems(config, shape_of(config)),
-    cpu_problems,
-    lambda config: cpu_vllm_problems(config, shape_of(config)),
-    lambda config: model_problems(config),
-    data_problems,
-    reward_problems,
+@dataclass(frozen=True)
+class Model:
+    """What the checks read from the base model's folder, once for all of them; None where it is not known."""
+
+    shape: Shape | None
+    positions: int | None
+    """max_position_embeddings."""
+    memory: Setup | None
+    """What the config asks of a GPU's memory."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong with a config, and what was read to find it out."""
+
+    problems: list[str]
+    """Each says what must be, what is and what to do; empty if the run can be started."""
+    memory: Setup | None
+
+
+CHECKS: tuple[Callable[[Config, Model], list[str]], ...] = (
+    lambda config, model: batch_problems(config),
+    lambda config, model: kl_problems(config),
+    lambda config, model: legacy_problems(config),
+    lambda config, model: rate_problems(config),
+    lambda config, model: rollout_problems(config, model.shape),
+    lambda config, model: sequence_problems(config, model.shape),
+    lambda config, model: token_problems(config),
+    lambda config, model: length_problems(config, model.positions),
+    lambda config, model: memory_problems(config, model.memory),
+    lambda config, model: cpu_problems(config),
+    lambda config, model: cpu_vllm_problems(config, model.shape),
+    lambda config, model: model_path_problems(config),
+    lambda config, model: model_problems(config),
+    lambda config, model: data_problems(config),
+    lambda config, model: reward_problems(config),
 )
 
 
-def problems_of(config: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with a resolved config; an empty list if it can be started."""
-    faulty = faults_of(config)
-    sound, found = Sound(config, faulty) if faulty else config, list(faulty.values())
+def examine(config: Config, faults: Mapping[str, str]) -> Findings:
+    """Return what is wrong with a resolved config, its faulty values first.
+
+    `faults`: what `faults_of` says about the config. A check that reads a faulty value is left out.
+    """
+    sound, found = Sound(config, faults) if faults else config, list(faults.values())
+    model = _read_model(sound)
     for check in CHECKS:
-        try:
-            found += check(sound)
-        except Faulty:
-            continue
-    return list(dict.fromkeys(found))
+        with contextlib.suppress(Faulty):
+            found += check(sound, model)
+    return Findings(list(dict.fromkeys(found)), model.memory)
 
 
-def faults_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the problems of single values, by their keys: numbers, choices, files of Python."""
+def _read_model(config: Config) -> Model:
+    """Return what is known about the model; a value that is read on the way may be faulty."""
+    shape = positions = memory = None
+    with contextlib.suppress(Faulty):
+        shape, positions = shape_of(config), model_folder.positions(str(config["model"]["path"]))
+        memory = setup_of(config, shape)
+    return Model(shape, positions, memory)
+
+
+def faults_of(config: Config) -> dict[str, str]:
+    """Return the problems of single values, by their keys: numbers, choices, Python files."""
     found = faults(config)
     return found | {key: problem for key, problem in code_problems(config).items() if key not in found}

@@ -22,7 +22,7 @@ PLUGIN = PACKAGE_DIR / "verl_plugin"
 WITHOUT_NUMBERS = PLUGIN / "lifecycle"  # decides no number of a training, so that runs stay the same when it changes
 
 
-def _content(config: Mapping[str, Any]) -> dict[str, Any]:
+def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Make the data set; return, by key, digests of the content that a resolved config points at, and whole paths."""
     name, code = str(config["model"]["path"]), python_files(config)
     reward = code.get(REWARD)

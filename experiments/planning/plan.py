@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from experiments.checks import preflight
+from experiments.checks.preflight import Faulty, Findings, Sound, examine, faults_of
 from experiments.config import identity, names
 from experiments.config.sweep_compose import Composed
 from experiments.config.verl import numbers_as_verl_has_them, override
 from experiments.errors import UserError
 from experiments.models import hub as hub_model
-from experiments.planning.content import _content, code_version
+from experiments.models.memory import Setup
+from experiments.planning.content import code_version, content_of
 from experiments.store.config_yaml import as_yaml
 from experiments.store.events import State
 from experiments.store.frozen import FIRST, freeze_launch
@@ -37,6 +38,8 @@ class PlannedRun:
     reached: int
     frozen: str = FIRST
     """The file in the run's folder that holds this config, once it is frozen."""
+    memory: Setup | None = None
+    """What the run asks of a GPU's memory; None where that is not known, and on a CPU."""
 
     @property
     def action(self) -> str:
@@ -61,12 +64,13 @@ def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun
     """
     problems: dict[str, None] = {}
     asked: dict[str, Composed] = {}
+    memory: dict[str, Setup | None] = {}
     sweeps: dict[str, list[str]] = {}
     ids: list[str] = []
     for job in jobs:
-        config, found = _check(job)
-        problems |= dict.fromkeys(found)
-        if found:
+        config, findings = _check(job)
+        problems |= dict.fromkeys(findings.problems)
+        if findings.problems:
             continue
         run_id = identity.run_id(config)
         ids.append(run_id)
@@ -77,7 +81,7 @@ def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun
             run_id not in asked
             or asked[run_id].config.trainer.total_training_steps < config["trainer"]["total_training_steps"]
         ):
-            asked[run_id] = job
+            asked[run_id], memory[run_id] = job, findings.memory
         served = sweeps.setdefault(run_id, [])
         served += [sweep for sweep in config["sweeps"] or () if sweep not in served]
     if problems:
@@ -86,7 +90,7 @@ def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun
     # A run is found by its id: what it was called depends on how it was first asked for.
     there = {folder: {RunDir(path).id: path for path in entries(folder)} for folder in set(folders)}
     runs = {
-        run_id: _plan(job, sweeps[run_id], there[folder].get(run_id), folder, run_id)
+        run_id: _plan(job, sweeps[run_id], there[folder].get(run_id), folder, run_id, memory[run_id])
         for (run_id, job), folder in zip(asked.items(), folders, strict=True)
     }
     if found := [problem for run in runs.values() for problem in _checkpoint_problems(run)]:
@@ -105,30 +109,21 @@ def distinct(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     return list({run.folder.id: run for run in runs}.values())
 
 
-def _check(job: Composed) -> tuple[dict[str, Any], list[str]]:
-    """Fill in what the config points at; return the resolved config and what is wrong with it."""
-    config, found = job.resolved(), []
-    faulty = preflight.faults_of(config)
-    try:
-        content = _content(preflight.Sound(config, faulty) if faulty else config)
-    except preflight.Faulty:  # what there is to be made can't be made; all else is looked at
-        content = {}
-    except UserError as error:
-        content, found = {}, list(error.problems)
-    job.fill_in({**content, **numbers_as_verl_has_them(config)})
+def _check(job: Composed) -> tuple[dict[str, Any], Findings]:
+    """Fill in what the config points at; return the resolved config and what preflight found."""
+    job.fill_in(numbers_as_verl_has_them(job.resolved()))
     config = job.resolved()
-    return config, list(dict.fromkeys([*found, *_model_path_problems(config), *preflight.problems_of(config)]))
-
-
-def _model_path_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return a problem for each part of a run that reads another model than the one that is known by its content."""
-    path = config["model"]["path"]
-    return [
-        f"{role}.model.{key} must be model.path, {path}, but is {config[role]['model'][key]}; set model.path instead"
-        for role in ("actor_rollout_ref", "critic")
-        for key in ("path", "hf_config_path", "tokenizer_path")
-        if config[role]["model"].get(key) not in (None, path)
-    ]
+    faults = faults_of(config)
+    unmade: Sequence[str] = ()
+    try:
+        job.fill_in(content_of(Sound(config, faults) if faults else config))
+    except Faulty:  # the data set can't be made from a faulty value, which preflight reports
+        pass
+    except UserError as error:
+        unmade = error.problems
+    config = job.resolved()
+    findings = examine(config, faults)
+    return config, replace(findings, problems=list(dict.fromkeys([*unmade, *findings.problems])))
 
 
 def _same_run(sweep: str | None, one: Composed, other: Composed) -> str:
@@ -142,7 +137,9 @@ def _same_run(sweep: str | None, one: Composed, other: Composed) -> str:
     return f"the arms of {of} must be different runs, but {arm} is asked for twice{by}; drop one of the two"
 
 
-def _plan(job: Composed, sweeps: Sequence[str], existing: Path | None, runs_dir: Path, run_id: str) -> PlannedRun:
+def _plan(
+    job: Composed, sweeps: Sequence[str], existing: Path | None, runs_dir: Path, run_id: str, memory: Setup | None
+) -> PlannedRun:
     """Return the run for a checked config, its name and paths filled in."""
     parts = names.arm_parts(job.choices, job.changes)
     arm, seed = names.arm_name(parts), job.config.seed
@@ -159,7 +156,8 @@ def _plan(job: Composed, sweeps: Sequence[str], existing: Path | None, runs_dir:
         }
     )
     steps = int(job.config.trainer.total_training_steps)
-    return PlannedRun(run.path.name, run, job.resolved(), job.config, steps, run.state(), run.reached())
+    state, reached = run.state(), run.reached()
+    return PlannedRun(run.path.name, run, job.resolved(), job.config, steps, state, reached, memory=memory)
 
 
 def _checkpoint_problems(run: PlannedRun) -> list[str]:

@@ -9,8 +9,7 @@ from typing import Any
 
 from experiments.models import folder as model_folder
 from experiments.models import hub as hub_model
-from experiments.models.folder import shape_of
-from experiments.models.memory import in_words, setup_of
+from experiments.models.memory import in_words
 from experiments.planning.cost import Cost, costs
 from experiments.planning.plan import PlannedRun
 from experiments.store.events import Event, State
@@ -82,9 +81,8 @@ def remarks(runs: Sequence[PlannedRun]) -> list[str]:
     """Return what preflight found and let pass: the memory that a GPU needs, and oddities of the models' folders."""
     needs: dict[str, dict[str, None]] = {}
     for run in runs:
-        setup = setup_of(run.config, shape_of(run.config))
-        if setup is not None:
-            needs.setdefault(in_words(setup), {})[run.config["tracking"]["group"]] = None
+        if run.memory is not None:
+            needs.setdefault(in_words(run.memory), {})[run.config["tracking"]["group"]] = None
     several = len(needs) > 1
     lines = [f"{need} ({', '.join(arms)})" if several else need for need, arms in needs.items()]
     for path, stated in {str(run.config["model"]["path"]): run.config["model"]["shape"] for run in runs}.items():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.errors import INTERRUPTED, UserError
 from experiments.launchers.slurm.holds import HELD, last_hold
 from experiments.launchers.slurm.queue import job_of
+from experiments.models.folder import shape_of
+from experiments.models.memory import setup_of
 from experiments.runs.status import target_step
 from experiments.store.code_copy import FOLDER, PACKAGE
 from experiments.store.events import State
@@ -104,16 +107,15 @@ def as_launched(run: RunDir) -> PlannedRun:
     steps = target_step(run, events)
     if steps is None:
         raise UserError(f"{run.config_file} must say trainer.total_training_steps, but does not; launch it anew")
-    planned = PlannedRun(
-        run.path.name, run, config, OmegaConf.create(config), steps, run.state(), run.reached(), frozen
-    )
+    state, reached, verl = run.state(), run.reached(), OmegaConf.create(config)
+    planned = PlannedRun(run.path.name, run, config, verl, steps, state, reached, frozen)
     try:  # all that a launch reads
         plan_json([planned], 1)
         ray_options(config), is_wanted(config)
+        return replace(planned, memory=setup_of(config, shape_of(config)))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         problem = f"{run.path / frozen} must be the config of a run, but is foreign or damaged ({error!r})"
         raise UserError(f"{problem}; move {run.path.name} away") from None
-    return planned
 
 
 def release(job: str) -> None:

@@ -11,15 +11,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from experiments.checks import preflight
+from experiments.checks.parallelism import length_problems, rollout_problems, sequence_problems, token_problems
+from experiments.checks.preflight import examine, faults_of
+from experiments.models.shape import Shape
 
 Config = dict[str, Any]
 Make = Callable[..., Config]
 
 
 def with_values(config: Config, values: dict[str, Any]) -> Config:
-    """Return a copy of a config with some dotted keys set."""
+    """Return a copy of a config with some dotted keys set; veRL's paths follow model.path, as conf/ has it."""
     changed = copy.deepcopy(config)
+    if "model.path" in values:
+        path = values["model.path"]
+        values = {"actor_rollout_ref.model.path": path, "critic.model.path": path, **values}
     for key, value in values.items():
         node = changed
         *parents, last = key.split(".")
@@ -42,8 +47,23 @@ def write_rows(file: Path, count: int, words: int = 6, **columns: list[Any]) -> 
     return file
 
 
+def problems_of(config: Config) -> list[str]:
+    """Return what preflight says about a resolved config."""
+    return examine(config, faults_of(config)).problems
+
+
+def parallel_problems(config: Config, shape: Shape | None, positions: int | None = None) -> list[str]:
+    """Return what the checks of checks/parallelism.py say about a resolved config."""
+    return [
+        *rollout_problems(config, shape),
+        *sequence_problems(config, shape),
+        *token_problems(config),
+        *length_problems(config, positions),
+    ]
+
+
 def the_problem(config: Config) -> str:
-    (problem,) = preflight.problems_of(config)
+    (problem,) = problems_of(config)
     return problem
 
 

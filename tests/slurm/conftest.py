@@ -90,7 +90,7 @@ class Sweep:
         return launch(self.runs, {**launcher_defaults(), **small, **values})
 
     def run(self, seed: int = 1) -> RunDir:
-        return self.runs[seed - 1].run
+        return self.runs[seed - 1].folder
 
     def job(self, seed: int = 1) -> str:
         """Return the id of the run's last job."""

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.checks import preflight
 from experiments.checks.batch_sizes import batch_problems
 from tests.experiments.right_config import (
     DYNAMIC,
     Make,
+    problems_of,
     sizes,
     suggestion,
     the_problem,
@@ -34,8 +34,8 @@ def test_a_group_of_one_is_refused_for_grpo_only(make: Make) -> None:
         "rollout.n must be at least 2 with GRPO, but is 1: a group of one has no mean to compare with "
         "(it would silently be REINFORCE); set rollout.n=5 or algorithm=ppo"
     )
-    ppo = preflight.problems_of(sizes(make, n=1, algorithm__adv_estimator="gae"))
-    assert not any("GRPO" in problem for problem in [*ppo, *preflight.problems_of(sizes(make, n=2))])
+    ppo = problems_of(sizes(make, n=1, algorithm__adv_estimator="gae"))
+    assert not any("GRPO" in problem for problem in [*ppo, *problems_of(sizes(make, n=2))])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_micro_batch_that_is_no_size(make: Make, key: str, value: Any) -> None
 )
 def test_a_micro_batch_that_nobody_uses_may_be_anything(make: Make, values: dict[str, Any]) -> None:
     """Cut up by tokens; no reference model without a KL term; no critic in GRPO."""
-    assert preflight.problems_of(with_values(make(), values)) == []
+    assert problems_of(with_values(make(), values)) == []
 
 
 size = st.integers(1, 40)

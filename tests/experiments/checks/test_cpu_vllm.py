@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from experiments.checks.cpu import cpu_vllm_problems
-from experiments.checks.preflight import problems_of
 from experiments.models.shape import Shape
+from tests.experiments.right_config import problems_of
 
 Resolve = Callable[..., dict[str, Any]]
 NARROW, WIDE = (Shape(width, 256, 3, 4, 2, 128) for width in (96, 128))

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from experiments.checks import preflight
 from tests.experiments.right_config import (
     DYNAMIC,
     Make,
+    problems_of,
     sizes,
     suggestion,
     the_problem,
@@ -75,8 +75,8 @@ def test_there_must_be_a_batch_of_rows_to_train_on(make: Make, tmp_path: Path) -
         f"data.train_files must hold at least data.train_batch_size=32 rows, but {file} has 20; "
         "set data.train_batch_size=20"
     )
-    assert problem not in preflight.problems_of(with_values(config, suggestion(problem)))
-    assert preflight.problems_of(make(data__val_files=str(file))) == [], "validation takes what there is"
+    assert problem not in problems_of(with_values(config, suggestion(problem)))
+    assert problems_of(make(data__val_files=str(file))) == [], "validation takes what there is"
 
 
 def test_too_few_rows_for_the_gpus_do_not_lead_in_a_circle(make: Make, tmp_path: Path) -> None:
@@ -84,11 +84,11 @@ def test_too_few_rows_for_the_gpus_do_not_lead_in_a_circle(make: Make, tmp_path:
     file = write_rows(tmp_path / "train.parquet", 21)
     config = sizes(make, 32, 5, 2, 2, data__train_files=str(file), **DYNAMIC)
     for _ in range(6):
-        found = preflight.problems_of(config)
+        found = problems_of(config)
         if not found:
             break
         config = with_values(config, suggestion(found[0]))
-    assert preflight.problems_of(config) == []
+    assert problems_of(config) == []
 
 
 def test_prompts_must_fit(make: Make, tmp_path: Path) -> None:
@@ -101,12 +101,12 @@ def test_prompts_must_fit(make: Make, tmp_path: Path) -> None:
         f"data.max_prompt_length must be at least 17 tokens for {file}, but is 16: of its 1,000 prompts 399 are "
         "longer; set data.max_prompt_length=17"
     )
-    assert preflight.problems_of(with_values(config, suggestion(problem))) == []
+    assert problems_of(with_values(config, suggestion(problem))) == []
 
 
 def test_prompts_on_the_hub_s_tokenizer_are_left_to_verl(make: Make, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "train.parquet", 40, words=17)
-    assert preflight.problems_of(make(data__train_files=str(file), model__path="Qwen/Qwen2.5-3B")) == []
+    assert problems_of(make(data__train_files=str(file), model__path="Qwen/Qwen2.5-3B")) == []
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.checks.batch_sizes import batch_problems
-from experiments.checks.parallelism import parallel_problems
 from experiments.checks.unread_keys import legacy_problems
 from experiments.config.verl import verl_node
 from experiments.models.shape import Shape
 from experiments.project import PROJECT_DIR
-from tests.experiments.right_config import with_values
+from tests.experiments.right_config import parallel_problems, with_values
 
 Config = dict[str, Any]
 Resolve = Callable[..., Config]

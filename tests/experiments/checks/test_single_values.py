@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from experiments.checks import preflight
 from experiments.checks.value_rules import faults
 from tests.experiments.right_config import (
     Make,
+    problems_of,
     the_problem,
     with_values,
 )
@@ -66,13 +66,13 @@ def test_veRL_s_own_number_of_ranks_is_checked_too(make: Make, key: str, value: 
 def test_show_has_four_values(make: Make) -> None:
     assert the_problem(make(show="cfg")) == "show must be config, verl, plan or json, but is 'cfg'; leave it out to run"
     for good in (None, "config", "verl", "plan", "json"):
-        assert preflight.problems_of(make(show=good)) == []
+        assert problems_of(make(show=good)) == []
 
 
 @pytest.mark.parametrize("value", ["wandb", ["console"], None])
 def test_metrics_go_to_the_file_that_figures_are_drawn_from(make: Make, value: Any) -> None:
     assert the_problem(make(trainer__logger=value)).startswith("trainer.logger must be a list with file in it, ")
-    assert preflight.problems_of(make(trainer__logger=["console", "file"])) == []
+    assert problems_of(make(trainer__logger=["console", "file"])) == []
 
 
 @pytest.mark.parametrize("value", [None, "", 3])
@@ -88,4 +88,4 @@ def test_a_learning_rate_is_no_negative_number(make: Make, key: str) -> None:
         assert the_problem(with_values(make(), {key: value})) == (
             f"{key} must be a number of at least 0, but is {value!r}; try 1e-6"
         )
-    assert preflight.problems_of(with_values(make(), {key: 0})) == []
+    assert problems_of(with_values(make(), {key: 0})) == []

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hydra.errors import HydraException
 
-from experiments.checks.preflight import problems_of
 from experiments.checks.value_rules import RULES, faults
 from experiments.config.sweep_compose import Composer
 from experiments.errors import UserError
@@ -20,6 +19,7 @@ from experiments.planning.plan import plan_runs
 from experiments.planning.show import remarks
 from experiments.values import at, flatten
 from tests.experiments.conftest import SHIPPED
+from tests.experiments.right_config import problems_of
 
 Config = dict[str, Any]
 Resolve = Callable[..., Config]

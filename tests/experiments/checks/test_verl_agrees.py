@@ -21,7 +21,7 @@ from tensordict import TensorDict
 
 from experiments.checks.batch_sizes import batch_problems
 from experiments.checks.model_files import model_problems
-from experiments.checks.parallelism import parallel_problems, sequence_problems
+from experiments.checks.parallelism import sequence_problems
 from experiments.checks.value_rules import faults
 from experiments.config.verl import verl_node
 from experiments.models.shape import Shape
@@ -29,7 +29,7 @@ from experiments.project import PROJECT_DIR
 from experiments.tiny_model import WEIGHTS
 from experiments.verl_keys import DEFAULT_CRITIC_TOKENS
 from tests.experiments.checks.test_parallelism import SP, TP, A, C, R
-from tests.experiments.right_config import with_values
+from tests.experiments.right_config import parallel_problems, with_values
 
 Config = dict[str, Any]
 Resolve = Callable[..., Config]

@@ -20,10 +20,9 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from transformers import AutoTokenizer
 
-from experiments.checks.preflight import problems_of
 from experiments.config.verl import verl_node
 from experiments.tiny_model import WEIGHTS
-from tests.experiments.right_config import Config, with_values, write_rows
+from tests.experiments.right_config import Config, problems_of, with_values, write_rows
 
 Write = Callable[[Path], Any]
 SAYS = [{"role": "user", "content": "numbers 1, 2 target 3"}]

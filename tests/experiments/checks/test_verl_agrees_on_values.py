@@ -13,12 +13,11 @@ from omegaconf import OmegaConf
 
 from experiments.checks.batch_sizes import group_problems
 from experiments.checks.cpu import CPUS_A_RANK
-from experiments.checks.preflight import problems_of
 from experiments.checks.unread_keys import LEGACY, kl_problems, legacy_problems
 from experiments.checks.value_rules import ENGINES, ESTIMATORS, KL_TYPES
 from experiments.config.verl import verl_node
 from tests.experiments.checks.test_parallelism import A, R, verl_refuses
-from tests.experiments.right_config import with_values
+from tests.experiments.right_config import problems_of, with_values
 
 Config = dict[str, Any]
 Resolve = Callable[..., Config]
@@ -59,7 +58,7 @@ def loader(config: Config) -> None:
 def engine(config: Config) -> None:
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
-    import experiments.verl_plugin.rollout  # noqa: F401  registers hf
+    import experiments.verl_plugin.rollout.replica  # noqa: F401  registers hf
 
     assert config["actor_rollout_ref"]["rollout"]["name"] in RolloutReplicaRegistry._registry
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import yaml
 
+from experiments.checks.gpu_memory import memory_problems
 from experiments.models.folder import shape_of
 from experiments.models.memory import GIB, TIGHT, Setup, phases, setup_of, verdict
 from experiments.models.placement import OFFLOADS, TOKENS, placement
-from experiments.models.remedies import memory_problems
 from experiments.models.shape import Shape
+from experiments.values import at
 from tests.experiments.right_config import with_values
 
 Resolve = Callable[..., dict[str, Any]]
@@ -51,7 +50,7 @@ def totals(of: Setup) -> dict[str, float]:
 @pytest.mark.parametrize("preset", ["article_grpo", "article_ppo", "tinyzero_ppo"])
 def test_what_did_run_fits(resolved: Resolve, preset: str) -> None:
     config = resolved(f"experiment={preset}")
-    assert memory_problems(config, shape_of(config)) == []
+    assert memory_problems(config, setup_of(config, shape_of(config))) == []
     assert {verdict(phase, setup(config).memory) for phase in phases(setup(config))} == {"fits"}
 
 
@@ -74,27 +73,27 @@ def test_each_part_counts(resolved: Resolve) -> None:
 
 def test_what_does_not_fit_is_told_with_what_to_change(resolved: Resolve) -> None:
     config = resolved("model=qwen2.5-7b", "hardware=a100x1")
-    (problem,) = memory_problems(config, shape_of(config))
+    (problem,) = memory_problems(config, setup(config))
     assert problem.startswith("the update phase must fit hardware.memory_gib=79, but needs about 127 GiB (optimizer 57")
-    assert "take more GPUs, set hardware.gpus_per_node=2" in problem
+    assert "; lower actor_rollout_ref.actor.ppo_max_token_len_per_gpu, or take more GPUs" in problem, "all is offloaded"
     config["hardware"]["memory_gib"] = None
-    assert memory_problems(config, shape_of(config)) == []
+    assert memory_problems(config, setup_of(config, shape_of(config))) == []
 
 
-def test_each_advice_leads_on(resolved: Resolve) -> None:
+def test_the_problem_of_a_phase_names_the_settings_of_that_phase(resolved: Resolve) -> None:
     config = resolved("model=qwen2.5-3b", "hardware=a100x2")
     rollout = config["actor_rollout_ref"]["rollout"]
     rollout["gpu_memory_utilization"] = 0.9
-    (problem,) = memory_problems(config, shape_of(config))
-    assert "set actor_rollout_ref.rollout.gpu_memory_utilization=0.55" in problem
+    (problem,) = memory_problems(config, setup(config))
+    assert "; lower actor_rollout_ref.rollout.gpu_memory_utilization, set " in problem
     rollout["gpu_memory_utilization"] = 0.1
-    (problem,) = memory_problems(config, shape_of(config))
+    (problem,) = memory_problems(config, setup(config))
     assert problem.startswith("actor_rollout_ref.rollout.gpu_memory_utilization must leave room for the weights and")
-    assert "; set actor_rollout_ref.rollout.gpu_memory_utilization=0.15" in problem
+    assert "; raise actor_rollout_ref.rollout.gpu_memory_utilization or " in problem
     rollout["gpu_memory_utilization"] = 0.4
     config["actor_rollout_ref"]["actor"]["ppo_max_token_len_per_gpu"] = 65536
-    (problem,) = memory_problems(config, shape_of(config))
-    assert "; set actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384 (" in problem
+    (problem,) = memory_problems(config, setup(config))
+    assert "; lower actor_rollout_ref.actor.ppo_max_token_len_per_gpu, set " in problem
 
 
 def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
@@ -127,36 +126,27 @@ def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
     ("overrides", "values"),
     [
         (("hardware=a100x2",), {"actor_rollout_ref.rollout.gpu_memory_utilization": 0.95}),
-        (("hardware=a100x2",), {"actor_rollout_ref.rollout.gpu_memory_utilization": 0.05}),
         (("hardware=a100x2",), {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 10**6}),
         (("hardware=a100x2",), {"actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": 10**6}),
-        (("hardware=a100x2",), {"actor_rollout_ref.rollout.free_cache_engine": False}),
-        (("hardware=a100x2",), {"hardware.memory_gib": 40}),
         (("hardware=a100x2", "algorithm=ppo"), {"critic.ppo_infer_max_token_len_per_gpu": 10**6}),
-        (("hardware=a100x2", "algorithm=ppo"), {"hardware.memory_gib": 50}),
         (("experiment=article_ppo",), {"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 64}),
-        (("hardware=a100x1",), {"hardware.memory_gib": 24}),
+        (("hardware=a100x2", "algorithm=ppo"), {"hardware.memory_gib": 50}),
     ],
     ids=str,
 )
-def test_what_is_advised_works(resolved: Resolve, overrides: tuple[str, ...], values: dict[str, Any]) -> None:
-    """Every `set key=value ...` taken, the phase fits; only a model that is too large is sent to more GPUs."""
+def test_every_setting_that_a_problem_names_makes_the_phase_smaller(
+    resolved: Resolve, overrides: tuple[str, ...], values: dict[str, Any]
+) -> None:
     config = with_values(resolved("model=qwen2.5-3b", *overrides), values)
-    for _ in range(4):
-        problems = memory_problems(config, shape_of(config))
-        if not problems:
-            break
-        advice = problems[0].split("; set ")
-        if len(advice) == 1:
-            gpus = int(re.search(r"take more GPUs, set hardware.gpus_per_node=(\d+)", problems[0])[1])  # type: ignore[index]
-            config = with_values(config, {"trainer.n_gpus_per_node": gpus})
-            continue
-        sets = [part.lstrip("+").split("=") for part in advice[1].split(" (hardware")[0].split()]
-        config = with_values(config, {key: yaml.safe_load(value) for key, value in sets})
-        assert problems[0].split(" must ")[0] not in [
-            problem.split(" must ")[0] for problem in memory_problems(config, shape_of(config))
-        ]
-    assert memory_problems(config, shape_of(config)) == []
+    problems = memory_problems(config, setup(config))
+    assert problems
+    for problem in problems:
+        phase, before = problem.split()[1], totals(setup(config))
+        lower, _, offload = problem.split("; lower ")[1].partition(", or take")[0].partition(", set ")
+        asked = {key: at(config, key) // 2 if phase != "rollout" else 0.3 for key in lower.split(" and ")}
+        assert totals(setup(with_values(config, asked)))[phase] < before[phase]
+        for key in offload.removesuffix(" to true").split(" or ") if offload else ():
+            assert totals(setup(with_values(config, {key: True})))[phase] <= before[phase]
 
 
 def test_nothing_is_said_of_what_is_not_known(resolved: Resolve) -> None:
