@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.digests import folder_digest, imported_files
+from experiments.moved import renamed
 from experiments.project import PROJECT_DIR
 from experiments.variables import ORIGIN
 
@@ -62,18 +63,21 @@ def variables(code: Path) -> dict[str, str]:
 
 
 def relocated(node: Any) -> Any:
-    """Return a frozen config in which each path of a file that the running copy holds is the copy's."""
-    origin = os.environ.get(ORIGIN)
-    if not origin or Path(origin) == PROJECT_DIR:
-        return node
+    """Return a frozen config in which each path of a file that the running copy holds is the copy's.
+
+    A config that was frozen by an older version of this project gets today's names of what has moved since.
+    """
     if isinstance(node, dict):
         return {key: relocated(value) for key, value in node.items()}
     if isinstance(node, list):
         return [relocated(value) for value in node]
-    if isinstance(node, str) and node.startswith("/"):
-        copy = PROJECT_DIR / _place(Path(node), Path(origin))
-        return str(copy) if copy.exists() else node
-    return node
+    if not isinstance(node, str):
+        return node
+    text, origin = renamed(node), os.environ.get(ORIGIN)
+    if origin and Path(origin) != PROJECT_DIR and text.startswith("/"):
+        copy = PROJECT_DIR / _place(Path(text), Path(origin))
+        return str(copy) if copy.exists() else text
+    return text
 
 
 def _python_files(configs: Iterable[Mapping[str, Any]]) -> list[Path]:

@@ -19,8 +19,9 @@ from types import ModuleType
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.moved import new_name
+from experiments.project import PACKAGE_DIR, PROJECT_DIR
 
-PACKAGE_DIR = Path(__file__).resolve().parents[1]
 SHOWN = 80  # how many characters of a bad value a message shows
 
 
@@ -76,7 +77,9 @@ def told(what: str, file: Path, key: str) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{what} of {key}={file} must not raise, but raises {where(error, file)}; mend it") from error
+        name = error.name if isinstance(error, ImportError) else None
+        do = f"{name} is {new} now, import that" if name and (new := new_name(name)) else "mend it"
+        raise UserError(f"{what} of {key}={file} must not raise, but raises {where(error, file)}; {do}") from error
 
 
 def where(error: BaseException, file: Path) -> str:
@@ -107,7 +110,7 @@ def ask(module: str, request: Any, key: str, seconds: float | None = None) -> An
     """
     inherited = os.environ.get("PYTHONPATH")
     # Sets in the same order each time: rows that are drawn from one are the same rows.
-    variables = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(PACKAGE_DIR.parent)}
+    variables = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(PROJECT_DIR)}
     if inherited:
         variables["PYTHONPATH"] += os.pathsep + inherited
     try:
