@@ -15,9 +15,18 @@ def printable(text: str) -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as text."""
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
+    """Return a number of bytes as text, in units of 1024: "3.6 GiB", "12 MiB", "512 B"."""
+    for unit, bytes_ in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= bytes_:
+            return f"{count / bytes_:.1f} {unit}" if unit in ("TiB", "GiB") else f"{count / bytes_:.0f} {unit}"
+    return f"{count} B"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return e.g. "1 run" or "3 runs"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def hours_text(hours: float) -> str:
+    """Return a number of hours with two digits that count: "0.021", "4.5", "44", "1,300"."""
+    return f"{hours:.2g}" if hours < 99.5 else f"{float(f'{hours:.2g}'):,.0f}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.config.compose import compose_config, plain
 from experiments.project import CONFIG_DIR
+from experiments.values import flatten
 
 ROLLOUT, ACTOR, REF = "actor_rollout_ref.rollout", "actor_rollout_ref.actor", "actor_rollout_ref.ref"
 
@@ -233,20 +234,12 @@ class Row:
         return self.new_key is not None and bool(self.new_value == self.old_value)
 
 
-def at(config: Mapping[str, Any], key: str) -> Any:
-    """Return the value at a dotted key; KeyError if there is none."""
-    value: Any = config
-    for part in key.split("."):
-        value = value[part]
-    return value
-
-
 def rows(script: str, config: Mapping[str, Any]) -> list[Row]:
     """Return a row for each argument of a script, with the values of the resolved preset of that name."""
-    found = []
+    found, leaves = [], dict(flatten(config))
     for old_key, old_value in SCRIPTS[script].items():
         new_key, reason = CHANGES.get(old_key, (old_key, ""))
-        found.append(Row(old_key, old_value, new_key, at(config, new_key) if new_key else None, reason))
+        found.append(Row(old_key, old_value, new_key, leaves[new_key] if new_key else None, reason))
     return found
 
 
@@ -292,8 +285,9 @@ def page() -> str:
         "| then | value | veRL 0.9.1 | article_grpo | article_ppo | tinyzero_ppo | reason |",
         "|---|---|---|---|---|---|---|",
     ]
+    leaves = {name: dict(flatten(config)) for name, config in configs.items()}
     for what, then, key, reason in UNSAID:
-        values = " | ".join(cell(at(configs[name], key)) for name in SCRIPTS)
+        values = " | ".join(cell(leaves[name][key]) for name in SCRIPTS)
         lines.append(f"| {what} | {then} | `{key}` | {values} | {reason} |")
     return "\n".join(lines) + "\n"
 

@@ -13,6 +13,7 @@ from experiments.errors import UserError
 from experiments.models.weights import model_parameters
 from experiments.store.metrics import step_times
 from experiments.store.rundir import find_runs
+from experiments.terminal import size
 from experiments.values import at
 from experiments.verl_keys import ACTOR, has_critic
 
@@ -80,13 +81,8 @@ def _cost(run: PlannedRun, times: Sequence[float]) -> Cost:
 
 def kind_of(config: Mapping[str, Any]) -> Kind:
     """Return what decides how long a run's steps take."""
-    values = []
-    for key in LIKE:
-        value: Any = config
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        values.append(value if isinstance(value, (str, int, float)) else str(value))
-    return tuple(values)
+    values = (at(config, key) for key in LIKE)
+    return tuple(value if isinstance(value, (str, int, float)) else str(value) for value in values)
 
 
 def measured_times(runs_dir: Path, kinds: set[Kind]) -> dict[Kind, list[float]]:
@@ -141,6 +137,5 @@ def check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise UserError(
-            f"{folder} must have {needed / 2**20:,.0f} MiB free, but has {free / 2**20:,.0f}; "
-            "make room, or set runs_dir to another disk"
+            f"{folder} must have {size(needed)} free, but has {size(free)}; make room, or set runs_dir to another disk"
         )

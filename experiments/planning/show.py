@@ -13,7 +13,7 @@ from experiments.models.memory import in_words
 from experiments.planning.cost import Cost, costs
 from experiments.planning.plan import PlannedRun
 from experiments.store.events import Event, State
-from experiments.terminal import _count, size
+from experiments.terminal import counted, hours_text, size
 
 
 def print_plan(runs: Sequence[PlannedRun], asked: int) -> None:
@@ -34,7 +34,7 @@ def print_plan(runs: Sequence[PlannedRun], asked: int) -> None:
         arms.setdefault(run.config["tracking"]["group"], []).append(place)
     serving = any(run.config["sweeps"] for run in runs)
     seeds = len({str(run.config["seed"]) for run in runs})
-    title = f"{_count(len(runs), 'run')}: {_count(len(arms), 'arm')}, {_count(seeds, 'seed')}"
+    title = f"{counted(len(runs), 'run')}: {counted(len(arms), 'arm')}, {counted(seeds, 'seed')}"
     table = Table(title=title, title_justify="left")
     for column in ("arm", "seed: id", *(["sweeps"] if serving else []), "plan", "steps", f"{unit}-hours", "disk"):
         table.add_column(column, overflow="fold")
@@ -45,7 +45,7 @@ def print_plan(runs: Sequence[PlannedRun], asked: int) -> None:
             *(["\n".join(runs[places[0]].config["sweeps"] or ())] if serving else []),
             "\n".join(words(runs[place]) for place in places),
             "\n".join(dict.fromkeys(str(runs[place].steps) for place in places)),
-            f"{sum(estimates[place].hours for place in places):.2g}",
+            f"{hours_text(sum(estimates[place].hours for place in places))}",
             size(sum(estimates[place].disk for place in places)),
         )
     console.print(table)
@@ -65,7 +65,7 @@ def summary(runs: Sequence[PlannedRun], estimates: Sequence[Cost], asked: int) -
     paid = [cost for cost in estimates if cost.steps]
     if paid:
         disk = size(sum(cost.disk for cost in paid))
-        lines[0] += f"; about {hours:.2g} {unit}-hours, checkpoints up to {disk}"
+        lines[0] += f"; about {hours_text(hours)} {unit}-hours, checkpoints up to {disk}"
         sources = dict.fromkeys(_source(run, cost) for run, cost in zip(runs, estimates, strict=True) if cost.steps)
         lines.append(f"estimate: {'; '.join(sources)}")
     if asked > len(runs):
@@ -73,7 +73,9 @@ def summary(runs: Sequence[PlannedRun], estimates: Sequence[Cost], asked: int) -
         # What is shared is the baseline: the run that the most sweeps ask for.
         shared = max(range(len(runs)), key=lambda place: len(runs[place].config["sweeps"] or ()))
         cost = estimates[shared].hours * saved
-        lines.append(f"{asked} cells, {len(runs)} runs: sharing saves {_count(saved, 'run')}, {cost:.2g} {unit}-hours")
+        lines.append(
+            f"{asked} cells, {len(runs)} runs: sharing saves {counted(saved, 'run')}, {hours_text(cost)} {unit}-hours"
+        )
     return lines
 
 
@@ -150,7 +152,7 @@ def unit_of(runs: Sequence[PlannedRun]) -> str:
 
 def _source(run: PlannedRun, cost: Cost) -> str:
     if cost.measured:
-        return f"{cost.seconds_per_step:.3g} s a step, measured in {_count(cost.measured, 'run')} of the same kind"
+        return f"{cost.seconds_per_step:.3g} s a step, measured in {counted(cost.measured, 'run')} of the same kind"
     if cost.seconds_per_step is None:
         return f"hours unknown: hardware={run.config['hardware']['name']} states no seconds_per_step"
     return f"{cost.seconds_per_step:.3g} s a step, as hardware={run.config['hardware']['name']} states"

@@ -11,6 +11,7 @@ from pathlib import Path
 from experiments.errors import UserError
 from experiments.store.events import Event, State
 from experiments.store.rundir import AlreadyRunning, RunDir
+from experiments.terminal import size
 
 DELETED = ".checkpoints-deleted"  # a cut short deletion must not leave a folder that looks like checkpoints
 
@@ -35,31 +36,23 @@ def clean(runs: Sequence[RunDir], named: bool, yes: bool) -> int:
         print("no finished run has checkpoints: there is nothing to free")
         return 0
     for run, bytes_ in sizes.items():
-        print(f"{readable(bytes_):>9}  {run.path.name}")
-    print(f"{readable(sum(sizes.values())):>9}  in all. Without its checkpoints a run can't be extended to more steps.")
+        print(f"{size(bytes_):>9}  {run.path.name}")
+    print(f"{size(sum(sizes.values())):>9}  in all. Without its checkpoints a run can't be extended to more steps.")
     if not yes and not _agreed():
         print("nothing was deleted")
         return 0
     freed = sum(_delete(run, bytes_) for run, bytes_ in sizes.items())
-    print(f"freed {readable(freed)}")
+    print(f"freed {size(freed)}")
     return 0
 
 
-def size(folder: Path) -> int:
+def size_on_disk(folder: Path) -> int:
     """Return the bytes that the files below a folder take on the disk, 0 if there is no such folder."""
     return sum((Path(parent) / name).lstat().st_blocks * 512 for parent, _, names in os.walk(folder) for name in names)
 
 
-def readable(size: int) -> str:
-    """Return a number of bytes for people, e.g. "3.6 GB"."""
-    for unit, bytes_ in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= bytes_:
-            return f"{size / bytes_:.1f} {unit}"
-    return f"{size} B"
-
-
 def _checkpoint_bytes(run: RunDir) -> int:
-    return sum(map(size, [run.path / DELETED, *run.checkpoints.glob("global_step_*")]))
+    return sum(map(size_on_disk, [run.path / DELETED, *run.checkpoints.glob("global_step_*")]))
 
 
 def _agreed() -> bool:

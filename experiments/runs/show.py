@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.identity import is_scientific
-from experiments.runs.status import at, status_of
+from experiments.runs.status import local_time, status_of
 from experiments.store.events import Event
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import RunDir
@@ -107,7 +107,7 @@ def _step(path: Path) -> int:
 
 def _event(event: Mapping[str, Any]) -> str:
     more = "  ".join(f"{key}={value}" for key, value in event.items() if key not in ("time", "event"))
-    return f"{at(event.get('time'))}  {event.get('event', '?'):<12} {more}".rstrip()
+    return f"{local_time(event.get('time'))}  {event.get('event', '?'):<12} {more}".rstrip()
 
 
 def _code(run: RunDir) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def ago(seconds: float) -> str:
     return f"{minutes // 60}h{minutes % 60:02}m" if minutes < 1440 else f"{minutes // 1440}d{minutes // 60 % 24:02}h"
 
 
-def at(moment: Any) -> str:
+def local_time(moment: Any) -> str:
     """Return an event's time as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_float(moment) or 0.0))
 

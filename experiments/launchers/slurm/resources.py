@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from experiments.values import at
+
 TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS
 MEMORY = re.compile(r"\d+[KMGT]?")
 GPUS = re.compile(r"gpu(?::[^:,\d][^:,]*)?(?::(\d+))?(?:\(.*)?")  # of a gres: gpu, gpu:2, gpu:a100:2
@@ -58,7 +60,7 @@ def resources(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Resourc
         "gpus_per_node": 0 if on_cpu else hardware["gpus_per_node"],
     }
     for entry in hardware.get("resources") or ():
-        if all(_at(config, key) == wanted for key, wanted in (entry.get("when") or {}).items()):
+        if all(at(config, key) == wanted for key, wanted in (entry.get("when") or {}).items()):
             values |= {name: value for name, value in entry.items() if name != "when"}
     values |= {name: settings[name] for name in NAMES if settings.get(name) is not None}
     return Resources(**{name: value for name, value in values.items() if name in NAMES})
@@ -134,10 +136,3 @@ def partition_problem(time: str, partition: str | None, described: str) -> str |
     return (
         f"hydra.launcher.time must be at most {allowed}, but is {time}; lower it, or choose another partition (sinfo)"
     )
-
-
-def _at(config: Mapping[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value

@@ -321,7 +321,7 @@ def test_clean_frees_finished_runs_and_keeps_what_says_they_are_done(folder: Any
     folder.train(done, range(1, 41))
     code, printed, _ = folder.command("clean", "--yes")
     assert code == 0
-    assert "204.8 kB  done-1" in printed and "freed 204.8 kB" in printed and "failed-2" not in printed
+    assert "200 KiB  done-1" in printed and "freed 200 KiB" in printed and "failed-2" not in printed
     assert os.listdir(done.checkpoints) == ["latest_checkpointed_iteration.txt"]
     assert (done.state(), done.checkpoint_step(), done.reached()) == ("finished", 0, 40)
     assert done.events()[-1] | {"time": 0} == {"time": 0, "event": "cleaned", "bytes": 204_800}
