@@ -1,7 +1,8 @@
 # make demo    a venv, the pinned packages, three real trainings on the CPU, the figure
 # make test    a venv, the pinned packages, lint, types, every test
 # make test-vllm    tests/vllm in a venv of its own: veRL's vLLM rollout, as GPUs run it, on the CPU
-# Needs Python 3.11 or 3.12; no GPU, no compiler. Some tests need more (tests/needs.py) and are left out without it.
+# Needs Python 3.11 or 3.12; no GPU, no compiler. Some tests need more (a SLURM, a browser, namespaces: tests/needs.py).
+# Where that is missing, `make test` leaves them out, and says which and what to install. Where CI is set none is left out.
 # TORCH_ARGS picks another source of torch's CPU build, e.g.
 #   make demo TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -19,12 +20,14 @@ COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
 demo: install
 	$(BIN)/python -m experiments.run -m rollout.temperature=0.6,1.0,1.2
 	$(BIN)/python -m analysis.plot_ablation
-	@printf '\nnext:\n'
-	@printf '  the other ablations   $(BIN)/python -m experiments.run -m algorithm=grpo,ppo\n'
-	@printf '                        $(BIN)/python -m experiments.run -m rollout.n=3,5,8\n'
-	@printf '                        $(BIN)/python -m experiments.run -m kl.coef=0.01,0,0.001\n'
-	@printf '  error bars            $(BIN)/python -m experiments.run -m rollout.temperature=0.6,1.0,1.2 seed=1,2,3\n'
-	@printf '  then the figures      $(BIN)/python -m analysis.plot_ablation\n'
+	@printf '\nwhat to type next:\n'
+	@printf '  where the runs are      $(BIN)/python -m experiments.runs list\n'
+	@printf '  the other ablations     $(BIN)/python -m experiments.run -m algorithm=grpo,ppo\n'
+	@printf '                          $(BIN)/python -m experiments.run -m rollout.n=3,5,8\n'
+	@printf '                          $(BIN)/python -m experiments.run -m kl.coef=0.01,0,0.001\n'
+	@printf '  three seeds, for bands  $(BIN)/python -m experiments.run -m rollout.temperature=0.6,1.0,1.2 seed=1,2,3\n'
+	@printf '  then the figures        $(BIN)/python -m analysis.plot_ablation\n'
+	@printf '  on one page             $(BIN)/python -m analysis.report\n'
 
 test: lint types tests
 

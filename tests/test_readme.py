@@ -1,13 +1,15 @@
-"""The README tells the truth: its commands run, its links lead somewhere, its tables name what is there."""
+"""The README and docs/ tell the truth: commands run and print what is said, links lead somewhere, names are there."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -19,19 +21,24 @@ from tests.e2e.training import clean_environment
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+CONFIG, RUNS = ROOT / "docs" / "config.md", ROOT / "docs" / "runs.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+# Its commands need a cluster: tests/slurm/test_docs.py executes them on one.
+HERE = [page for page in PAGES if page.name != "slurm.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 # What is a command, by the kind of it; every kind has a test below.
 KINDS = {
     "run": r"python -m experiments\.run( |$)",
     "runs": r"python -m experiments\.runs ",
     "figures": r"python -m analysis\.",
-    "audit": r"python -m experiments\.tasks\.countdown\.audit ",
+    "audit": r"python -m experiments\.planning\.data_audit( |$)",
+    "parity": r"python -m experiments\.config\.parity$",
     "benchmark": r"python -m benchmarks\.",
     "make": r"make \S",
     "pip": r"pip install ",
     "source": r"source ",
     "wandb": r"wandb ",
+    "node": r"(git clone|python3\.11 -m venv|hf download|python -c) ",
 }
 
 
@@ -48,15 +55,40 @@ def inline(page: Path) -> list[str]:
     return [" ".join(span.split()) for text in texts for span in re.findall(r"`([^`]+)`", text)]
 
 
+def printed(page: Path) -> Iterator[tuple[str, str]]:
+    """Yield (a command, what it prints as the page says) of the page's console blocks."""
+    for language, text in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language == "console":
+            for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+                command, _, output = part.partition("\n")
+                yield command, output
+
+
+def hints() -> list[str]:
+    """Return the commands that `make demo` prints at its end."""
+    lines = re.findall(r"printf '[^']*\$\(BIN\)/(python -m [^'\\]+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    return [line.strip() for line in lines]
+
+
 def kind_of(text: str) -> str | None:
     return next((kind for kind, pattern in KINDS.items() if re.match(pattern, text)), None)
 
 
-TYPED = fenced(README, ("bash",)) + [line for page in PAGES[1:] for line in fenced(page, ("bash",))]
-# A README's block without a language is a command, or what one printed; so is what stands in a sentence.
-COMMANDS = {*TYPED, *filter(kind_of, [*fenced(README, ("",)), *inline(README)])}
+PRINTED = {command: (page, output) for page in HERE for command, output in printed(page)}
+TYPED = [line for page in PAGES for line in fenced(page, ("bash",))]
+# A block without a language is a command, or what one printed; so is what stands in a sentence.
+SPANS = [span for page in HERE for span in [*fenced(page, ("",)), *inline(page)]]
+COMMANDS = {*TYPED, *hints(), *filter(kind_of, SPANS)} - set(PRINTED)
 SWEEP = "python -m experiments.run -m rollout.temperature=0.6,1.0,1.2"
 FIGURES = "python -m analysis.plot_ablation"
+# The files that a page has its reader write: `name` at the end of a sentence or before one, then the file.
+WRITTEN = {
+    name: text
+    for page in HERE
+    for name, text in re.findall(
+        r"`([\w/]+\.(?:py|yaml))`[^\n`]*:\n\n```\w+\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
+    )
+}
 
 
 def of_kind(kind: str) -> list[str]:
@@ -65,11 +97,30 @@ def of_kind(kind: str) -> list[str]:
 
 
 def execute(command: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run a `python ...` command of a page in a folder, with this Python."""
+    """Run a `python ...` command of a page in a folder, with this Python, and the folder's own project if it is one."""
+    own = {"PYTHONPATH": str(folder)} if (folder / "experiments").is_dir() else {}
     arguments = [sys.executable, *shlex.split(command)[1:], *more]
     return subprocess.run(
-        arguments, cwd=folder, capture_output=True, text=True, timeout=500, env=clean_environment(), check=False
+        arguments, cwd=folder, capture_output=True, text=True, timeout=500, env={**clean_environment(), **own}
     )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this project in which a reader has written the pages' files."""
+    project = tmp_path_factory.mktemp("written") / "project"
+    for part in ("conf", "sweeps", "experiments", "hydra_plugins"):
+        shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__", "local"))
+    for name, text in WRITTEN.items():
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text(text, encoding="utf-8")
+    return project
+
+
+def where(command: str, folder: Path, project: Path) -> Path:
+    """Return where a command is typed: in the project if it names a file that the reader has written, else anywhere."""
+    stems = {Path(name).stem for name in WRITTEN}
+    return project if stems & set(re.split(r"[\s=,]", command)) else folder
 
 
 @pytest.fixture(scope="module")
@@ -105,31 +156,67 @@ def test_every_figure_is_drawn(command: str, trained: Path) -> None:
 
 
 @pytest.mark.parametrize("command", of_kind("run"))
-def test_every_run_command_plans_or_shows(command: str, tmp_path: Path) -> None:
+def test_every_run_command_plans_or_shows(command: str, tmp_path: Path, project: Path) -> None:
     """What trains for minutes, or on GPUs, or in SLURM's jobs, is asked for its plan; what shows something shows it.
 
     The data of a plan for GPUs are a thousand problems: all of them would take a minute to make.
     """
     small = ["task.train_size=1000"] if "model=qwen" in command and "task.train_size" not in command else []
-    done = execute(command, tmp_path, *small, *([] if "show=" in command else ["show=plan"]))
+    folder = where(command, tmp_path, project)
+    done = execute(command, folder, *small, *([] if "show=" in command else ["show=plan"]))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
-    assert not list(tmp_path.glob("runs/*-*")), "showing must not make a run"
+    assert not list(folder.glob("runs/*-*")), "showing must not make a run"
+
+
+def plain(text: str, recorded: bool) -> str:
+    """Return a text without what differs between two machines: ids and widths, and all numbers of what was recorded."""
+    text = re.sub(r"\b([0-9a-f]{12}|[0-9a-f]{8})\b", "ID", text)
+    text = re.sub(rf"\b{re.escape(socket.gethostname())}\b", "laptop", text)
+    if recorded:
+        text = re.sub(r"\d+(\.\d+)?(e[+-]\d+)?", "N", text)
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("command", sorted(PRINTED))
+def test_a_command_prints_what_the_page_says(command: str, trained: Path, project: Path, tmp_path: Path) -> None:
+    """Those of docs/runs.md are about the runs that the first command trained; the others start where nothing is yet.
+
+    A line "..." stands for lines that the page leaves out.
+    """
+    page, output = PRINTED[command]
+    recorded = page == RUNS
+    if recorded:
+        shutil.copytree(trained / "runs", tmp_path / "runs")
+    done = execute(command, where(command, tmp_path, project))
+    assert done.returncode == (2 if output.startswith("error: ") else 0), done.stdout + done.stderr
+    rest = plain(done.stdout + done.stderr, recorded)
+    for piece in filter(str.strip, re.split(r"^\.\.\.$", output, flags=re.MULTILINE)):
+        _, found, rest = rest.partition(plain(piece, recorded))
+        assert found, f"{piece}\nis not in what comes after the piece before it, of\n{done.stdout}{done.stderr}"
+    assert recorded or not list(tmp_path.glob("runs/*-*"))
 
 
 @pytest.mark.parametrize("command", of_kind("runs"))
-def test_every_command_over_runs_does_what_it_says(command: str, tmp_path: Path) -> None:
-    for name, temperature in (("temperature=0.6,seed=1-0123abcd", 0.6), ("temperature=1.2,seed=1-89abcdef", 1.2)):
-        run = RunDir(tmp_path / "runs" / name)
-        run.create(f"rollout:\n  temperature: {temperature}\ntrainer:\n  total_training_steps: 2\n", {"commit": "abc"})
-        run.record("launched", launcher="local", steps=2)
-        if temperature == 0.6:
-            run.new_attempt().log.write_text("a log\n")
-            run.record("started", attempt=1, host="laptop", steps=2)
-            run.record("finished", attempt=1, step=2)
-    done = execute(command, tmp_path)
+def test_every_command_over_runs_does_what_it_says(command: str, trained: Path, tmp_path: Path) -> None:
+    """On two runs of which one waits; where the page names a run of the smoke test, on those that were trained."""
+    if "experiment=smoke" in command:
+        shutil.copytree(trained / "runs", tmp_path / "runs")
+    else:
+        for name, temperature in (("temperature=0.6,seed=1-0123abcd", 0.6), ("temperature=1.2,seed=1-89abcdef", 1.2)):
+            run = RunDir(tmp_path / "runs" / name)
+            run.create(
+                f"rollout:\n  temperature: {temperature}\ntrainer:\n  total_training_steps: 2\n", {"commit": "a"}
+            )
+            run.record("launched", launcher="local", steps=2)
+            if temperature == 0.6:
+                run.new_attempt().log.write_text("a log\n")
+                run.record("started", attempt=1, host="laptop", steps=2)
+                run.record("finished", attempt=1, step=2)
+    done = execute(command.replace("RUN", "temperature=0.6"), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
+    assert " cancel " not in command or done.stdout == "temperature=1.2,seed=1-89abcdef: cancelled\n"
 
 
 @pytest.fixture(scope="module")
@@ -198,40 +285,119 @@ def test_the_audit_counts_the_article_s_problems(command: str, tmp_path: Path) -
     assert "dropped: 1 without a solution, 1 test problems that are train problems" in done.stdout
 
 
+@pytest.mark.parametrize("command", of_kind("parity"))
+def test_the_parity_page_is_what_its_command_prints(command: str, tmp_path: Path) -> None:
+    done = execute(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == (ROOT / "docs" / "parity.md").read_text(encoding="utf-8").strip()
+
+
 @pytest.mark.parametrize("command", of_kind("benchmark"))
 def test_the_benchmark_is_there(command: str) -> None:
-    """Its usage only: it measures for hours, on a GPU. tests/benchmarks/test_gpu.py runs what of it needs none."""
+    """Its usage only: it measures for minutes or hours. tests/benchmarks/ runs what of it can be tried here."""
     done = execute(command, PROJECT_DIR, "--help")  # not installed: it is found where the project is
-    assert done.returncode == 0 and "--items" in done.stdout, done.stderr
+    option = {"benchmarks.gpu": "--items", "benchmarks.step": "--only"}[command.split()[2]]
+    assert done.returncode == 0 and option in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("command", of_kind("wandb"))
-def test_wandb_has_the_command_that_sends_offline_files(command: str) -> None:
+def test_wandb_has_the_command_that_the_page_names(command: str) -> None:
     """Its usage only: to send something takes an account."""
     program = Path(sys.prefix) / "bin" / "wandb"
     done = subprocess.run([program, *command.split()[1:], "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and "offline" in done.stdout, done.stderr
+    says = {"sync": "offline", "login": "API key"}[command.split()[1]]
+    assert done.returncode == 0 and says in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("command", of_kind("node"))
+def test_what_is_typed_on_a_bare_node_can_be_typed(command: str) -> None:
+    """Only the usage of what fetches gigabytes or makes a venv; what asks torch for its CUDA is run as it stands."""
+    program, *arguments = shlex.split(command.split(" && ")[0])
+    name = program.split("3.")[0]
+    asked = {
+        "git": [name, "--version"],
+        "hf": [str(Path(sys.prefix) / "bin" / name), *arguments[:1], "--help"],
+        "python": [sys.executable, *(arguments if arguments[0] == "-c" else [*arguments[:2], "--help"])],
+    }[name]
+    done = subprocess.run(asked, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
 def test_no_command_is_left_out() -> None:
     """Whatever is typed is of a kind that has a test; and whatever begins like a command is one."""
-    assert [line for line in TYPED if kind_of(line) is None] == []
-    spans = [*fenced(README, ("", "bash")), *inline(README)]
+    assert [line for line in [*TYPED, *PRINTED, *hints()] if kind_of(line) is None] == []
+    spans = [*SPANS, *(line for page in HERE for line in fenced(page, ("bash",)))]
     begun = [span for span in spans if re.match(r"(python|make|pip|source|hf|sbatch|git|\./|\.ci/)\S* \S", span)]
     assert [span for span in begun if kind_of(span) is None] == []
     for kind in KINDS:
-        assert of_kind(kind), f"no command of the kind {kind} is found in the README: is it still written so?"
+        assert of_kind(kind), f"no command of the kind {kind} is found on the pages: is it still written so?"
+    assert (
+        hints()
+        and len(PRINTED) > 10
+        and set(WRITTEN)
+        == {
+            "sweeps/clip.yaml",
+            "conf/task/above.yaml",
+            "conf/local/default.yaml",
+            "above.py",
+        }
+    )
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the page's headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_relative_link_leads_to_a_file(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
-    local = [link for link in links if "://" not in link]
-    assert [link for link in local if not (page.parent / link).exists()] == []
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    local = [link.partition("#") for link in links if "://" not in link]
+    assert [path for path, _, _ in local if not (page.parent / path).exists()] == []
+    for path, _, anchor in local:
+        assert not anchor or anchor in anchors(page.parent / path if path else page), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_module_that_a_page_names_is_there(page: Path) -> None:
+    """Of this project; what a reader is told to write is not."""
+    own = "conf|sweeps|experiments|analysis|hydra_plugins|benchmarks|docs|tests"
+    files = [span for span in inline(page) if re.fullmatch(rf"({own})/[\w./-]*", span)]
+    assert [name for name in files if name not in WRITTEN and not (ROOT / name).exists()] == []
+    modules = [
+        span.replace(".", "/")
+        for span in inline(page)
+        if re.fullmatch(r"(experiments|analysis|benchmarks)(\.\w+)+", span)
+    ]
+    assert [name for name in modules if not ((ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file())] == []
+
+
+def test_the_map_names_every_package_once_and_nothing_else() -> None:
+    """The README's last block: a line for each folder of the project, and for each package below it."""
+    blocks = [text for language, text in FENCE.findall(README.read_text(encoding="utf-8")) if not language]
+    named, top = [], ""
+    for line in blocks[-1].splitlines():
+        indent, name, about = re.fullmatch(r"( *)([\w.]+)/ +(\S.*)", line).groups()
+        top = top if indent else name
+        named.append(f"{top}/{name}" if indent else name)
+        assert [
+            file
+            for file in re.findall(r"[\w/]+\.\w+", about)
+            if not ((ROOT / top / file).exists() or (ROOT / file).exists())
+        ] == []
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    folders = {name.split("/")[0] for name in tracked if "/" in name and not name.startswith(".")}
+    packages = {
+        f"{part}/{init.parent.name}"
+        for part in ("experiments", "analysis")
+        for init in (ROOT / part).glob("*/__init__.py")
+    }
+    assert sorted(named) == sorted(folders | packages)
 
 
 def test_the_groups_table_lists_every_choice() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = CONFIG.read_text(encoding="utf-8")
     groups = {path for path in (ROOT / "conf").iterdir() if path.is_dir()}
     for folder in sorted(group for group in groups if group.name not in ("hydra", "local")):
         row = re.search(rf"\| `{folder.name}` \|([^|]*)\|", text)

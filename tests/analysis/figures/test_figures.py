@@ -29,6 +29,7 @@ from analysis.statistics.intervals import mean_interval
 
 MakeRun = Callable[..., Path]
 README = Path(__file__).parents[3] / "README.md"
+OPTIONS = README.parent / "docs" / "figures.md"
 
 
 def drawn(runs: Path, view: View | None = None, *panels: str) -> tuple[Figure, list[str]]:
@@ -145,9 +146,10 @@ def test_the_commands_axis_and_smoothing_reach_the_numbers(make: MakeRun, runs: 
 
 
 @pytest.mark.parametrize(
-    "command", re.findall(r"^python -m analysis\.\S+ .*?(?=  +#|$)", README.read_text(), re.MULTILINE)
+    "command",
+    re.findall(r"^python -m analysis\.\S+ .*?(?=  +#|$)", README.read_text() + OPTIONS.read_text(), re.MULTILINE),
 )
-def test_every_command_of_the_readme_does_what_it_says(
+def test_every_command_of_the_pages_does_what_it_says(
     command: str, make: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [(step, {"training/global_step": step, "actor/entropy": 1.0, "perf/time_per_step": 1.0}) for step in (1, 2)]
