@@ -2,8 +2,9 @@
 
 import pickle
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
@@ -81,22 +82,23 @@ class AblationSweeper(Sweeper):
         return returned
 
 
+@cache  # each file once in a process
+def _pickled_config(folder: str, config_path: str) -> bytes:
+    """Return a file of veRL's config folder, read and pickled."""
+    return pickle.dumps(FileConfigSource("verl", f"file://{folder}").load_config(config_path))
+
+
 class VerlConfigSource(FileConfigSource):
-    """verl://FOLDER: veRL's config files, each read once in a process.
+    """verl://FOLDER: veRL's config files.
 
     A command composes its tree five times, and most of the time that takes goes into parsing these files.
     """
-
-    _read: ClassVar[dict[str, bytes]] = {}
 
     @staticmethod
     def scheme() -> str:
         return "verl"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        file = f"{self.path}/{config_path}"
-        if file not in self._read:
-            self._read[file] = pickle.dumps(super().load_config(config_path))
-        result: ConfigResult = pickle.loads(self._read[file])  # Hydra changes what it gets
+        result: ConfigResult = pickle.loads(_pickled_config(self.path, config_path))  # Hydra changes what it gets
         result.provider = self.provider
         return result

@@ -20,11 +20,11 @@ from rich.console import Console
 
 from benchmarks import gpu, gpu_model, gpu_record
 from benchmarks.gpu_cases import ITEMS, MODEL, Case, Machine, cases
-from experiments.checks.preflight import problems_of
 from experiments.config.compose import register_resolvers
 from experiments.config.sweep_compose import Composer
 from experiments.errors import UserError
 from experiments.project import CONFIG_DIR
+from tests.experiments.right_config import problems_of
 
 H200 = Machine("cuda", "NVIDIA H200", gpus=1, memory_gib=140, driver="580.82.07", vllm=True, flash_attn=True)
 A100 = Machine("cuda", "NVIDIA A100-SXM4-80GB", gpus=2, memory_gib=80, driver="580.82.07", vllm=True, flash_attn=True)

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from experiments.checks.preflight import problems_of
 from experiments.store.rundir import RunDir
 from tests.e2e.training import Command, clean_environment, left_behind, rows
+from tests.experiments.right_config import problems_of
 
 MICRO = "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"
 
