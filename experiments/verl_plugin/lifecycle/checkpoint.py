@@ -18,5 +18,5 @@ class CheckpointEvents(CheckpointCallback):
         run = RunDir(Path(self.config.trainer.default_local_dir).parent)
         run.record("checkpoint", step=global_step)
         for folder in run.checkpoints.glob("global_step_*"):
-            if not (folder / "actor").exists():  # veRL takes the weights of an old checkpoint away, not its folder
+            if not (folder / "actor").exists():  # veRL deletes an old checkpoint's weights, not its folder
                 shutil.rmtree(folder, ignore_errors=True)
