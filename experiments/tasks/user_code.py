@@ -1,6 +1,7 @@
-"""A user's Python file: loaded as veRL loads it, its mistakes told in a line, its functions called apart from planning.
+"""Load a user's Python file as veRL does, call its functions, and report its mistakes in one line.
 
-What it imports, prints, or does to its process reaches no other: `ask` calls in a process of its own.
+`ask` calls them in a process of its own. So what the file imports, prints, or does to its process does not reach the
+process that plans.
 """
 
 from __future__ import annotations
@@ -99,14 +100,14 @@ def short(value: Any) -> str:
 
 
 def ask(module: str, request: Any, key: str, seconds: float | None = None) -> Any:
-    """Return what `answer` of a module, run as a process, returns for a request; both as JSON.
+    """Run a module as a process, which calls `answer`; return its answer to a request. Both are JSON.
 
     Raises:
-        UserError: it raised one there, or the process died.
-        TookTooLong: it took more than so many seconds.
+        UserError: the module raised one there, or the process died.
+        TookTooLong: the answer took more than `seconds`.
     """
     inherited = os.environ.get("PYTHONPATH")
-    # Sets in the same order each time: rows that are drawn from one are the same rows.
+    # With one hash seed a set has the same order in each process: rows drawn from it are the same.
     variables = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(PACKAGE_DIR.parent)}
     if inherited:
         variables["PYTHONPATH"] += os.pathsep + inherited
@@ -133,9 +134,10 @@ def ask(module: str, request: Any, key: str, seconds: float | None = None) -> An
 
 
 def answer(function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
-    """Be the process that `ask` asks: what `function` returns for the request on the standard input is its answer.
+    """Answer `ask` in this process with what `function` returns for the request on standard input.
 
-    It also gets a function by which it says what it is about to do. What the user's code prints goes elsewhere.
+    `function` also gets a function by which it says what it is about to do. What the user's code prints goes to
+    standard error, so that it does not mix with the answer.
     """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
         os.dup2(2, 1)

@@ -64,7 +64,7 @@ class StoppableTrainer(AblationTrainer):
         """Keep the step's metrics where the next attempt finds them.
 
         veRL saves, then validates for minutes, then writes the step's row. After a kill in between, the next attempt
-        resumes behind this step and does not train it again, so its row would be lost.
+        resumes after this step and does not train it again, so its row would be lost.
         """
         batch, metrics = self._trained
         row, seconds = dict(metrics), {**self.timing_raw, "step": time.perf_counter() - self._began}

@@ -184,7 +184,7 @@ ROWS = "def build(**others):\n    good = [{'prompt': f'p{n}', 'ground_truth': n}
         (
             ROWS + "good, good[2:]",
             "the test rows of task.path=mine.py must be held out, but 1 of 2 prompts are train prompts too, the first "
-            "is 'p2 <think>'; give each to one of them only",
+            "is 'p2 <think>'; put each into one of them only",
         ),
         (
             "import random\n" + ROWS + "random.sample(good[2:], 3), good[:2]",

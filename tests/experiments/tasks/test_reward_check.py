@@ -102,7 +102,7 @@ extra_info = {{"num_turns": 2, "rollout_reward_scores": {{}}}}
         (HEAD + "return {'acc': 1.0}", "but returns {'acc': 1.0} for ''"),
         (
             HEAD + "return {'score': 1.0, 'why': [1]}",
-            "but returns {'why': [1]} besides, neither a number nor a text, for ''",
+            "but returns also {'why': [1]}, which is neither a number nor a text, for ''",
         ),
         (
             HEAD + "return float(solution_str[0] == 'x')",
