@@ -1,4 +1,4 @@
-"""The model's Hugging Face folder: weights, tokenizer, `metrics.json`, and the card that is written from it."""
+"""Write the model's Hugging Face folder: weights, tokenizer, `metrics.json`, and the card made from `metrics.json`."""
 
 import hashlib
 import json
@@ -79,14 +79,14 @@ def check_target(folder: Path) -> None:
     """Return nothing if `folder` may be written.
 
     Raises:
-        UserError: there is something that is not a model folder, which would be lost.
+        UserError: `folder` holds something other than a model, which would be lost.
     """
     if folder.exists() and not (folder.is_dir() and ((folder / "config.json").exists() or not any(folder.iterdir()))):
         raise UserError(f"--out must be a new or empty folder or a model's, but is {folder}; name another one")
 
 
 def write_folder(folder: Path, model: PreTrainedModel, scores: list[Scores], made_by: dict[str, Any]) -> None:
-    """Write the whole folder at once; what a model folder of that name held before is replaced.
+    """Write the whole folder at once; it replaces a model folder of that name.
 
     made_by: seed (int), recipe and mixture (dataclasses).
     """
