@@ -1,4 +1,4 @@
-"""Which phases of a step do not fit a GPU, and the settings with which they would, by experiments/models/memory.py."""
+"""Find the phases of a step that do not fit a GPU, by models/memory.py, and the settings with which they would."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SHARE, TENSOR, GPUS = (
     "hardware.gpus_per_node",
 )
 SHARES = [step / 20 for step in range(1, 20)]
-LEAST_SHARE = 0.3  # of vLLM: with less it is better to offload first
-MOST_RANKS = 64  # that are looked at for a model that fits none
+LEAST_SHARE = 0.3  # of the memory for vLLM: offload before giving it less
+MOST_TIMES = 64  # if no setting helps, up to so many times the GPUs are tried
 
 Move = tuple[str, dict[str, Any]]  # overrides, and the fields of a Setup that they change
 
 
 def memory_problems(config: Mapping[str, Any], shape: Shape | None) -> list[str]:
-    """Return a problem for each phase that does not fit, with what to change; none where too little is known."""
+    """Return a problem for each phase that does not fit, with what to change; none if too little is known."""
     setup = setup_of(config, shape)
     if setup is None:
         return []
@@ -54,11 +54,11 @@ def remedy(setup: Setup, phase: Phase, config: Mapping[str, Any]) -> str:
     for move in _moves(setup, phase.name, config):
         made.append(move)
         if _fits(setup, phase.name, made):
-            for one in list(made):  # what came first may not be needed any more
+            for one in list(made):  # an earlier change may not be needed any more
                 if len(made) > 1 and _fits(setup, phase.name, [move for move in made if move is not one]):
                     made.remove(one)
             return f"set {' '.join(overrides for overrides, _ in made)}"
-    for ranks in (setup.ranks * factor for factor in range(2, MOST_RANKS + 1)):
+    for ranks in (setup.ranks * factor for factor in range(2, MOST_TIMES + 1)):
         if _fits(replace(setup, ranks=ranks), phase.name, []):
             nodes = int(config["trainer"]["nnodes"])
             return f"take more GPUs, set {GPUS}={math.ceil(ranks / nodes)}, or a smaller model"
@@ -114,7 +114,7 @@ def _smaller(setup: Setup, name: str, config: Mapping[str, Any]) -> Iterator[Mov
 
 
 def _more_room(setup: Setup) -> str:
-    """Return a share, or a number of GPUs an engine, with which a whole response has room."""
+    """Return a share, or a number of GPUs per engine, with which a whole response has room."""
     for tensor in (size for size in divisors(setup.ranks) if size >= setup.tensor_parallel):
         for share in SHARES:
             moves = [("", {"utilization": share, "tensor_parallel": tensor})]

@@ -91,7 +91,7 @@ def test_what_can_t_be_fetched_is_one_message_with_its_remedy() -> None:
         assert fetched(hub, "me/tiny")[1] == f"{start}it is gated; ask for access on its page, then run `hf auth login`"
         hub.models.clear()
         assert fetched(hub, "me/tiny")[1] == (
-            f"{start}the hub has no such model, or hides it; check the name; a private one: run `hf auth login`"
+            f"{start}the hub has no such model, or it is private; check the name; if it is private, run `hf auth login`"
         )
     _, problem = fetched(hub, "me/tiny")  # nobody listens any more
     assert problem.startswith(start) and "refused" in problem
