@@ -1,4 +1,4 @@
-"""Our plugins under the only name that Hydra takes any from (it scans the namespace package hydra_plugins)."""
+"""Our launchers, sweeper and config source, in the one place where Hydra looks for plugins: it scans hydra_plugins."""
 
 import pickle
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from experiments.planning.plan import PlannedRun
 class LocalLauncher(PlannedLauncher):
     """hydra/launcher=local: on this machine, one run after the other."""
 
-    def __init__(self, **values: Any) -> None:  # conf/local/default.yaml sets those of SLURM, whatever launches
+    def __init__(self, **values: Any) -> None:  # ignored: SLURM's, from conf/local/default.yaml
         super().__init__()
 
     def expect(self, config: DictConfig) -> None:
@@ -53,11 +53,11 @@ class SlurmLauncher(PlannedLauncher):
 
 
 class PlanLauncher(PlannedLauncher):
-    """hydra/launcher=plan: the plan, which `launch` prints before it starts anything, and nothing else."""
+    """hydra/launcher=plan: prints the plan, as `launch` does before any start, and starts nothing."""
 
     waits = starts = False
 
-    def __init__(self, **values: Any) -> None:  # as LocalLauncher's
+    def __init__(self, **values: Any) -> None:  # ignored, as by LocalLauncher
         super().__init__()
 
     def start(self, runs: Sequence[PlannedRun]) -> int:
@@ -84,7 +84,7 @@ class AblationSweeper(Sweeper):
 class VerlConfigSource(FileConfigSource):
     """verl://FOLDER: veRL's config files, each read once in a process.
 
-    A command composes its tree five times, and most of the time that takes goes into parsing these files.
+    A command composes its tree five times, and most of that time is spent on parsing these files.
     """
 
     _read: ClassVar[dict[str, bytes]] = {}
@@ -97,6 +97,6 @@ class VerlConfigSource(FileConfigSource):
         file = f"{self.path}/{config_path}"
         if file not in self._read:
             self._read[file] = pickle.dumps(super().load_config(config_path))
-        result: ConfigResult = pickle.loads(self._read[file])  # Hydra changes what it gets
+        result: ConfigResult = pickle.loads(self._read[file])  # a copy each time, since Hydra changes what it gets
         result.provider = self.provider
         return result
