@@ -1,4 +1,4 @@
-"""models/memory.py and placement.py: known sizes, what moves an estimate, and that presets fit their GPUs."""
+"""Test models/memory.py and placement.py: known sizes, what changes an estimate, and that presets fit their GPUs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_each_advice_leads_on(resolved: Resolve) -> None:
 
 
 def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
-    """vLLM's share where it does not free it; the critic by its own settings; the transformers rollout's own copy."""
+    """vLLM's share if it does not free it, the critic by its own settings, the transformers rollout's own copy."""
     config = resolved("model=qwen2.5-3b", "hardware=a100x2")
     before = totals(setup(config))
     kept = totals(setup(with_values(config, {"actor_rollout_ref.rollout.free_cache_engine": False})))
@@ -140,7 +140,7 @@ def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
     ids=str,
 )
 def test_what_is_advised_works(resolved: Resolve, overrides: tuple[str, ...], values: dict[str, Any]) -> None:
-    """Every `set key=value ...` taken, the phase fits; only a model that is too large is sent to more GPUs."""
+    """The phase fits after each `set key=value ...` is set. Only a model that is too large is sent to more GPUs."""
     config = with_values(resolved("model=qwen2.5-3b", *overrides), values)
     for _ in range(4):
         problems = memory_problems(config, shape_of(config))

@@ -1,4 +1,4 @@
-"""A reward function is called before anything starts: what would break a training is told while it costs nothing."""
+"""Test the call of a reward function before anything starts: what would break a training is reported in time."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def test_a_killed_builder_does_no_harm(tmp_path: Path) -> None:
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".countdown-")
     assert len(rows(small(tmp_path).train)) == 40
-    assert left.exists()  # it could still be at work
+    assert left.exists()  # its builder could still be at work
     yesterday = time.time() - 25 * 3600
     os.utime(left, (yesterday, yesterday))
     small(tmp_path, data_seed=1)
@@ -216,7 +216,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_clear_message(tmp_path: Path) -> None:
-    """A real one: the process may write files of a few bytes only."""
+    """The disk is really full for the process: it may write files of a few bytes only."""
     code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n" + BUILDER
     done = subprocess.run(
@@ -349,7 +349,7 @@ def test_numbers_too_large_for_floats_are_still_exact(tmp_path: Path) -> None:
     source = hub_file(tmp_path / "hub.parquet", nums, [big * big, big + 1, big * big + 1, 3, 4])
     counts = counted(source, 3, 2)
     assert (counts.train, counts.unsolvable, counts.test) == (2, 1, 2)
-    # In floats, but not in fact, the product of the first two is 1024 more than the third.
+    # The product of the first two is 1024 more than the third in floats, but not in exact arithmetic.
     third = int(float(big * big)) - 1024
     assert big * big - third != 1024
     source = hub_file(source, [[big, big, third], [1, 2], [1, 3]], [1024, 3, 4])
