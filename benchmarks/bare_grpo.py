@@ -97,6 +97,7 @@ def train(
 
 
 def main() -> None:
+    """Train, and write one row per step to bare.jsonl."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, count = Path(sys.argv[1]), int(sys.argv[2])

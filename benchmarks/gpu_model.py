@@ -49,6 +49,7 @@ def build(folder: Path, shape: dict[str, Any], texts: Iterable[str], seed: int =
 
 
 def main() -> None:
+    """Build the model that the command names."""
     from experiments.config.compose import compose_config, plain
 
     name, folder, *overrides = sys.argv[1:]

@@ -56,6 +56,7 @@ def arms(number: int) -> list[str]:
 
 
 def main() -> int:
+    """Print the measurements as JSON; return 0."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     with tempfile.TemporaryDirectory() as folder:
         places = [f"runs_dir={Path(folder) / 'runs'}", f"data_dir={Path(folder) / 'data'}", "show=plan"]

@@ -61,6 +61,7 @@ def load(path: Path, texts: Sequence[str], length: int) -> tuple[Any, list[list[
 
 
 def main() -> None:
+    """Time all samplers in turns, and write one row per round to sampler.jsonl."""
     folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
     torch.manual_seed(SEED)
     texts = json.loads((folder / "prompts.json").read_text())[:PROMPTS]

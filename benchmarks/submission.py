@@ -92,6 +92,7 @@ def cpu_seconds() -> float:
 
 
 def main() -> int:
+    """Print one line of JSON for each number of runs; return 0."""
     numbers = [int(argument) for argument in sys.argv[1:]] or list(RUNS)
     os.environ["OMP_NUM_THREADS"] = "1"
     with Cluster(nodes=2, accounting=True) as cluster, tempfile.TemporaryDirectory() as base:

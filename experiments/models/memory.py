@@ -211,7 +211,7 @@ def in_words(setup: Setup) -> str:
 def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
     """Return what a resolved config asks of a GPU; None where the shape or the memory is unknown, or on a CPU."""
     memory, rollout = at(config, "hardware.memory_gib"), at(config, ROLLOUT)
-    if shape is None or memory is None or at(config, "trainer.device") == "cpu" or rollout["name"] not in MEASURED:
+    if shape is None or memory is None or at(config, "trainer.device") == "cpu" or rollout["name"] not in ESTIMATED:
         return None
     actor, ref = at(config, ACTOR), at(config, REFERENCE)
     ranks = int(config["trainer"]["nnodes"]) * int(config["trainer"]["n_gpus_per_node"])
@@ -251,7 +251,7 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
     )
 
 
-MEASURED = ("vllm", "hf")  # the engines whose memory this file can estimate
+ESTIMATED = ("vllm", "hf")  # the engines whose memory this file can estimate
 
 
 def _tokens(section: Mapping[str, Any], dynamic: str, work: str, sequence: int) -> int | None:

@@ -12,6 +12,7 @@ import sys
 
 
 def main() -> None:
+    """Have the server fork, pass signals on until the fork has ended, and end with its exit code or signal."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(sys.argv[1])
     request = {"argv": sys.argv[2:], "env": dict(os.environ), "cwd": os.getcwd()}

@@ -220,6 +220,7 @@ def _python_path() -> list[str]:
 
 
 def main() -> None:
+    """Import PRELOADED, then serve until the parent is gone."""
     path, parent = Path(sys.argv[1]), int(sys.argv[2])
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -38,6 +38,7 @@ def worker_python(folder: Path) -> str:
 
 
 def main() -> None:
+    """Start the cluster, write its address, and wait until the parent is gone or SIGTERM comes."""
     folder, parent, options = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides when the cluster goes
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the runs that share a cluster are on the CPU

@@ -35,6 +35,7 @@ def worker(arguments: list[str]) -> tuple[list[str], dict[str, str]] | None:
 
 
 def main() -> None:
+    """Become the process that the arguments ask for."""
     command, variables = worker(sys.argv[2:]) or (sys.argv[1:], {})
     os.environ.update(variables)
     os.execvp(command[0], command)

@@ -30,7 +30,8 @@ RESUMES = "start again: the run resumes from its last whole checkpoint"
 ROOM_BYTES = 64 << 10  # with less than this left, not even the cause of a failure can be written down
 DISK_FULL = "disk full"
 
-# (kind, pattern in the log, what to do). The first match counts: an out-of-memory also breaks Ray and the reward.
+# (kind, pattern in the log, what to do). The first match counts, so the most telling stand first: an out-of-memory, for
+# example, also breaks Ray and the reward.
 CLASSES = (
     (
         DISK_FULL,

@@ -27,7 +27,7 @@ def checked(build: Callable[..., Any], file: Path, arguments: Mapping[str, Any])
     Raises UserError: `build` raises; it gives something other than rows, or too few rows; test rows are train rows too;
     a parquet file would not keep the ground truths as they are.
     """
-    with user_code.told("build", file, "task.path"):
+    with user_code.user_errors("build", file, "task.path"):
         given = build(**arguments)
         if not isinstance(given, (tuple, list)) or len(given) != 2:
             raise UserError(

@@ -46,7 +46,7 @@ def load(file: Path, key: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"{key} must be a Python file, but is {file}; give a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
-    with told("the file", file, key):
+    with user_errors("the file", file, key):
         spec.loader.exec_module(module)
     return module
 
@@ -70,7 +70,7 @@ def function(module: ModuleType, name: str, arguments: Mapping[str, Any], key: s
 
 
 @contextlib.contextmanager
-def told(what: str, file: Path, key: str) -> Iterator[None]:
+def user_errors(what: str, file: Path, key: str) -> Iterator[None]:
     """Turn whatever a user's code raises into a UserError with the line of the file in which it happened."""
     try:
         yield

@@ -105,8 +105,8 @@ def generate(
 ) -> list[Problem]:
     """Draw solvable problems, deterministically from the arguments.
 
-    Among the problems with 3 numbers, say, each one of the space is equally likely, up to the order of the numbers,
-    which is random. `search` has solved each problem, and the reward's own arithmetic has checked its solution.
+    Problems of the space with the same count of numbers are equally likely, up to the order of the numbers, which is
+    random. `search` has solved each problem, and the reward's own arithmetic has checked its solution.
 
     Args:
         count: how many problems; 490,364 of ARTICLE take about half a minute.

@@ -75,6 +75,7 @@ class BatchAgentLoopManager(AgentLoopManager):
     @classmethod
     @auto_await
     async def create(cls, *args: Any, **kwargs: Any) -> BatchAgentLoopManager:
+        """Return a manager that has the servers of all replicas."""
         manager = cls(*args, **kwargs)
         config = manager.config
         rollout = config.actor_rollout_ref.rollout

@@ -94,6 +94,7 @@ class HFServerAdapter(BaseRollout):
         self.replica_rank = rank // size if replica_rank == -1 else replica_rank
         self.is_leader = rank % size == 0
 
+    # The server keeps its memory between steps, so there is nothing to resume or to release.
     async def resume(self, tags: Any) -> None: ...
 
     async def release(self) -> None: ...

@@ -17,7 +17,7 @@ KEEP_FORWARD = "keep_forward"  # a flag of a batch: keep the graph of its log-pr
 
 
 def worth_keeping(config: Any, samples: int, ranks: int) -> bool:
-    """Return whether the update follows the old log-probs without another forward pass, both with all samples at once.
+    """Return whether the actor's update comes next after its old log-probs, both with one pass over all samples.
 
     Args: config, the whole run's; samples, how many the step has; ranks, how many workers share them.
     """
