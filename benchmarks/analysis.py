@@ -76,7 +76,7 @@ print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_m
 
 
 def serve() -> None:
-    """Serve the made-up runs until the parent goes, having printed the address."""
+    """Print the address, then serve the made-up runs until the parent ends."""
     draw = random.Random(0)
     runs = [
         ServedRun(
@@ -165,7 +165,7 @@ def read_logs(folder: Path) -> None:
 
 
 def draw_figures(folder: Path) -> None:
-    """Print how long the figures of 24 runs take and what all processes hold of memory, and the help."""
+    """Print the seconds and the memory, over all processes, of the figures and report of 24 runs, and of the help."""
     arms: list[dict[str, Any]] = [{}, {"temperature": 0.6}, {"temperature": 1.2}, {"n": 3}, {"n": 8}]
     arms += [{"kl": 0.0}, {"kl": 0.01}, {"algorithm": "gae"}]
     for name, cells, seeds in (("8 arms x 3 seeds", arms, 3), ("4 arms x 6 seeds", arms[:4], 6)):

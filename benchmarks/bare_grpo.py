@@ -1,7 +1,7 @@
 """GRPO in plain PyTorch: the least that the same training takes. `python -m benchmarks.bare_grpo FOLDER STEPS`
 
-The model and its key-value cache are transformers'; sampling, advantages and loss are written out. With one update a
-step the rollout's policy is the one that is updated: two forwards a step (policy and reference), not three.
+The model and its key-value cache are transformers'; sampling, advantages and loss are written out. A step has one
+update, so the rollout's policy is the one that is updated: two forwards a step (policy and reference), not three.
 Formulas: Shao et al. 2024 (DeepSeekMath), section 4.1; KL estimator k3 of Schulman 2020.
 """
 
@@ -97,6 +97,7 @@ def train(
 
 
 def main() -> None:
+    """Train, and write one row per step to bare.jsonl."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, count = Path(sys.argv[1]), int(sys.argv[2])

@@ -48,7 +48,7 @@ PACKAGES = ("verl", "torch", "vllm", "flash-attn", "transformers", "ray", "tenso
 
 
 def find_machine(device: str) -> Machine:
-    """Return what there is to measure on; UserError if a GPU is asked for and can't be used."""
+    """Return the machine to measure on; UserError if a GPU is asked for and can't be used."""
     if device == "cpu":
         return Machine("cpu")
     query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total,driver_version", "--format=csv,noheader,nounits"]
@@ -77,7 +77,7 @@ def find_machine(device: str) -> Machine:
         device="cuda",
         name=name,
         gpus=len(found),
-        memory_gib=int(memory if memory.isdigit() else seen[1]) // 1024,  # some GPUs share the host's: [N/A]
+        memory_gib=int(memory if memory.isdigit() else seen[1]) // 1024,  # one that shares the host's says [N/A]
         indices=tuple(index for index, *_ in found),
         driver=driver,
         vllm=importlib.util.find_spec("vllm") is not None,
@@ -88,7 +88,7 @@ def find_machine(device: str) -> Machine:
 def visible(gpus: list[list[str]]) -> list[list[str]]:
     """Return those of nvidia-smi's GPUs (index, uuid, ...) that CUDA_VISIBLE_DEVICES leaves, in its order."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not chosen:  # torch sees none of them if it is empty
+    if not chosen:  # if it is empty, torch sees none of them: find_machine reports it
         return gpus
     names = [name.strip() for name in chosen.split(",")]
     found = [[gpu for gpu in gpus if name == gpu[0] or gpu[1].startswith(name)] for name in names]

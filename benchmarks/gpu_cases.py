@@ -8,7 +8,8 @@ from pathlib import Path
 
 SEED = 1
 TINY_STEPS, VLLM_STEPS, ARTICLE_STEPS, ARMS_STEPS, MEMORY_STEPS = 10, 3, 3, 3, 2
-REWARD = Path(__file__).with_name("setting.py")  # random models differ in it, so that there is something to learn
+# The reward of benchmarks/setting.py: a random model's responses differ in it, so that there is something to learn.
+REWARD = Path(__file__).with_name("setting.py")
 MODEL = "{model}"  # in an override: the folder of the case's random model
 
 # What an item is for, and the seconds that it may take unless --limit says otherwise.
@@ -50,7 +51,7 @@ class Case:
 
 
 def cases(item: str, machine: Machine) -> list[Case]:
-    """Return the cases of an item; of "tiny" only those of the CPU where there is no GPU, of the others then none."""
+    """Return the cases of an item. Without a GPU, "tiny" has its CPU cases only, and the other items have none."""
     if item == "tiny":
         return _tiny(machine)
     return {"vllm": _vllm, "article": _article, "arms": _arms, "memory": _memory}[item](machine) if machine.gpus else []
@@ -66,14 +67,14 @@ def _tiny(machine: Machine) -> list[Case]:
 
 
 def _vllm(machine: Machine) -> list[Case]:
-    """A learning rate that moves the weights: a sync that does not happen shows in the second step."""
+    """Return one run. Its learning rate moves the weights, so that a missing sync shows in the second step."""
     lengths = ("data.train_batch_size=32", "actor_rollout_ref.actor.ppo_mini_batch_size=32")
     more = (*lengths, "data.max_response_length=256", "actor_rollout_ref.actor.optim.lr=1e-4")
     return [_shaped("vllm", "0.5B", "qwen2.5-0.5b", machine, VLLM_STEPS, *more)]
 
 
 def _article(machine: Machine) -> list[Case]:
-    # One engine over two GPUs, as in the article, where there are two.
+    # As in the article, one engine over two GPUs, if there are two.
     split = f"actor_rollout_ref.rollout.tensor_model_parallel_size={min(2, machine.gpus)}"
     return [
         _shaped(
@@ -97,7 +98,7 @@ def _arms(machine: Machine) -> list[Case]:
 
 
 def _memory(machine: Machine) -> list[Case]:
-    """A quarter of the batch: the peak is that of the largest micro-batch, which is full all the same."""
+    """Return runs with a quarter of the batch: the peak comes from the largest micro-batch, which is full even so."""
     batch = ("data.train_batch_size=32", "actor_rollout_ref.actor.ppo_mini_batch_size=32")
     return [
         _shaped("memory", name.removeprefix("qwen2.5-").upper(), name, machine, MEMORY_STEPS, *batch)
@@ -106,7 +107,7 @@ def _memory(machine: Machine) -> list[Case]:
 
 
 def _bare() -> tuple[str, ...]:
-    """No validation, no checkpoints, no W&B: only steps are measured."""
+    """Return overrides without validation, checkpoints and W&B: only steps are measured."""
     off = ("trainer.test_freq=-1", "trainer.val_before_train=false", "trainer.save_freq=-1", "tracking=none")
     return (f"seed={SEED}", "task.train_size=2000", "task.test_size=8", *off)
 
@@ -117,7 +118,7 @@ def _shaped(item: str, name: str, model: str, machine: Machine, steps: int, *mor
     overrides = (
         f"model={model}",
         f"model.path={MODEL}",
-        "hardware=a100x1",  # all GPU presets are one with other numbers: here this machine's
+        "hardware=a100x1",  # all GPU presets are one file with other numbers: here with this machine's
         "hardware.name=here",
         f"hardware.gpus_per_node={machine.gpus}",
         f"hardware.memory_gib={machine.memory_gib}",
@@ -132,7 +133,7 @@ def _shaped(item: str, name: str, model: str, machine: Machine, steps: int, *mor
 
 
 def substitutes(machine: Machine) -> Sequence[str]:
-    """Return what stands in for what this machine lacks, to be said beside the figures."""
+    """Return what replaces the packages that this machine lacks, to be printed beside the figures."""
     found = []
     if machine.gpus and not machine.vllm:
         found.append("no vllm: the transformers rollout generated instead")

@@ -1,4 +1,4 @@
-"""Models of Qwen2.5's shapes with random weights, for GPUs that reach no hub.
+"""Build models of Qwen2.5's shapes with random weights, for GPU machines that can't reach the hub.
 
     python -m benchmarks.gpu_model NAME FOLDER [model.shape.hidden_size=896 ...]
 
@@ -49,6 +49,7 @@ def build(folder: Path, shape: dict[str, Any], texts: Iterable[str], seed: int =
 
 
 def main() -> None:
+    """Build the model that the command names."""
     from experiments.config.compose import compose_config, plain
 
     name, folder, *overrides = sys.argv[1:]

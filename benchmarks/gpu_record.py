@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py makes of a run that it watched: seconds, memory by phase, the items' figures, the table."""
+"""Turn the runs that benchmarks/gpu.py watched into seconds, memory by phase, the items' figures, and the table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = Mapping[str, float]
 Result = dict[str, Any]
 
 # The timers of a step from its end backwards, and the phase of experiments/models/memory.py that each belongs to.
-# Generating comes first and is what no other timer has.
+# Generation comes first: it takes the part of the step that no other timer covers.
 TIMERS = {
     "update_weights": "weights",
     "update_actor": "update",
@@ -30,8 +30,8 @@ TIMERS = {
     "old_log_prob": "log-prob",
 }
 PREDICTED = ("rollout", "log-prob", "update")
-# A mean difference of log-probabilities above which rollout and trainer have other weights: in fp32, where a CPU shows
-# 1e-7, and in bf16. Two random models are 0.3 apart.
+# Above this mean difference of log-probabilities, rollout and trainer have different weights: in fp32, where a CPU
+# shows 1e-7, and in bf16. Two random models are 0.3 apart.
 PARTED = {"tiny": 1e-3, "vllm": 0.05}
 
 
@@ -40,7 +40,7 @@ class GPUMemory:
 
     def __init__(self, indices: Sequence[str] = ()) -> None:
         self.samples: list[tuple[float, float]] = []
-        self.only = [f"--id={','.join(indices)}"] if indices else []  # on a shared node others are somebody else's
+        self.only = [f"--id={','.join(indices)}"] if indices else []  # on a shared node other GPUs are somebody else's
 
     def __enter__(self) -> GPUMemory:
         query = [
@@ -76,7 +76,7 @@ class GPUMemory:
             first = first or index
             if index == first or not self.samples:
                 self.samples.append((time.time(), float(used)))
-            else:  # another GPU of the same look
+            else:  # another GPU of the same sample
                 moment, most = self.samples[-1]
                 self.samples[-1] = (moment, max(most, float(used)))
 
@@ -84,7 +84,7 @@ class GPUMemory:
 
 
 def out_of_step(item: str, result: Result) -> str | None:
-    """Return in words that the rollout had other weights than the trainer; None if they agreed, or nothing was said."""
+    """Return a message if the rollout had other weights than the trainer; None if not, or if nothing was logged."""
     limit = PARTED["tiny" if item == "tiny" else "vllm"]
     gaps = [(gap, step) for step, gap in enumerate(result["log_ppl_abs_diff"], 1) if gap is not None]
     gap, step = max(gaps, default=(0.0, 0), key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
@@ -105,10 +105,10 @@ def phase_seconds(row: Row) -> dict[str, float]:
 
 
 def peaks(rows: Sequence[tuple[float, Row]], samples: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Return the GiB of the fullest GPU at most in each phase, for rows with the moment at which each step ended.
+    """Return the most GiB of the fullest GPU in each phase, for rows with the moment at which each step ended.
 
-    A phase's window follows from the timers, so a sample within a fraction of a second of a border may be its
-    neighbour's.
+    A phase's window follows from the timers. So a sample within a fraction of a second of its border may belong to the
+    neighbouring phase.
     """
     found: dict[str, float] = {}
     for ended, row in rows:
@@ -162,7 +162,7 @@ def predicted(config: Mapping[str, Any]) -> dict[str, float]:
 
 
 def figures(results: Mapping[str, Mapping[str, Result]]) -> dict[str, Any]:
-    """Return what each item is for, from its cases' results: {item: {case: result}}; only what was measured."""
+    """Return the figures that the items are for, from results {item: {case: result}}; only what was measured."""
     done = {
         item: {name: result for name, result in cases.items() if "failed" not in result}
         for item, cases in results.items()

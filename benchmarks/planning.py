@@ -1,7 +1,8 @@
-"""Planning many arms, beside Hydra's own basic launcher given the same jobs: `python -m benchmarks.planning [ARMS]`.
+"""Time the plan of many arms beside Hydra's own basic launcher: `python -m benchmarks.planning [ARMS]`.
 
-Both sides run one after the other in this process's children. Hydra's side only composes and reads each job's config;
-ours also checks it, names it, digests what it points at, looks what is there, and prints the plan.
+The two sides get the same jobs and run one after the other, in child processes. Hydra's side only composes and reads
+each job's config. Ours also checks it, names it, digests what it points at, looks for what is there already, and prints
+the plan.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ register_resolvers()
 hydra.main(str(CONFIG_DIR), "config", "1.3")(lambda config: OmegaConf.to_container(config, resolve=True) and None)()
 """
 BASIC = ["--multirun", "hydra/launcher=basic", "hydra/sweeper=basic"]
-HYDRA_ARMS = 40  # Hydra's time grows in proportion: a fifth of the arms tell it
+HYDRA_ARMS = 40  # so many are enough, since Hydra's time grows in proportion to the arms
 
 
 def seconds(code: str, overrides: list[str]) -> tuple[float, float]:
@@ -55,6 +56,7 @@ def arms(number: int) -> list[str]:
 
 
 def main() -> int:
+    """Print the measurements as JSON; return 0."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     with tempfile.TemporaryDirectory() as folder:
         places = [f"runs_dir={Path(folder) / 'runs'}", f"data_dir={Path(folder) / 'data'}", "show=plan"]

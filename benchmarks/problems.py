@@ -19,6 +19,7 @@ SAMPLE = 2000
 
 
 def main() -> None:
+    """Print the time, and the result of the check."""
     start = time.perf_counter()
     problems = generate(ARTICLE, COUNT, seed=0)
     seconds = time.perf_counter() - start

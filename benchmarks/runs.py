@@ -27,6 +27,7 @@ SETTINGS = 600  # lines of a config
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description="Time the command line over many runs' folders.")
     parser.add_argument("--runs", type=int, default=1000)
     count = parser.parse_args().runs

@@ -3,7 +3,7 @@
 Both get the same 32 prompts, 4 responses each. Two models: the setting's, whose responses all run to RESPONSE_LENGTH
 tokens, and the tiny base model that is shipped, whose responses end by themselves (at TINY_LENGTH tokens at the latest,
 as in training) while the others go on. Ours returns log-probs as well, which RL needs and `generate` is not asked for.
-One row of times in seconds is written a round.
+Each round writes one row of times in seconds.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def load(path: Path, texts: Sequence[str], length: int) -> tuple[Any, list[list[
 
 
 def main() -> None:
+    """Time all samplers in turns, and write one row per round to sampler.jsonl."""
     folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
     torch.manual_seed(SEED)
     texts = json.loads((folder / "prompts.json").read_text())[:PROMPTS]

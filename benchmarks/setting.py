@@ -73,5 +73,5 @@ def digit_share(text: str) -> float:
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: Any, **kwargs: Any) -> dict[str, float]:
-    """The same as veRL asks for it (reward.custom_reward_function)."""
+    """The same, in the form that veRL asks for (reward.custom_reward_function)."""
     return {"score": digit_share(solution_str)}

@@ -135,8 +135,8 @@ def measure(name: str, folder: Path, steps: int, trl: Path, threads: int) -> Res
 def training_result(outcome: Outcome, events: dict[str, list[Result]]) -> Result:
     """Return {"step_seconds", ...} of a training that was watched.
 
-    `events` has the events of each run's folder, for competitors that have such folders; then the second run to give
-    rows is the later arm, whose start is counted from the first one's event "finished".
+    `events` has the events of each run's folder, for competitors that have such folders. Then the second run to give
+    rows is the later arm, and its start is counted from the event "finished" of the first run.
     """
     runs: dict[str, list[Arrival]] = {}
     for arrival in outcome.arrivals:
@@ -166,7 +166,7 @@ def training_result(outcome: Outcome, events: dict[str, list[Result]]) -> Result
 
 
 def figure(data: dict[str, float], *names: str) -> float:
-    """Return the first of these metrics that there is: veRL's name, or that of the loops here."""
+    """Return the metric under the first of these names that is there: veRL's, or the name in the loops here."""
     return round(next(data[name] for name in names if name in data), 4)
 
 

@@ -1,10 +1,11 @@
-"""Submitting sweeps to SLURM, beside Hydra's own submitit launcher: `python -m benchmarks.submission [RUNS ...]`.
+"""Time submissions of sweeps to SLURM beside Hydra's submitit launcher: `python -m benchmarks.submission [RUNS ...]`.
 
 Each side submits the same arms to the same cluster (a slurmctld, a slurmdbd and two slurmd, real ones, on this machine)
-in a process of its own. Seconds from its start: of ours until it has ended, which is when the prompt is back; of the
-stock launcher until its sbatch has returned, since its prompt comes back when the last job has ended. Beside them the
-CPU seconds, children included, to which a busy machine adds little; and the calls of SLURM's programs, of the stock
-launcher those of the LOOK_SECONDS that follow as well.
+in a process of its own. Three things are measured:
+- the seconds from the start of the process. Ours end when it ends, which is when the prompt is back. The stock
+  launcher's end when its sbatch has returned, since its prompt comes back when the last job has ended;
+- the CPU seconds, children included, to which a busy machine adds little;
+- the calls of SLURM's programs, for the stock launcher also those of the LOOK_SECONDS that follow.
 
 Needs slurmctld, slurmd, slurm-client, slurmdbd, mariadb-server, and the `dev` extra for hydra-submitit-launcher.
 """
@@ -91,6 +92,7 @@ def cpu_seconds() -> float:
 
 
 def main() -> int:
+    """Print one line of JSON for each number of runs; return 0."""
     numbers = [int(argument) for argument in sys.argv[1:]] or list(RUNS)
     os.environ["OMP_NUM_THREADS"] = "1"
     with Cluster(nodes=2, accounting=True) as cluster, tempfile.TemporaryDirectory() as base:

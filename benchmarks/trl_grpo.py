@@ -19,6 +19,7 @@ from benchmarks.setting import KL, LR, PROMPTS, RESPONSE_LENGTH, SEED, TEMPERATU
 
 
 def reward(completions: list[str], **kwargs: Any) -> list[float]:
+    """Return the reward of each response, in the form that TRL asks for."""
     return [digit_share(text) for text in completions]
 
 
@@ -39,6 +40,7 @@ class Rows(TrainerCallback):
 
 
 def main() -> None:
+    """Train, and write one row per step to trl.jsonl."""
     folder, steps = Path(sys.argv[1]), int(sys.argv[2])
     trainer = GRPOTrainer(
         model=str(folder / "model"),

@@ -1,4 +1,4 @@
-"""Runs a command and watches all it starts: its rows as they arrive, its memory, and what it leaves behind.
+"""Run a command and watch all that it starts: its rows as they arrive, its memory, and what it leaves behind.
 
 Linux: memory is the sum of the proportional set sizes (PSS) of the process tree, so that pages shared by forks count
 once. The watching process makes itself the reaper of orphans (prctl), so that no daemon slips out of its tree.
@@ -21,9 +21,9 @@ from typing import Any
 
 import psutil
 
-TICK_SECONDS = 0.05  # a look takes time from a core that the watched may want
+TICK_SECONDS = 0.05  # a look takes time on a core that the watched processes may need
 MEMORY_SECONDS = 0.5
-MEMORY_SHARE = 0.02  # of the time at most: a look holds up the processes that it looks at
+MEMORY_SHARE = 0.02  # the largest share of the time for looks, since they delay the processes that they look at
 PATIENCE_SECONDS = 20.0  # how long a command past its limit may take to end by itself
 GRACE_SECONDS = 1.0  # what still lives this long after the command has ended was left behind
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -101,7 +101,7 @@ def watch(
 
 
 class Tree:
-    """The processes that come to be below this one from now on, orphans included."""
+    """The descendants that this process gets from now on, orphans included."""
 
     def __init__(self) -> None:
         _adopt_orphans(True)

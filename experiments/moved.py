@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from experiments.project import PACKAGE_DIR
+
 PACKAGE = "experiments"
 # Old name: new name, both inside the package.
 MOVED = {
@@ -80,7 +82,7 @@ MOVED = {
     "verl_plugin.worker": "verl_plugin.training.worker",
     "warning": "store.warning",
 }
-AGENT_LOOPS = ("experiments/verl_plugin/agent_loops.yaml", "experiments/verl_plugin/rollout/agent_loops.yaml")
+AGENT_LOOPS = "experiments/verl_plugin/agent_loops.yaml"  # where it was
 
 
 def new_name(name: str) -> str | None:
@@ -97,5 +99,6 @@ def renamed(text: str) -> str:
     """Return a text of a frozen config in which a dotted name or a path of this package is the one of today."""
     if text.startswith(f"{PACKAGE}."):
         return new_name(text) or text
-    old, new = AGENT_LOOPS
-    return text.removesuffix(old) + new if text.endswith(f"/{old}") else text
+    if text.endswith(f"/{AGENT_LOOPS}"):
+        return str(PACKAGE_DIR / "verl_plugin" / "rollout" / "agent_loops.yaml")
+    return text

@@ -1,4 +1,4 @@
-"""Our plugins under the only name that Hydra takes any from (it scans the namespace package hydra_plugins)."""
+"""Our launchers, sweeper and config source, in the one place where Hydra looks for plugins: it scans hydra_plugins."""
 
 import pickle
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from experiments.planning.plan import PlannedRun
 class LocalLauncher(PlannedLauncher):
     """hydra/launcher=local: on this machine, one run after the other."""
 
-    def __init__(self, **values: Any) -> None:  # conf/local/default.yaml sets those of SLURM, whatever launches
+    def __init__(self, **values: Any) -> None:  # ignored: SLURM's, from conf/local/default.yaml
         super().__init__()
 
     def expect(self, config: DictConfig) -> None:
@@ -54,11 +54,11 @@ class SlurmLauncher(PlannedLauncher):
 
 
 class PlanLauncher(PlannedLauncher):
-    """hydra/launcher=plan: the plan, which `launch` prints before it starts anything, and nothing else."""
+    """hydra/launcher=plan: prints the plan, as `launch` does before any start, and starts nothing."""
 
     waits = starts = False
 
-    def __init__(self, **values: Any) -> None:  # as LocalLauncher's
+    def __init__(self, **values: Any) -> None:  # ignored, as by LocalLauncher
         super().__init__()
 
     def start(self, runs: Sequence[PlannedRun]) -> int:
@@ -91,7 +91,7 @@ def _pickled_config(folder: str, config_path: str) -> bytes:
 class VerlConfigSource(FileConfigSource):
     """verl://FOLDER: veRL's config files.
 
-    A command composes its tree five times, and most of the time that takes goes into parsing these files.
+    A command composes its tree five times, and most of that time is spent on parsing these files.
     """
 
     @staticmethod

@@ -1,8 +1,8 @@
-"""What a model's folder says of itself, read without torch: tokenizer, end of a response, vocabulary, shape.
+"""Read what a model's folder says about the model, without torch: tokenizer, end of a response, vocabulary, shape.
 
-The trap (TinyZero's issues 30, 66 and 97): a base model whose tokenizer, config and generation_config name different
-ends of a response; a rollout that waits for the wrong one runs every response to its limit. With what a batch is padded
-is no such trap: veRL's agent loop takes the tokenizer's pad id, our server generation_config's, and both mask it.
+The trap (TinyZero's issues 30, 66 and 97) is a base model whose tokenizer, config and generation_config name different
+ends of a response. A rollout that waits for the wrong one runs every response to its limit. The pad id is no such trap:
+veRL's agent loop takes the tokenizer's, our server takes generation_config's, and both mask the padding.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ def positions(path: str) -> int | None:
 def _config(folder: Path) -> Mapping[str, Any]:
     try:
         return _mapping(folder / "config.json", file_stamp(folder / "config.json"))
-    except ValueError:  # `problems` tells of it
+    except ValueError:  # `problems` reports it
         return {}
 
 
-@lru_cache(maxsize=64)  # a tokenizer.json holds megabytes, and the arms of a sweep have it in common
+@lru_cache(maxsize=64)  # a tokenizer.json holds megabytes, and the arms of a sweep share it
 def _mapping(file: Path, stamp: tuple[int, int] | None) -> Mapping[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -153,13 +153,13 @@ def _text_problems(
     if tokens and template == "instruct" and "<|im_end|>" not in tokens:
         found.append(
             "model.template=instruct writes <|im_start|> and <|im_end|>, which must be tokens, but "
-            f"{model.path} has no such; set model.template=base"
+            f"{model.path} has no such tokens; set model.template=base"
         )
     return found
 
 
 def notes(folder: Path) -> list[str]:
-    """Return what is odd about a folder and handled: ends that differ, embeddings without a token."""
+    """Return what is odd about a folder but is handled: ends that differ, embeddings without a token."""
     model = ModelFolder.read(folder)
     tokens, named, found = model.tokens, model.tokenizer_eos, []
     if named is not None and named in tokens and model.eos and tokens[named] not in model.eos:
@@ -168,7 +168,7 @@ def notes(folder: Path) -> list[str]:
             "the rollout stops at any of them"
         )
     if not model.generation:
-        found.append(f"no generation_config.json: config.json's end {model.eos} and the tokenizer's count")
+        found.append(f"no generation_config.json: a response ends at config.json's {model.eos} or the tokenizer's end")
     size = model.config.get("vocab_size")
     if tokens and isinstance(size, int) and max(tokens.values()) + 1 < size:
         found.append(
@@ -179,23 +179,24 @@ def notes(folder: Path) -> list[str]:
 
 
 def unchecked(path: str, stated: Any) -> list[str]:
-    """Return what could not be looked at, for want of the model's files, or holds for another shape than model.shape's.
+    """Return what could not be checked because the model's files are missing, or whether model.shape is not theirs.
 
-    Planning asks no server: a name on the hub that is not in the cache may not exist, or be gated.
+    Planning asks no server: a name on the hub that is not in the cache may not exist, or may be gated.
     """
     folder = hub_model.find(path)
     if folder is None:
         return [
-            f"not in the hub's cache ({hub_model.cache()}), a launch fetches it: that it exists and may be fetched, "
-            "its end of a response, its vocabulary, and the prompts' lengths in tokens were not checked, and the runs' "
-            f"ids will be others, since a run is known by its model's revision; run `hf download {path}` first"
+            f"not in the hub's cache ({hub_model.cache()}), so a launch will fetch it. Whether it exists and may be "
+            "fetched, its end of a response, its vocabulary, and the prompts' lengths in tokens were not checked. The "
+            "runs' ids will change when it is there, since an id covers the model's revision; "
+            f"run `hf download {path}` first"
         ]
     found = [] if (folder / "tokenizer.json").is_file() else ["no tokenizer.json: the prompts' lengths are unchecked"]
     there, shape_stated = shape(folder), Shape.of(stated)
     if there and shape_stated and there != shape_stated:
         found.append(
-            f"{folder}/config.json has other sizes than model.shape: they count for the checks, but hardware=... chose "
-            "offloading and micro-batches by model.shape; set model.shape to them"
+            f"{folder}/config.json has other sizes than model.shape: the checks use the file's sizes, but hardware=... "
+            "chose offloading and micro-batches by model.shape; set model.shape to them"
         )
     return found
 

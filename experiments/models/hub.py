@@ -1,7 +1,7 @@
-"""A model by its name on the Hugging Face hub: where its files lie, which revision they are, and fetching them.
+"""Find a model by its name on the Hugging Face hub: where its files lie, which revision they are; fetch them.
 
-A run is known by its base model's content, so a launch needs a revision, and its attempts load that very one, whatever
-the hub's main branch has become since.
+A run's identity covers the content of its base model. So a launch needs a revision, and its attempts load that
+revision, even if the hub's main branch has changed since.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def cache() -> Path:
 
 
 def name_and_revision(folder: Path) -> str | None:
-    """Return owner/name@commit of a snapshot in a hub cache, which says what its files hold; None for other folders."""
+    """Return owner/name@commit, which fixes the content, of a snapshot in a hub cache; None for another folder."""
     found = _SNAPSHOT.fullmatch("/".join(folder.parts[-3:]))
     return f"{found['name'].replace('--', '/', 1)}@{found['revision']}" if found else None
 
 
 def problems(path: str) -> list[str]:
-    """Return a problem of a name on the hub that neither is in the cache nor may be fetched."""
+    """Return a problem if a name on the hub is not in the cache and can't be fetched."""
     if path.count("/") != 1:
         return [f"model.path must be a folder or a name on the hub (owner/name), but is {path!r}; check the path"]
     offline = [name for name in OFFLINE if _on(os.environ.get(name))]
@@ -60,7 +60,7 @@ def problems(path: str) -> list[str]:
 
 
 def fetch(path: str) -> None:
-    """Bring a name on the hub into the cache; UserError saying why that can't be done."""
+    """Fetch a model on the hub into the cache; UserError, which says why, if that fails."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -70,13 +70,14 @@ def fetch(path: str) -> None:
         snapshot_download(path, cache_dir=cache())
         if find(path) is not None:
             return
-        reason = "it was, and is not there"
+        reason = "the download ended without its files in the cache"
     except GatedRepoError:
         reason, remedy = "it is gated", "ask for access on its page, then run `hf auth login`"
     except RepositoryNotFoundError:
-        reason, remedy = "the hub has no such model, or hides it", "check the name; a private one: run `hf auth login`"
-    except Exception as error:  # whatever the network and the client's libraries make of it
-        cause = error.__cause__ or error  # the client wraps it in advice to look at one's connection
+        reason = "the hub has no such model, or it is private"
+        remedy = "check the name; if it is private, run `hf auth login`"
+    except Exception as error:  # the network and the client's libraries raise many kinds
+        cause = error.__cause__ or error  # the client wraps the cause in advice to check the connection
         reason = str(cause).strip().split("\n")[0] or type(cause).__name__
     raise UserError(f"model.path must be fetched before a launch, but {path}: {reason}; {remedy}")
 

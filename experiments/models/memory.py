@@ -1,4 +1,4 @@
-"""What a step needs of a GPU's memory, phase by phase: an estimate from shapes alone, which needs no GPU and no torch.
+"""Estimate the GPU memory that a step needs, phase by phase, from shapes alone: it needs no GPU and no torch.
 
 Assumptions: veRL's FSDP engines in mixed precision (weights, gradients and Adam's moments in fp32, sharded over all
 ranks; a layer is gathered in bf16), vLLM in bf16, every response as long as it may be. The transformers rollout
@@ -26,9 +26,9 @@ from experiments.verl_keys import (
 )
 
 GIB = 2**30
-FITS, TIGHT = 0.93, 1.0  # of a GPU's memory: above TIGHT a phase does not fit
-RUNTIME = 4.0  # GiB: contexts of two processes, NCCL's buffers, what a sleeping vLLM keeps
-ENGINE = 3.0  # GiB of vLLM's share that hold neither weights nor KV cache: CUDA graphs, activations
+FITS, TIGHT = 0.93, 1.0  # shares of a GPU's memory: between them a phase is tight, above TIGHT it does not fit
+RUNTIME = 4.0  # GiB: the contexts of two processes, NCCL's buffers, what a sleeping vLLM keeps
+ENGINE = 3.0  # GiB of vLLM's share for what is neither weights nor KV cache: CUDA graphs, activations
 
 # Bytes per token and entry of the vocabulary.
 LOGITS_INFER = 2 + 4  # bf16, and a copy in fp32 for the log-probability
@@ -50,7 +50,7 @@ class Setup:
     optimizer_offload: bool
     ref_offload: bool
     update_tokens: int
-    """Tokens of a micro-batch at most."""
+    """The most tokens of a micro-batch."""
     infer_tokens: int
     utilization: float
     """vLLM's share of the memory; 0 with another engine."""
@@ -59,7 +59,7 @@ class Setup:
     critic_tokens: int = 0
     tensor_parallel: int = 1
     sequence: int = 1280
-    """Tokens of prompt and response at most."""
+    """The most tokens of prompt and response together."""
     samples: int = 1
     """Responses that a rollout engine generates in a step."""
     chunked_entropy: bool = True
@@ -67,14 +67,17 @@ class Setup:
     frees_cache: bool = True
     """Whether vLLM gives its share back while the models train."""
     copy_bytes: int = 0
-    """Bytes a parameter of the transformers rollout's own copy of the weights; 0 with vLLM."""
+    """Bytes per parameter of the transformers rollout's own copy of the weights; 0 with vLLM."""
 
     def shard(self, bytes_per_parameter: int) -> float:
         """Return the GiB that a rank's shard of the model takes."""
         return self.shape.parameters * bytes_per_parameter / self.ranks / GIB
 
     def resident(self, actor: bool = False, critic: bool = False, reference: bool = False) -> dict[str, float]:
-        """Return what stays on a GPU in all phases, with the named models' offloaded parts loaded for theirs."""
+        """Return the GiB of each part that is on a GPU: what always stays, and the named models' offloaded parts.
+
+        A model is named in its own phase, for which its offloaded parts are loaded.
+        """
         held = {
             "weights": (actor or not self.param_offload) + (self.critic and (critic or not self.critic_param_offload)),
             "optimizer": (actor or not self.optimizer_offload)
@@ -85,7 +88,7 @@ class Setup:
         return {name: count * self.shard(sizes[name]) for name, count in held.items()} | self.engine()
 
     def engine(self) -> dict[str, float]:
-        """Return what a rollout engine keeps while the models train."""
+        """Return the GiB that a rollout engine keeps while the models train, by part."""
         if self.copy_bytes:
             return {"rollout's copy": self.shape.parameters * self.copy_bytes / GIB}
         return {} if self.frees_cache else {"vLLM": self.utilization * self.memory}
@@ -116,7 +119,10 @@ class Phase:
 
 
 def phases(setup: Setup) -> list[Phase]:
-    """Return the phases of a step with what each needs on every GPU; of the models that take turns the greediest."""
+    """Return the phases of a step with what each needs on every GPU.
+
+    Where several models take turns in a phase, the one that needs most counts.
+    """
     of_critic = [setup.critic_tokens] if setup.critic else []
     log_probs = [_log_prob(setup), *(_values(setup, tokens) for tokens in of_critic)]
     updates = [_update(setup), *(_critic_update(setup, tokens) for tokens in of_critic)]
@@ -141,7 +147,7 @@ def _rollout(setup: Setup) -> Phase:
 
 
 def _layers(setup: Setup) -> tuple[float, float, float]:
-    """Return the GiB of gathered layers (one, and the next), and bytes a token: one layer's activations, all saved."""
+    """Return (GiB of the gathered layer and the next, bytes per token of one layer's activations, and of all saved)."""
     shape = setup.shape
     gathered = 2 * 2 * max(shape.layer_parameters, shape.vocab_size * shape.hidden_size) / GIB
     one_layer = 2 * (8 * shape.hidden_size + 4 * shape.intermediate_size)
@@ -180,7 +186,7 @@ def _update(setup: Setup) -> dict[str, float]:
 
 
 def _critic_update(setup: Setup, tokens: int) -> dict[str, float]:
-    """A value a token in place of logits."""
+    """Return the same for the critic, which has one value per token in place of logits."""
     gathered, one_layer, saved = _layers(setup)
     return {
         **setup.resident(critic=True),
@@ -205,7 +211,7 @@ def in_words(setup: Setup) -> str:
 def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
     """Return what a resolved config asks of a GPU; None where the shape or the memory is unknown, or on a CPU."""
     memory, rollout = at(config, "hardware.memory_gib"), at(config, ROLLOUT)
-    if shape is None or memory is None or at(config, "trainer.device") == "cpu" or rollout["name"] not in MEASURED:
+    if shape is None or memory is None or at(config, "trainer.device") == "cpu" or rollout["name"] not in ESTIMATED:
         return None
     actor, ref = at(config, ACTOR), at(config, REFERENCE)
     ranks = int(config["trainer"]["nnodes"]) * int(config["trainer"]["n_gpus_per_node"])
@@ -245,11 +251,11 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
     )
 
 
-MEASURED = ("vllm", "hf")  # the engines whose memory this page knows
+ESTIMATED = ("vllm", "hf")  # the engines whose memory this file can estimate
 
 
 def _tokens(section: Mapping[str, Any], dynamic: str, work: str, sequence: int) -> int | None:
-    """Return the tokens of a micro-batch at most; None for a size that is none, of which others tell."""
+    """Return the most tokens of a micro-batch; None if the size is invalid; preflight reports it."""
     if section[dynamic]:
         return int(section[f"{work}_max_token_len_per_gpu"])
     samples = section[f"{work}_micro_batch_size_per_gpu"]

@@ -1,6 +1,6 @@
-"""What of a training stays on the GPUs between phases, and how large its micro-batches are: chosen by the estimate.
+"""Choose what stays on the GPUs between phases, and the size of the micro-batches, by the estimate of memory.py.
 
-The article's settings offload the reference model and leave vLLM 40 % of the memory, whatever the model and the GPUs.
+The article's settings offload the reference model and give vLLM 40 % of the memory, whatever the model and the GPUs.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from experiments.models.memory import FITS, RUNTIME, Setup, phases
 from experiments.models.shape import Shape
 from experiments.values import is_number, is_whole
 
-# In the order in which they cost time: nothing offloaded, the reference model, the optimizer too, everything.
+# (param, optimizer, ref), the fastest first: offload nothing, the reference model, the optimizer too, everything.
 OFFLOADS = ((False, False, False), (False, False, True), (False, True, True), (True, True, True))
 TOKENS = (16384, 8192, 4096)  # of a micro-batch; 8192 already keep a GPU busy
-LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of vLLM: never less than the article's
+LEAST_SHARE, MOST_SHARE = 0.4, 0.8  # of the memory for vLLM: never less than the article's
 
 
 def placement(
     parameters: Any, shape: Any, nodes: Any, gpus_per_node: Any, memory_gib: Any, estimator: str
 ) -> dict[str, Any]:
-    """Return the first way that fits, else the most frugal one (preflight says what does not fit).
+    """Return the fastest way that fits, else the one that needs the least memory (preflight says what does not fit).
 
-    Keys: param_offload, optimizer_offload, ref_offload, max_token_len (of a micro-batch), gpu_memory_utilization. A
-    model whose shape is not stated (null) gets the roomiest way, as does what is no number: preflight says so in words.
+    Keys: param_offload, optimizer_offload, ref_offload, max_token_len (of a micro-batch), gpu_memory_utilization. If
+    the model's shape is not stated (null), or a size is not a number, nothing is offloaded; preflight reports the size.
     """
     sizes = Shape.of(shape)
     numbers = is_whole(nodes, 1) and is_whole(gpus_per_node, 1) and is_number(memory_gib) and memory_gib > 0
@@ -66,7 +66,7 @@ def placement(
 
 
 def _share(setup: Setup) -> float:
-    """Return the share of the memory that vLLM can have beside what stays, in steps of 0.05."""
+    """Return the share of the memory that is left for vLLM beside what stays, in steps of 0.05."""
     left = FITS - (sum(setup.resident().values()) + RUNTIME) / setup.memory
     return min(MOST_SHARE, math.floor(left * 20) / 20)
 

@@ -1,4 +1,4 @@
-"""A decoder's sizes, and how many numbers and bytes follow from them."""
+"""A decoder's sizes, and the numbers of parameters and bytes that follow from them."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Shape:
 
     @property
     def layer_parameters(self) -> int:
-        """Return the numbers in one layer of the Qwen2 architecture: biases for q, k and v, three MLP matrices."""
+        """Return the parameters of one layer of the Qwen2 architecture: biases for q, k and v, three MLP matrices."""
         q, kv = self.num_attention_heads * self.head, self.num_key_value_heads * self.head
         attention = self.hidden_size * (2 * q + 2 * kv) + q + 2 * kv
         return attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
 
     @property
     def parameters(self) -> int:
-        """Return the numbers in the whole model, tied embeddings counted once."""
+        """Return the parameters of the whole model, tied embeddings counted once."""
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
         return embeddings + self.num_hidden_layers * self.layer_parameters + self.hidden_size
 

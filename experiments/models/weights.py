@@ -1,4 +1,4 @@
-"""A model's safetensors files, read by their headers: which tensors they hold, whether they are whole."""
+"""Read the headers of a model's safetensors files: which tensors they hold, whether they are whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def tensors(file: Path) -> dict[str, Any]:
-    """Return what a safetensors file's header says of each tensor; ValueError if the file is torn or none at all."""
+    """Return what a safetensors file's header says of each tensor; ValueError if it is cut off or none."""
     size = file.stat().st_size
     with open(file, "rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -23,12 +23,12 @@ def tensors(file: Path) -> dict[str, Any]:
 
 
 def model_parameters(folder: Path) -> int:
-    """Return how many numbers a local model's safetensors files hold, 0 if there are none (or it is on the hub)."""
+    """Return how many parameters a local model's safetensors files hold, 0 if there are none (or it is on the hub)."""
     return sum(math.prod(tensor["shape"]) for file in folder.glob("*.safetensors") for tensor in tensors(file).values())
 
 
 def _missing_shards(folder: Path) -> list[str]:
-    """Return the weight files that a model's index names and that are not there: fetching it was interrupted."""
+    """Return the weight files that a model's index names but that are missing: its download was interrupted."""
     try:
         index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
         shards = sorted({str(name) for name in index["weight_map"].values()})

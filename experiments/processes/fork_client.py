@@ -1,6 +1,6 @@
-"""Stands in for `python` where the fork server runs: has it fork, passes signals on, ends as the fork ends.
+"""Stand in for `python` where the fork server runs: ask it for a fork, pass signals on, end as the fork ends.
 
-Run as `python -S -E fork_client.py SOCKET ARGUMENTS...`; imports nothing but a little of the standard library.
+Run as `python -S -E fork_client.py SOCKET ARGUMENTS...`. To start fast, it imports little: only the standard library.
 """
 
 import json
@@ -12,6 +12,7 @@ import sys
 
 
 def main() -> None:
+    """Have the server fork, pass signals on until the fork has ended, and end with its exit code or signal."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(sys.argv[1])
     request = {"argv": sys.argv[2:], "env": dict(os.environ), "cwd": os.getcwd()}

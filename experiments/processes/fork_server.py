@@ -1,11 +1,11 @@
-"""Start processes that need not import first: `python -m experiments.processes.fork_server SOCKET PARENT`.
+"""Start processes that need no time for imports: `python -m experiments.processes.fork_server SOCKET PARENT`.
 
 A veRL run on a small model starts half a dozen processes one after the other, and each spends seconds on importing
-torch and transformers. This server imports them once; a process is then a fork of it, and shares the memory. Ray is
-pointed at it by the documented runtime_env option `py_executable` (see `fork_client`).
+torch and transformers. This server imports them once. Each process is then a fork of the server, and shares its memory.
+Ray starts its processes here by the documented runtime_env option `py_executable` (see `fork_client`).
 
-The server must not import ray or veRL: they cache the job's id and the raylet's pid when they are imported. It
-ends with the process PARENT, which says its own number: it may be dead before the server can ask for it.
+The server must not import ray or veRL: they cache the job's id and the raylet's pid when they are imported. It ends
+when the process with the id PARENT ends. PARENT passes its own id, since it may be dead before the server can ask.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ForkServer:
         for pid in self.children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        # Whether or not the launcher still lives: it may be killed before it could.
+        # The launcher does so too, but it may be killed before it can.
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
@@ -105,7 +105,7 @@ class ForkServer:
                 os.close(descriptor)
             connection.close()
             return
-        signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # the process gets its signals when it can be ended by them
+        signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # signals wait until they can end the new process
         pid = os.fork()
         if pid == 0:
             self._become(connection, request, descriptors)
@@ -154,7 +154,7 @@ class ForkServer:
         """Turn the fork into the process that was asked for."""
         code = 1
         try:
-            # With the server gone nobody could find this process any more: it must not outlive a killed server.
+            # If the server is gone, nobody can find this process any more. So it must not outlive a killed server.
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != self.pid:
                 os._exit(1)
@@ -192,11 +192,11 @@ def run_as(argv: list[str], environment: dict[str, str], folder: str) -> int:
     os.chdir(folder)
     sys.path[:0] = [os.path.abspath(path) for path in _python_path()]
     for module in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
-        del sys.modules[module]  # the server's; the process imports what its own path says: a launch's copy
+        del sys.modules[module]  # the server's: the process must import the launch's copy of the code
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
     random.seed()
-    tempfile.tempdir = None  # to be chosen anew, by this environment's TMPDIR
+    tempfile.tempdir = None  # it is chosen anew by this environment's TMPDIR
     sys.modules["numpy"].random.seed()
     sys.modules["torch"].set_num_threads(int(environment.get("OMP_NUM_THREADS") or 1))
     try:
@@ -220,10 +220,11 @@ def _python_path() -> list[str]:
 
 
 def main() -> None:
+    """Import PRELOADED, then serve until the parent is gone."""
     path, parent = Path(sys.argv[1]), int(sys.argv[2])
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    gc.disable()  # what is imported stays: looking for garbage in between takes a quarter of the time
+    gc.disable()  # what is imported stays, and looking for garbage takes a quarter of the time
     for module in PRELOADED:
         with contextlib.suppress(ImportError):  # a process that needs it will say so itself
             importlib.import_module(module)

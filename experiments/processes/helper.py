@@ -1,7 +1,7 @@
-"""A process that a launch keeps beside its runs, in a folder of its own that goes with it.
+"""A process that a launch keeps beside its runs, with a temporary folder of its own.
 
-Each end takes the folder away: the helper when it ends, whoever ended it, and the launcher after it. What is left when
-both were killed goes when the next helper is closed.
+The helper removes the folder when it ends, and the launcher removes it after that. If both are killed, the folder is
+removed when the next helper is closed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ class Helper:
         return self.sign
 
     def close(self) -> None:
-        """End the process and all that it started, after it had time to do so itself; then see to others' remains."""
+        """End the process and all that it started; then remove what killed launchers have left.
+
+        The process has PATIENCE_SECONDS to end by itself.
+        """
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(PATIENCE_SECONDS)
@@ -85,10 +88,10 @@ class Helper:
 
 
 def _drop_abandoned() -> None:
-    """End and take away the helpers whose launcher was killed and that could not do so themselves, killed as well."""
+    """Remove the folders of helpers whose launcher was killed, and end the processes that belong to them."""
     for kind in KINDS:
         for folder in reaping.SCRATCH.glob(f"r1z-{kind}-*-*"):
-            with contextlib.suppress(OSError):  # somebody else's, or its launcher lives
+            with contextlib.suppress(OSError):  # another user's, or its launcher lives
                 lock = os.open(folder, os.O_RDONLY)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,13 +102,14 @@ def _drop_abandoned() -> None:
 
 
 def _locked_folder(prefix: str) -> tuple[Path, int]:
-    """Return a new temporary folder and the open descriptor of it that holds its lock for as long as this one lives.
+    """Return a new temporary folder and an open descriptor of it, which locks the folder until this process ends.
 
-    A process number would not do for it: another process may have it by now, or another container see the folder.
+    The lock shows that the launcher lives. Its process id could not: another process may have that id later, or another
+    container may see the folder.
     """
     while True:
         folder = reaping.scratch_folder(prefix)
-        with contextlib.suppress(FileNotFoundError):  # another launch found it before it was locked, and abandoned
+        with contextlib.suppress(FileNotFoundError):  # another launch found it not yet locked, and removed it
             lock = os.open(folder, os.O_RDONLY)
             fcntl.flock(lock, fcntl.LOCK_EX)
             if folder.exists():

@@ -1,7 +1,7 @@
 """A Ray cluster that outlives an attempt: `python -m experiments.processes.ray_head FOLDER PARENT OPTIONS`.
 
 Starting Ray takes as long as two steps of a small model, so the runs of a local sweep share one cluster, one after the
-other. It ends with the launcher that started it, whose process id is PARENT, whatever way that ends.
+other. It ends when the launcher that started it ends, in whatever way; PARENT is the launcher's process id.
 
 OPTIONS are ray.init's, as JSON. FOLDER gets Ray's session and, when the cluster is up, the file `address`.
 """
@@ -24,9 +24,9 @@ ADDRESS = "address"
 
 
 def worker_python(folder: Path) -> str:
-    """Return the path of a Python for Ray to start its processes by: a script in the folder that runs ray_python.
+    """Return the path of the Python with which Ray starts its processes: a script in the folder, which runs ray_python.
 
-    Where nothing may be executed there (noexec), it is the plain Python.
+    If nothing in the folder may be executed (noexec), return the plain Python.
     """
     # A copy, because the project may be edited while the cluster runs.
     copy = shutil.copyfile(ray_python.__file__, folder / "ray_python.py")
@@ -38,13 +38,14 @@ def worker_python(folder: Path) -> str:
 
 
 def main() -> None:
+    """Start the cluster, write its address, and wait until the parent is gone or SIGTERM comes."""
     folder, parent, options = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides when the cluster goes
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the runs that share a cluster are on the CPU
     import ray
 
     try:
-        sys.executable = worker_python(folder)  # by which Ray starts its daemons and workers
+        sys.executable = worker_python(folder)  # Ray starts its daemons and workers with it
         ray.init(address="local", _temp_dir=str(folder), log_to_driver=False, **options)
         write_atomically(folder / ADDRESS, ray.get_runtime_context().gcs_address)
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
@@ -54,7 +55,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ray.shutdown()
         reaping.reap(folder)
-        reaping.drop_folder(folder)  # whether or not the launcher still lives: it may be killed before it could
+        reaping.drop_folder(folder)  # the launcher does so too, but it may be killed before it can
 
 
 if __name__ == "__main__":

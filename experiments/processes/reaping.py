@@ -1,7 +1,7 @@
-"""Nothing is left behind: finding and ending the processes of an attempt, wherever they have gone.
+"""Find and end all processes of an attempt, so that none is left behind.
 
-Ray's daemons leave their parent's process group, so descent says little. Every process of an attempt inherits a
-marker in its environment; that finds them all.
+Ray's daemons leave their parent's process group, so parents and groups do not find them. But every process of an
+attempt inherits a marker in its environment, and the marker finds them all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import psutil
 from experiments.errors import UserError
 from experiments.variables import EXECUTION, MARKER
 
-SCRATCH = Path("/tmp")  # whatever TMPDIR says: the path of a socket holds 107 bytes
+SCRATCH = Path("/tmp")  # not TMPDIR, which may be long: the path of a socket has at most 107 bytes
 SEGMENTS = "/dev/shm/psm_"  # multiprocessing.shared_memory's; Linux
 
 
@@ -40,9 +40,10 @@ def of_run(run: Path, execution: str | None = None) -> Iterator[psutil.Process]:
 
 
 def drop_shared_memory(run: Path) -> None:
-    """Take away the names of the shared memory that a run's processes have mapped (vLLM's queues); it goes with them.
+    """Unlink the shared memory that a run's processes have mapped (vLLM's queues); it is freed when they end.
 
-    Who made it would do that in the end, but Ray ends its actors before they, or Python's tracker, could.
+    The process that made it would unlink it at its end, but Ray kills its actors before they, or Python's resource
+    tracker, can do so.
     """
     for process in of_run(run):
         with contextlib.suppress(OSError):
@@ -53,12 +54,12 @@ def drop_shared_memory(run: Path) -> None:
 
 
 def scratch_prefix(run: Path) -> str:
-    """Return how the temporary folders of a run's attempts are named: the same run may be in two folders at once."""
+    """Return the prefix of the temporary folders of a run's attempts; it differs for each folder that holds the run."""
     return f"r1z-{hashlib.sha256(os.fsencode(run)).hexdigest()[:8]}-"
 
 
 def scratch_folder(prefix: str, place: Path = SCRATCH) -> Path:
-    """Make a temporary folder; UserError if the place for it takes none."""
+    """Make a temporary folder and return it; UserError if `place` takes none."""
     try:
         return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     except OSError as error:
@@ -69,7 +70,7 @@ def scratch_folder(prefix: str, place: Path = SCRATCH) -> Path:
 
 
 def drop_folder(folder: Path, patience: float = 2.0) -> None:
-    """Take a folder away; again, for `patience` seconds, where a process that is about to end still writes into it."""
+    """Remove a folder; try for `patience` seconds, since a process that is about to end may still write into it."""
     deadline = time.monotonic() + patience
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -79,10 +80,10 @@ def drop_folder(folder: Path, patience: float = 2.0) -> None:
 
 
 def reap(run: Path, patience: float = 3.0, execution: str | None = None) -> int:
-    """End every process of the run, politely for `patience` seconds, then by SIGKILL; return how many there were.
+    """End every process of the run, by SIGTERM for `patience` seconds, then by SIGKILL; return how many there were.
 
-    What a killed attempt left in /tmp and /dev/shm goes as well. Of one execution only its processes go: the next may
-    have begun.
+    What a killed attempt left in /tmp and /dev/shm is removed too. With `execution`, only the processes of that
+    execution are ended and nothing is removed, since the next execution may have begun.
     """
     first = list(of_run(run, execution))
     if execution is None:

@@ -22,14 +22,14 @@ from experiments.project import CONFIG_DIR
 from experiments.store import code_copy
 from experiments.variables import FORK_SOCKET, RAY_ADDRESS, RAY_QUIET
 
-# Arguments of a command that decide whether its runs use these processes: with one of them nothing is started early.
+# Arguments of a command that may decide whether its runs use these processes: with one, nothing is started early.
 DECIDING = (
     "-c", "--c", "show", "hydra/launcher", "hydra.launcher", "experiment", "trainer.device", "hardware=",
     "hardware.fast=",
 )  # fmt: skip
-LOCAL = CONFIG_DIR / "local" / "default.yaml"  # the user's own defaults, which may decide it as well
+LOCAL = CONFIG_DIR / "local" / "default.yaml"  # the user's own defaults, which may decide that too
 # A training allocates and frees the same hundreds of megabytes in every micro-batch. glibc would give them back to the
-# kernel and have them zeroed again each time, a tenth of a step.
+# kernel and have them zeroed again each time, which takes a tenth of a step.
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
@@ -66,7 +66,7 @@ class Standby:
     def guess(self, arguments: Sequence[str]) -> None:
         """Start the fork server if no argument of the command decides whether one is needed.
 
-        The first composed config tells it for certain, seconds later: `foresee` then corrects a wrong guess.
+        The first composed config decides it for certain, seconds later: `foresee` then corrects a wrong guess.
         """
         decided = any(argument.lstrip("+~").startswith(DECIDING) for argument in arguments)
         if sys.platform == "linux" and not decided and not LOCAL.exists():
@@ -103,7 +103,7 @@ class Standby:
         return [sys.executable, "-S", "-E", self.server.client, socket], variables
 
     def drop_cluster(self) -> None:
-        """End the Ray cluster; the next run gets a new one. After a run that failed nobody knows what it left there."""
+        """End the Ray cluster, in which a failed run may have left anything; the next run gets a new one."""
         if self.cluster is not None:
             self.cluster.close()
             self.cluster = None
@@ -119,7 +119,7 @@ class Standby:
         self.server = self.server or ForkServer()
 
     def _provide(self, options: dict[str, Any]) -> RayCluster:
-        """Return a cluster with these options: the one that there is, or a new one."""
+        """Return a cluster with these options: the present one if it has them, else a new one."""
         if self.cluster is not None and options != self.cluster.options:
             self.drop_cluster()
         if self.cluster is None:
@@ -130,7 +130,7 @@ class Standby:
 def is_wanted(config: Mapping[str, Any]) -> bool:
     """Return whether a run is started from the fork server, on the shared Ray cluster.
 
-    It is not on a GPU, nor where it asks for plain processes (hardware.fast=false), nor on macOS, where a process that
+    A run on a GPU is not, nor one with hardware.fast=false (plain processes), nor any on macOS, where a process that
     has loaded its frameworks cannot be forked safely.
     """
     return sys.platform == "linux" and bool(config["hardware"]["fast"]) and config["trainer"]["device"] == "cpu"

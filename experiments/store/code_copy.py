@@ -1,12 +1,13 @@
-"""The code that a launch executes: a copy made when it starts, so that an edit reaches no run that waits its turn.
+"""Copy the code that a launch executes when the launch starts, so that a later edit does not reach a waiting run.
 
     runs_dir/.code/<digest>/     on the PYTHONPATH of every process of a run
         code.json                the commit, the diff and the versions of the first launch of this code
         experiments/             this package
-        <path in the project>    a Python file that a config points at (a reward of one's own), and what it imports
-        outside/<path>           the same, of files that lie elsewhere
+        <path in the project>    a Python file that a config points at (e.g. a user's reward), and what it imports
+        outside/<path>           the same for files outside the project
 
-Launches of the same code share a copy. Copies stay: they are small, and say to the letter what an attempt executed.
+Launches of the same code share a copy. Copies are never removed: they are small, and show exactly what an attempt
+executed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PACKAGE = "experiments"
 def snapshot(runs_dir: Path, configs: Iterable[Mapping[str, Any]], version: Mapping[str, Any] | None = None) -> Path:
     """Return the folder with a copy of the package and of the Python files that the resolved configs point at.
 
-    `version`: what a new copy's code.json is to say of it.
+    `version`: the content of a new copy's code.json.
     """
     parent = runs_dir / FOLDER
     parent.mkdir(parents=True, exist_ok=True)
@@ -44,11 +45,11 @@ def snapshot(runs_dir: Path, configs: Iterable[Mapping[str, Any]], version: Mapp
             copy = made / _place(file, PROJECT_DIR)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
-        target = parent / folder_digest(made)  # of the copy: the files may have changed while they were copied
+        target = parent / folder_digest(made)  # the copy's, since the files may have changed while they were copied
         (made / "code.json").write_text(json.dumps(version or {}, indent=1) + "\n", encoding="utf-8")
         try:
             made.rename(target)
-        except OSError:  # it is there, perhaps since a moment ago
+        except OSError:  # the copy is there already, perhaps since a moment ago
             if not target.is_dir():
                 raise
     finally:
@@ -57,13 +58,13 @@ def snapshot(runs_dir: Path, configs: Iterable[Mapping[str, Any]], version: Mapp
 
 
 def variables(code: Path) -> dict[str, str]:
-    """Return the variables by which a Python process imports a copy instead of the project that it was made of."""
+    """Return the variables with which a Python process imports a copy instead of the project."""
     inherited = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": f"{code}{os.pathsep}{inherited}" if inherited else str(code), ORIGIN: str(PROJECT_DIR)}
 
 
 def relocated(node: Any) -> Any:
-    """Return a frozen config in which each path of a file that the running copy holds is the copy's.
+    """Return a frozen config in which paths of files that the running copy holds point into the copy.
 
     A config that was frozen by an older version of this project gets today's names of what has moved since.
     """
@@ -81,9 +82,9 @@ def relocated(node: Any) -> Any:
 
 
 def _python_files(configs: Iterable[Mapping[str, Any]]) -> list[Path]:
-    """Return the files beyond the package that configs point at, and what those import of the project or beside them.
+    """Return the files outside the package that configs point at, and what these import of the project or beside them.
 
-    One that is missing or can't be parsed is left to the attempt to complain about.
+    A missing file is left out, and so are the imports of one that can't be parsed: the attempt will report both.
     """
     found: set[Path] = set()
     for path in sorted(_python_paths(configs)):
@@ -96,7 +97,7 @@ def _python_files(configs: Iterable[Mapping[str, Any]]) -> list[Path]:
 
 
 def _python_paths(configs: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Return every value that names a Python file; a thousand configs have most of a million values."""
+    """Return every value that names a Python file. It must be fast: a thousand configs have almost a million values."""
     named: set[str] = set()
     left: list[Any] = list(configs)
     while left:
@@ -112,7 +113,7 @@ def _python_paths(configs: Iterable[Mapping[str, Any]]) -> set[str]:
 
 
 def _place(file: Path, project: Path) -> Path:
-    """Return where in a copy an absolute path has its file."""
+    """Return the place of a file, given by its absolute path, inside a copy."""
     if file.is_relative_to(project):
         return file.relative_to(project)
     return Path("outside") / file.relative_to("/")

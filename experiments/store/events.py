@@ -1,4 +1,4 @@
-"""The words of events.jsonl, and the state of a run that follows from them."""
+"""The events that end an attempt, as events.jsonl names them, and the states that a run can have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went wrong, read off the end of an attempt's log."""
+"""Find what went wrong from the end of an attempt's log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 TAIL_BYTES = 200_000
 NO_ROLLOUTS = "no usable rollouts"
-EXCEPTION = r"(?!ray\.)([A-Za-z_]\w*\.)*[A-Za-z_]*(Error|Exception): \S"  # the end of a traceback, not Ray's
+EXCEPTION = r"(?!ray\.)([A-Za-z_]\w*\.)*[A-Za-z_]*(Error|Exception): \S"  # the last line of a traceback, not Ray's
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ RESUMES = "start again: the run resumes from its last whole checkpoint"
 ROOM_BYTES = 64 << 10  # with less than this left, not even the cause of a failure can be written down
 DISK_FULL = "disk full"
 
-# (kind, what the log says, what to do), the most telling first: an out-of-memory also breaks Ray and the reward.
+# (kind, pattern in the log, what to do). The first match counts, so the most telling stand first: an out-of-memory, for
+# example, also breaks Ray and the reward.
 CLASSES = (
     (
         DISK_FULL,
@@ -88,11 +89,11 @@ CLASSES = (
     ),
     ("configuration", r"AssertionError|ConfigAttributeError|ValidationError|InstantiationException|ValueError", ""),
 )
-# Where a device's memory ran out, by the functions of veRL 0.9.1 (and vLLM) around the message, and the knobs there.
+# (phase in which a device's memory ran out, its functions in veRL 0.9.1, vLLM and here, what to do).
 PHASES = (
     (
         "the rollout",
-        r"/vllm/|/sglang/|\bwake_up\b|generate_sequences|verl_plugin/(rollout|sampler)|cache blocks|cumem_allocator"
+        r"/vllm/|/sglang/|\bwake_up\b|generate_sequences|verl_plugin/rollout|cache blocks|cumem_allocator"
         r"|GPU memory utilization",
         "change actor_rollout_ref.rollout.gpu_memory_utilization: lower it where the device is full, raise it where the"
         " cache has no room",
@@ -109,22 +110,22 @@ PHASES = (
         "lower ppo_micro_batch_size_per_gpu of actor_rollout_ref.actor (and critic), or ppo_max_token_len_per_gpu",
     ),
 )
-TRACEBACK_LINES = 80  # how far around its message an out-of-memory's functions are looked for
+TRACEBACK_LINES = 80  # so far above and below an out-of-memory's message its functions are searched
 LOG_HINT = "read the end of the log"
-# What is no part of a message: colours, and then "(TaskRunner pid=12)", "(pid=12, ip=10.0.0.7)" or "(raylet)".
+# Not part of a message, so removed: colours, and then "(TaskRunner pid=12)", "(pid=12, ip=10.0.0.7)" or "(raylet)".
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SPEAKER = re.compile(r"^\((?:[^()]*\bpid=|raylet)[^()]*\)\s?")
 
 
 def of_a_silent_end(run: Path, code: int) -> Failure:
-    """Return the failure of an attempt that died with this exit code and without a word in the run's folder."""
+    """Return the failure of an attempt that died with this exit code and recorded nothing in the run's folder."""
     if shutil.disk_usage(run).free < ROOM_BYTES:
         return Failure(DISK_FULL, f"no room left where {run} is", f"make room and {RESUMES}")
     return Failure("killed", f"the attempt ended with {code}", RESUMES)
 
 
 def of_an_error(error: Exception) -> Failure:
-    """Return the failure of an attempt that could not begin: the disk or the temporary folder would not have it."""
+    """Return the failure of an attempt that could not begin because of the disk or the temporary folder."""
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return Failure(
@@ -135,7 +136,7 @@ def of_an_error(error: Exception) -> Failure:
 
 
 def classify(log: Path) -> Failure:
-    """Return the failure that the end of a log shows; kind "error" if it is none of the known ones."""
+    """Return the failure that the end of a log shows; its kind is "error" if it is none of the known ones."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
@@ -160,14 +161,14 @@ def classify(log: Path) -> Failure:
 
 
 def _exception(lines: Sequence[str]) -> str | None:
-    """Return the first line that ends a traceback."""
+    """Return the first line that ends a traceback, None if no line does."""
     return next((line for line in lines if re.match(EXCEPTION, line.strip())), None)
 
 
 def _phase(lines: Sequence[str], number: int) -> tuple[str, str] | None:
-    """Return (kind, remedy) of the out-of-memory on that line by the nearest function that names its phase.
+    """Return (kind, remedy) of the out-of-memory on that line, by the nearest function that belongs to a phase.
 
-    A traceback's functions stand above its message; Ray says below which remote call it was.
+    A traceback's functions stand above its message. Below it Ray names the remote call. None if no function is known.
     """
     above = reversed(lines[max(0, number - TRACEBACK_LINES) : number + 1])
     below = lines[number + 1 : number + TRACEBACK_LINES]

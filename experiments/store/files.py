@@ -1,4 +1,4 @@
-"""Writing so that a kill at any moment loses nothing: whole files or none, and lines that are appended."""
+"""Write files so that a kill at any moment loses nothing: whole files or none, and appended lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 def write_atomically(path: Path, text: str, durable: bool = True) -> None:
     """Write `text` to `path` so that a kill at any moment leaves the old file or the new one, never a torn one.
 
-    `durable`: so that a power cut does, too.
+    `durable`: so that a power cut leaves one of them too.
     """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -31,7 +31,7 @@ def write_atomically(path: Path, text: str, durable: bool = True) -> None:
 
 
 def append_line(path: Path, text: str) -> None:
-    """Append a line to a file; it is on the disk when this returns. A torn last line is closed first."""
+    """Append a line to a file; it is on the disk when this returns. A torn last line is ended by a newline first."""
     line = f"{text}\n".encode()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:

@@ -1,7 +1,7 @@
 """The frozen configs in a run's folder: config.yaml, and beside it those of later launches that differ from it.
 
-What can change the result is the same in all of them; a later launch may say other devices, micro-batches or paths.
-Each attempt is told which file is its own, so that what waits does not change when somebody asks again. Light.
+All of them agree in what can change the result; a later launch may name other devices, micro-batches or paths. Each
+attempt is told which file is its own, so that a waiting attempt does not change when the run is asked for again. Light.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from experiments.values import flatten
 
 FIRST = "config.yaml"  # of the launch that made the folder
 QUICK = "config.json"  # the same, for a command that reads a thousand of them: YAML takes 40 times as long
-# What an attempt does not read, or is told beside the config: how the run was asked for, and how far it is to go.
+# Keys that an attempt does not read, or is told separately: how the run was asked for, and to which step it is to go.
 ASIDE = ("show", "sweeps", "tracking.group", "tracking.tags", "trainer.total_training_steps")
 
 
 def freeze(folder: Path, text: str, config: Mapping[str, Any] | None) -> None:
-    """Write a run's first config; `config`: what the YAML text says, from whoever has it at hand."""
+    """Write a run's first config. `config`: the mapping that the YAML text holds, if the caller has it already."""
     write_atomically(folder / FIRST, text)
     copy = {"of": hashlib.sha256(text.encode()).hexdigest(), "config": load(folder) if config is None else config}
-    with contextlib.suppress(TypeError):  # YAML has types that JSON has not: then there is no copy
+    with contextlib.suppress(TypeError):  # YAML has types that JSON lacks: then there is no copy
         line = json.dumps(copy)
-        if json.loads(line) == copy:  # torn by a power cut, it is no JSON: config.yaml is read
+        if json.loads(line) == copy:  # if a power cut tears the copy, it is no JSON, and config.yaml is read
             write_atomically(folder / QUICK, line + "\n", durable=False)
 
 
 def freeze_launch(folder: Path, text: str, config: Mapping[str, Any]) -> str:
-    """Return the name of the file that holds the config of a launch; written here if config.yaml says otherwise."""
+    """Return the name of the file with a launch's config; write it if config.yaml would tell an attempt otherwise."""
     if _read_by_an_attempt(config) == _read_by_an_attempt(load(folder)):
         return FIRST
     name = f"config-{hashlib.sha256(text.encode()).hexdigest()[:8]}.yaml"
@@ -62,7 +62,7 @@ def load(folder: Path, name: str = FIRST) -> dict[str, Any]:
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         config = yaml.load(text.decode(), Loader=loader)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: no UTF-8, or a date that is none
+    except (ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: not UTF-8, or an invalid date
         raise _unreadable(folder, name, error) from None
     if not isinstance(config, dict):
         raise UserError(f"{folder / name} must hold a mapping, but holds {type(config).__name__}; move it away")

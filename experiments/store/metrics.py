@@ -1,4 +1,4 @@
-"""What rows of metrics say: accuracy, and the seconds of a step."""
+"""Read accuracy and the seconds of a step from rows of metrics."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def final_accuracy(run: RunDir) -> float | None:
 def step_times(run: RunDir) -> list[float]:
     """Return the seconds of every step that the run's attempts recorded."""
     rows = [at(row, "data") for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
-    # A foreign folder may hold anything: what is no number of seconds was not measured.
+    # A foreign folder may hold anything: what is not a number is left out.
     times = [data.get("perf/time_per_step") for data in rows if isinstance(data, Mapping)]
     return [float(time) for time in times if time is not None and is_number(time)]

@@ -2,11 +2,11 @@
 
     runs/<name>-<id>/
         config.yaml            the frozen, fully resolved config (written once); config.json: the same
-        config-<digest>.yaml   that of a later launch which says otherwise, in what cannot change the result (frozen.py)
+        config-<digest>.yaml   the config of a later launch that differs in what cannot change the result (frozen.py)
         code.json              the folder's format, the commit, the uncommitted diff, versions (written once)
         events.jsonl           append-only, fsynced: planned, launched, started, resumed, checkpoint, finished, ...
-        lock                   held (flock) by whoever executes the run; its owner's death releases it
-        launcher.lock          held likewise by the launcher that sees to it
+        lock                   held (flock) by the process that executes the run; its death releases the lock
+        launcher.lock          held in the same way by the launcher that takes care of the run
         checkpoints/           veRL's global_step_<n>/ and latest_checkpointed_iteration.txt
         attempts/<k>/          one execution: log, metrics.jsonl, noted.json, rollouts/, validation/, wandb/, job.json
 
@@ -31,7 +31,7 @@ from experiments.store.events import Event, State, state_of
 from experiments.store.files import append_line, read_jsonl, write_atomically
 
 FORMAT = 1
-NOTED_ROW = "noted.json"  # in an attempt's folder: the last step's row that metrics.jsonl may not have got
+NOTED_ROW = "noted.json"  # in an attempt's folder: the last step's row, which metrics.jsonl may lack
 
 
 class AlreadyRunning(UserError):
@@ -51,7 +51,7 @@ class Attempt:
 
     @property
     def metrics(self) -> Path:
-        """JSON lines {"step": int, "data": {metric: value}}, one a step, each durable as soon as it is written."""
+        """JSON lines {"step": int, "data": {metric: value}}, one per step, each durable as soon as it is written."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -91,8 +91,8 @@ class RunDir:
     def create(self, config: str, code: Mapping[str, Any], parsed: Mapping[str, Any] | None = None) -> None:
         """Make the folder with its frozen config and code; leave what is already there as it is.
 
-        Of several processes that make the same run at the same time, one does. `parsed`: what the config's YAML says,
-        from whoever has it at hand: reading a thousand of them takes half a minute.
+        If several processes make the same run at the same time, one of them does it. `parsed`: the mapping that the
+        config's YAML holds, if the caller has it already: reading a thousand of them takes half a minute.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with contextlib.nullcontext() if self.config_file.exists() else self._flock("lock", patience=10.0):
@@ -105,7 +105,7 @@ class RunDir:
     def load_config(self, name: str | None = None) -> dict[str, Any]:
         """Return a frozen config as plain dicts and lists; UserError if the folder is not a run of ours.
 
-        `name`: of its file; by default the one that the last attempt had, the first one before there was any.
+        `name`: of its file; by default the file of the last attempt, or config.yaml if there was no attempt.
         """
         return frozen.load(self.path, name or self._last_config())
 
@@ -122,16 +122,16 @@ class RunDir:
                 made = int(found[1]) if found else json.loads(head + file.read()).get("format")
         except OSError:
             return
-        except (ValueError, AttributeError, RecursionError):  # torn, or foreign: the config says more
+        except (ValueError, AttributeError, RecursionError):  # torn or foreign: reading the config says more
             return
         if isinstance(made, int) and made > FORMAT:
             problem = f"the format of {self.path} must be at most {FORMAT}, but is {made}"
             raise UserError(f"{problem}: a newer version made it; update this one, or choose another runs folder")
 
     def check(self, holds: Callable[[dict[str, Any]], bool]) -> None:
-        """Raise UserError if there is something here that is no run of ours, can't be read, or is another run.
+        """Raise UserError if the folder exists but is no run of ours, can't be read, or is another run.
 
-        `holds`: whether a config is the run's own.
+        `holds`: says whether a config is this run's.
         """
         try:
             if not self.path.exists():
@@ -149,7 +149,7 @@ class RunDir:
             raise UserError(f"{self.path} must hold the config of {self.id}, but holds another one; move it away")
 
     def record(self, event: Event, **fields: Any) -> None:
-        """Append one event; it is on the disk when this returns. A torn last line is closed first."""
+        """Append one event; it is on the disk when this returns."""
         append_line(self.events_file, json.dumps({"time": time.time(), "event": event, **fields}))
 
     def events(self) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ class RunDir:
         return self.read_events()[0]
 
     def read_events(self) -> tuple[list[dict[str, Any]], int]:
-        """Return (the events in the order they were written, how many lines were torn, damaged or no event)."""
+        """Return (the events in the order they were written, how many lines were torn, damaged or not an event)."""
         rows, damaged = read_jsonl(self.events_file)
         events = [row for row in rows if isinstance(row.get("event"), str)]
         return events, damaged + len(rows) - len(events)
@@ -198,16 +198,16 @@ class RunDir:
         return step if (self.checkpoints / f"global_step_{step}").is_dir() else 0
 
     def reached(self) -> int:
-        """Return the step to which the run's results stand: where it finished, else its newest checkpoint."""
+        """Return the step up to which there are results: of the finish or the newest checkpoint, whichever is later."""
         return max(self.checkpoint_step(), self.finished_step())
 
     def finished_step(self) -> int:
-        """Return the step to which an attempt came as it was asked to, 0 if none did; later ones may go further."""
+        """Return the last step at which an attempt finished as asked, 0 if none did; a later attempt may go further."""
         finished = [event.get("step") for event in self.events() if event.get("event") == Event.FINISHED]
         return max((step for step in finished if isinstance(step, int)), default=0)
 
     def checkpoint_ranks(self) -> int | None:
-        """Return by how many processes the newest checkpoint was saved, and must be read; None if that can't be told.
+        """Return how many processes saved the newest checkpoint, and must read it; None if that is not known.
 
         veRL names its shards by that number.
         """
@@ -244,13 +244,13 @@ class RunDir:
 
     @contextlib.contextmanager
     def launching(self) -> Iterator[None]:
-        """Hold the run while seeing to its execution; AlreadyRunning if another launcher does."""
+        """Hold the run while taking care of its execution; AlreadyRunning if another launcher does."""
         with self._flock("launcher.lock"):
             yield
 
     @contextlib.contextmanager
     def _flock(self, name: str, patience: float = 0.5) -> Iterator[None]:
-        deadline = time.monotonic() + patience  # whoever asks `is_locked` has it for an instant: no second holder
+        deadline = time.monotonic() + patience  # `is_locked` takes it for an instant, and is no holder
         with open(self.path / name, "a+b") as file:
             while True:
                 try:
@@ -278,7 +278,7 @@ def entries(runs_dir: Path) -> list[Path]:
 
 
 def _has_config(folder: Path) -> bool:
-    """Return whether a folder is a run's; one that we may not look into is none (`runs list` names it)."""
+    """Return whether a folder is a run's; one that we may not read counts as none (`runs list` names it)."""
     try:
         return (folder / frozen.FIRST).is_file()
     except OSError:

@@ -1,8 +1,8 @@
 """The warning that an attempt will be killed soon.
 
-A file in the attempt's folder, so that it reaches the trainer whatever process on whatever node that is. Whoever gets
-the signal writes it; the trainer looks at the end of each step, saves if there is time for it, and stops. A step that
-lasts longer is cut short: the last checkpoint counts.
+It is a file in the attempt's folder, so that it reaches the trainer in any process on any node. The process that gets
+the signal writes it. The trainer looks for it at the end of each step, saves if there is time for that, and stops. A
+step that lasts longer is cut short, and the run resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from experiments.store.files import write_atomically
 
 FILE = "warning.json"
-END_SECONDS = 30.0  # what it takes to end an attempt and to have its job queued again, before the kill
+END_SECONDS = 30.0  # needed before the kill, to end an attempt and to have its job queued again
 
 
 def end_seconds(notice: float) -> float:
-    """Return how long before the kill an attempt is ended that was warned `notice` seconds before it."""
+    """Return how many seconds before the kill an attempt is ended that was warned `notice` seconds before it."""
     return min(END_SECONDS, notice / 2)
 
 
@@ -27,7 +27,7 @@ def warn(attempt: Path, deadline: float) -> None:
 
 
 def deadline(attempt: Path) -> float | None:
-    """Return when the attempt will be ended, None if nobody said so."""
+    """Return when the attempt will be ended, in seconds since the epoch; None if it was not warned."""
     try:
         return float(json.loads((attempt / FILE).read_text())["deadline"])
     except FileNotFoundError:

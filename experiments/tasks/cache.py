@@ -19,10 +19,11 @@ STALE_AFTER = 24 * 3600.0  # seconds after which the scratch folder of a killed 
 def cached(
     cache_dir: Path, name: str, identity: dict[str, Any], build: Callable[[Path], dict[str, Any]]
 ) -> tuple[Path, str, dict[str, Any]]:
-    """The folder of what `identity` determines, built if it is not in the cache, or damaged there.
+    """Return the folder whose content `identity` determines; build it if the cache has none, or a damaged one.
 
-    It is built in a scratch folder beside its place and renamed, so it is there whole or not at all; of several
-    builders at once the first one wins. meta.json in it holds the identity, the notes and the sha256 of every file.
+    `build` writes into a scratch folder, which is then renamed. So the folder is there whole or not at all. If several
+    processes build it at once, the first one wins. meta.json in it holds the identity, the notes and the sha256 of
+    every file.
 
     Args:
         cache_dir: made if missing; the folder is `cache_dir/<name>-<12 characters of the digest>`.
@@ -30,7 +31,7 @@ def cached(
         build: writes files into the folder it is given and returns notes about them, as JSON.
 
     Returns:
-        the folder, the sha256 of `identity`, and the notes of whoever built it.
+        the folder, the sha256 of `identity`, and the notes that `build` returned when the folder was built.
 
     Raises:
         UserError: `cache_dir` cannot be written; or whatever `build` raises.
@@ -55,14 +56,14 @@ def cached(
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"the data cache {cache_dir} must be a folder with room that can be written, but writing it gives "
+            f"the data cache {cache_dir} must be a writable folder with free space, but writing to it gives "
             f"'{error.strerror or error}'; make room or set another folder"
         ) from error
     return folder, digest, notes
 
 
 def _put(scratch: Path, folder: Path, digest: str) -> None:
-    """Rename `scratch` to `folder`, unless somebody else has put a whole one there; a damaged one goes."""
+    """Rename `scratch` to `folder`, unless another process has put a whole folder there; remove a damaged one."""
     while True:
         try:
             os.rename(scratch, folder)
@@ -79,7 +80,7 @@ def _put(scratch: Path, folder: Path, digest: str) -> None:
 
 
 def _notes(folder: Path, digest: str) -> dict[str, Any] | None:
-    """The notes in the folder's meta.json if it and all files it names are there, undamaged; else None."""
+    """Return the notes in the folder's meta.json; None if it, or a file that it names, is missing or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         whole = meta["digest"] == digest and all(

@@ -4,12 +4,11 @@ A task is a Python file (task.path) with a function
 
     build(train_size, test_size, data_seed, template) -> (train rows, test rows)
 
-called with the keys under `task:`, whatever they are, but for name and path, and with model.template; rows.py says what
-a row is. The data set is known by its rows: `build` is called whenever a run is planned, and the same rows are the same
-data set.
+called with all keys under `task:`, except name and path, and with model.template. rows.py says what a row is. The rows
+are the identity of the data set: `build` is called whenever a run is planned, and the same rows are the same data set.
 
-Where that would take too long, as with countdown's, the file has a second function `identity` of the same arguments
-that names in JSON all that determines the rows: they are built once for each identity, and not checked.
+If that takes too long, as for countdown, the file has a second function `identity` with the same arguments. It returns,
+as JSON, all that determines the rows. Then the rows are built once for each identity, and not checked.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ NO_ARGUMENTS = ("name", "path", "digest", "code")  # keys under `task:` that bui
 class DataSet:
     """Two parquet files that veRL trains and validates on, and the sha256 of all that determines them.
 
-    A test row is there twice, since sampled and greedy validation tell different stories: data source NAME is sampled
-    as the rollout's val_kwargs say, NAME_greedy names the greedy agent loop.
+    Each test row is written twice, since sampled and greedy validation can differ: once with data source NAME, which is
+    sampled as the rollout's val_kwargs say, and once with NAME_greedy, which chooses the greedy agent loop.
     """
 
     train: Path
@@ -44,7 +43,7 @@ class DataSet:
 
 
 def arguments(task: Mapping[str, Any], template: str) -> dict[str, Any]:
-    """Return what the `build` of a resolved `task` node is called with."""
+    """Return the arguments of `build` for a resolved `task` node."""
     return {**{key: value for key, value in task.items() if key not in NO_ARGUMENTS}, "template": template}
 
 
@@ -57,8 +56,8 @@ def prepare(file: Path, name: str, arguments: Mapping[str, Any], cache_dir: Path
         name: task.name, which becomes the data source.
         cache_dir: the folder NAME-<12 characters of the digest> is in it or is made there.
 
-    Raises UserError: the file has no such function, or it raises; its rows are none, too few, or the same in train and
-    test; `cache_dir` can't be written.
+    Raises UserError: the file has no function `build`, or it raises; it gives no rows, too few, or the same rows for
+    train and test; `cache_dir` can't be written.
     """
     if user_code.is_ours(file):
         return make(file, name, arguments, cache_dir)
@@ -100,7 +99,7 @@ def write_rows(folder: Path, name: str, train: Iterable[Row], test: Iterable[Row
 
 
 def _write(folder: Path, split: str, sources: Iterable[tuple[str, str, Iterable[Row]]]) -> int:
-    """Write <split>.parquet: for each (data source, veRL's agent loop, rows) its rows, a group at a time."""
+    """Write <split>.parquet from (data source, veRL's agent loop, rows) each; return how many rows it has."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

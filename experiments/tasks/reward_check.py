@@ -1,6 +1,7 @@
-"""The reward function, called on a row of the data set before anything starts, with responses that break careless ones.
+"""Check a reward function before anything starts: call it on a row with responses that break a careless one.
 
-A model writes anything: nothing at all, half a tag, a power that takes years. A reward function scores it all, soon.
+A model may write anything: nothing at all, half a tag, a power that takes years. A reward function must score all of
+it, and quickly.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ def reward_problems(config: Mapping[str, Any]) -> list[str]:
     return list(_problems(str(chosen["path"]), str(chosen["name"]), kwargs, str(file)))
 
 
-@cache  # the arms of a sweep have it in common
+@cache  # the arms of a sweep share the reward function and the data
 def _problems(path: str, name: str, kwargs: str, train_file: str) -> tuple[str, ...]:
     try:
         row = first_row(Path(train_file))
     except (OSError, ValueError, KeyError, TypeError):
-        return ()  # data_files tells of it
+        return ()  # checks/data_files.py reports it
     request = {"path": path, "name": name, "kwargs": json.loads(kwargs), "row": row}
     try:
         if user_code.is_ours(Path(path)):
@@ -68,7 +69,7 @@ def _problems(path: str, name: str, kwargs: str, train_file: str) -> tuple[str, 
 
 
 def first_row(file: Path) -> dict[str, Any]:
-    """Return what the reward manager passes of the first row of a parquet file; ValueError if that has no rows."""
+    """Return what the reward manager takes from the first row of a parquet file; ValueError if it has no rows."""
     import pyarrow.parquet as parquet
 
     for batch in parquet.ParquetFile(file).iter_batches(batch_size=1):
@@ -76,7 +77,7 @@ def first_row(file: Path) -> dict[str, Any]:
         return {
             "data_source": row["data_source"],
             "ground_truth": row["reward_model"]["ground_truth"],
-            # As veRL's naive reward manager adds to it for a single turn.
+            # veRL's naive reward manager adds these two for a single turn.
             "extra_info": {**(row.get("extra_info") or {}), "num_turns": 2, "rollout_reward_scores": {}},
         }
     raise ValueError(f"{file} is empty")
@@ -109,7 +110,7 @@ def check(request: Mapping[str, Any], say: Callable[[Any], None]) -> None:
 
 
 def _not_a_score(given: Any) -> str | None:
-    """Return what is wrong with what a reward function returned, None if nothing."""
+    """Return the wrong part of what a reward function returned, in words; None if nothing is wrong."""
     if not isinstance(given, dict):
         return None if _is_number(given) else short(given)
     if not _is_number(given.get("score")):
@@ -119,7 +120,7 @@ def _not_a_score(given: Any) -> str | None:
         for key, value in given.items()
         if not (isinstance(key, str) and (_is_number(value) or isinstance(value, str)))
     }
-    return f"{short(odd)} besides, neither a number nor a text," if odd else None
+    return f"also {short(odd)}, which is neither a number nor a text," if odd else None
 
 
 def _is_number(value: Any) -> bool:

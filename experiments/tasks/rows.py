@@ -1,7 +1,7 @@
 """The rows of a user's task, checked one by one.
 
 A row is {"prompt": ..., "ground_truth": ...}. The prompt is a question, which is put into model.template, or a list of
-chat messages, taken as it is. The ground truth is what the reward function gets: numbers, texts, lists and dicts.
+chat messages, which is taken as it is. The ground truth goes to the reward function: numbers, texts, lists and dicts.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Row = dict[str, Any]
 def checked(build: Callable[..., Any], file: Path, arguments: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:
     """Return the first task.train_size train rows and task.test_size test rows that a build gives.
 
-    Raises UserError: it raises, gives something else than rows or fewer, test rows that are train rows, or ground
-    truths that a parquet file would not keep.
+    Raises UserError: `build` raises; it gives something other than rows, or too few rows; test rows are train rows too;
+    a parquet file would not keep the ground truths as they are.
     """
-    with user_code.told("build", file, "task.path"):
+    with user_code.user_errors("build", file, "task.path"):
         given = build(**arguments)
         if not isinstance(given, (tuple, list)) or len(given) != 2:
             raise UserError(
@@ -111,7 +111,7 @@ def _leaks(train: list[Row], test: list[Row], file: Path) -> list[str]:
         return []
     return [
         f"the test rows of task.path={file} must be held out, but {len(leaked)} of {len(test)} prompts are train "
-        f"prompts too, the first is {short(leaked[0]['prompt'][-1]['content'])}; give each to one of them only"
+        f"prompts too, the first is {short(leaked[0]['prompt'][-1]['content'])}; put each into one of them only"
     ]
 
 

@@ -1,11 +1,11 @@
-"""What stands around a question: TinyZero's texts for base and instruct models, next to nothing for the tiny one."""
+"""The text around a question in a prompt: TinyZero's for base and instruct models, almost none for the tiny model."""
 
 from experiments.errors import UserError
 
 _OPENING = "Let me solve this step by step.\n<think>"
 
 # "base" and "instruct" are TinyZero's (examples/data_preprocess/countdown.py), the blank after "user\n" included. Both
-# hold the roles and the beginning of the assistant's turn themselves, so no chat template may add to them.
+# already contain the roles and the beginning of the assistant's turn, so no chat template may add to them.
 TEMPLATES: dict[str, str] = {
     "base": (
         "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The "

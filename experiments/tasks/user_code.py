@@ -1,6 +1,7 @@
-"""A user's Python file: loaded as veRL loads it, its mistakes told in a line, its functions called apart from planning.
+"""Load a user's Python file as veRL does, call its functions, and report its mistakes in one line.
 
-What it imports, prints, or does to its process reaches no other: `ask` calls in a process of its own.
+`ask` calls them in a process of its own. So what the file imports, prints, or does to its process does not reach the
+process that plans.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def load(file: Path, key: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"{key} must be a Python file, but is {file}; give a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
-    with told("the file", file, key):
+    with user_errors("the file", file, key):
         spec.loader.exec_module(module)
     return module
 
@@ -70,7 +71,7 @@ def function(module: ModuleType, name: str, arguments: Mapping[str, Any], key: s
 
 
 @contextlib.contextmanager
-def told(what: str, file: Path, key: str) -> Iterator[None]:
+def user_errors(what: str, file: Path, key: str) -> Iterator[None]:
     """Turn whatever a user's code raises into a UserError with the line of the file in which it happened."""
     try:
         yield
@@ -102,14 +103,14 @@ def short(value: Any) -> str:
 
 
 def ask(module: str, request: Any, key: str, seconds: float | None = None) -> Any:
-    """Return what `answer` of a module, run as a process, returns for a request; both as JSON.
+    """Run a module as a process, which calls `answer`; return its answer to a request. Both are JSON.
 
     Raises:
-        UserError: it raised one there, or the process died.
-        TookTooLong: it took more than so many seconds.
+        UserError: the module raised one there, or the process died.
+        TookTooLong: the answer took more than `seconds`.
     """
     inherited = os.environ.get("PYTHONPATH")
-    # Sets in the same order each time: rows that are drawn from one are the same rows.
+    # With one hash seed a set has the same order in each process: rows drawn from it are the same.
     variables = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(PROJECT_DIR)}
     if inherited:
         variables["PYTHONPATH"] += os.pathsep + inherited
@@ -136,9 +137,10 @@ def ask(module: str, request: Any, key: str, seconds: float | None = None) -> An
 
 
 def answer(function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
-    """Be the process that `ask` asks: what `function` returns for the request on the standard input is its answer.
+    """Answer `ask` in this process with what `function` returns for the request on standard input.
 
-    It also gets a function by which it says what it is about to do. What the user's code prints goes elsewhere.
+    `function` also gets a function by which it says what it is about to do. What the user's code prints goes to
+    standard error, so that it does not mix with the answer.
     """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
         os.dup2(2, 1)

@@ -1,4 +1,4 @@
-"""The model's Hugging Face folder: weights, tokenizer, `metrics.json`, and the card that is written from it."""
+"""Write the model's Hugging Face folder: weights, tokenizer, `metrics.json`, and the card made from `metrics.json`."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ embeddings) that writes searches for a countdown equation, badly. It is what rei
 laptop miniature of the R1-Zero experiments.
 
 **It is no language model.** It knows {tokens} tokens: the numbers 0 to 99, operators, tags and a few stock phrases. The
-tokenizer loses any other text without a word (`tokenizer.check_text` refuses it). It can do nothing but this one task.
+tokenizer silently drops any other text (`tokenizer.check_text` refuses it). It can do nothing but this one task.
 
 ## Prompt and response
 
@@ -54,20 +54,20 @@ Problems: 3 numbers from 1 to 20, a target from 10 to 99, every intermediate res
 From nothing but `experiments/tiny_model/traces.py`: {traces:,} imperfect searches, each written by a program, for
 problems drawn from the {training:,} that are not held out. The writers ramble, give up early, forget the tags, never
 close the answer or overlook a hit; the shares and the training recipe are in `metrics.json`. So the format and the
-habit of searching on are there for reinforcement learning to find: we put them there, they do not emerge.
+habit of searching on are there for reinforcement learning to find. We put them there; they do not emerge.
 
     python -m experiments.tiny_model.pretrain --seed {seed} --out experiments/tiny_model/weights
 
-takes 3 to 6 minutes of one core, by its speed. The weights shipped here came from exactly that; on
-another machine, or another torch than {torch}, rounding gives slightly different ones. Eight mixtures and recipes
+takes 3 to 6 minutes on one core. The weights shipped here came from exactly this command; on
+another machine, or with another torch than {torch}, rounding gives slightly different ones. Eight mixtures and recipes
 were tried, two of them cut short, and this one was chosen by the table below and by how well GRPO improved the
 result, both on the held-out problems. So the table is no unbiased estimate.
 
 ## What it can do
 
 One response to each of {held_out} distinct held-out problems, none of them seen in pre-training in any order of its
-numbers. "limit" is the most tokens of a response, "trials" the expressions tried in one; accuracy and format are those
-of `experiments/tasks/countdown/reward.py`.
+numbers. "limit" is the most tokens of a response, "trials" the expressions tried in one response; accuracy and format
+are those of `experiments/tasks/countdown/reward.py`.
 
 {table}
 
@@ -79,14 +79,14 @@ def check_target(folder: Path) -> None:
     """Return nothing if `folder` may be written.
 
     Raises:
-        UserError: there is something that is not a model folder, which would be lost.
+        UserError: `folder` holds something other than a model, which would be lost.
     """
     if folder.exists() and not (folder.is_dir() and ((folder / "config.json").exists() or not any(folder.iterdir()))):
         raise UserError(f"--out must be a new or empty folder or a model's, but is {folder}; name another one")
 
 
 def write_folder(folder: Path, model: PreTrainedModel, scores: list[Scores], made_by: dict[str, Any]) -> None:
-    """Write the whole folder at once; what a model folder of that name held before is replaced.
+    """Write the whole folder at once; it replaces a model folder of that name.
 
     made_by: seed (int), recipe and mixture (dataclasses).
     """

@@ -1,4 +1,4 @@
-"""How good the tiny model is: sampled and greedy answers to held-out problems, scored by the task's own reward."""
+"""Measure how good the tiny model is: the task's reward scores sampled and greedy answers to held-out problems."""
 
 import re
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Scores:
     format: float
     """Share of responses with a closed answer that looks like an equation."""
     length: float
-    """Tokens of a response, its end included."""
+    """Tokens of a response, its end token included."""
     trials: float
     """Expressions tried in a response."""
     equations_right: float
@@ -54,7 +54,7 @@ def respond(
     encode = tokenizer.build()
     inputs = encode([prompt_of(problem) for problem in problems], return_tensors="pt")
     eos, pad = tokenizer.TOKENS.index(tokenizer.EOS), tokenizer.TOKENS.index(tokenizer.PAD)
-    # Everything is named: what is left out would come from the model's folder. Greedy wants the neutral values.
+    # Every option is named, since one left out would come from the model's folder. Greedy wants the neutral values.
     config = GenerationConfig(
         max_new_tokens=limit,
         eos_token_id=eos,
@@ -74,7 +74,7 @@ def respond(
 def evaluate(
     model: Qwen2ForCausalLM, problems: Sequence[Problem], temperature: float, limit: int, seed: int = 0
 ) -> Scores:
-    """Return the scores of one response to each problem, given as `respond` does."""
+    """Return the scores of one response to each problem, as `respond` generates it."""
     rows = respond(model, problems, temperature, limit, seed)
     texts = tokenizer.build().batch_decode(rows, skip_special_tokens=True)
     scores = [

@@ -1,7 +1,6 @@
 """Make the tiny base model from nothing: `python -m experiments.tiny_model.pretrain --seed 0 --out DIR`.
 
-Takes 3 to 6 minutes of one core, by its speed. The same seed gives the same weights on the same machine with the same
-torch.
+It takes 3 to 6 minutes on one core. The same seed gives the same weights on the same machine with the same torch.
 """
 
 import argparse
@@ -25,7 +24,7 @@ VERDICT_IDS = torch.tensor([tokenizer.TOKENS.index(token) for token in (" not it
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the shipped weights are trained. A fixed number of steps, not of seconds, so that a seed means one model."""
+    """How the shipped weights are trained. The steps are fixed, not the time, so that a seed means one model."""
 
     steps: int = 1300
     batch: int = 64
@@ -39,8 +38,8 @@ class Recipe:
     last_lr: float = 0.05
     """The share of the learning rates that the linear decay ends at."""
     judgement_weight: float = 5.0
-    """Weight in the loss of each result and of the verdict on it, "not it" or "this works"; other tokens have 1. These
-    are what can be wrong, and few; with weight 1, whether a model learns them in this time is a matter of its seed."""
+    """The weight in the loss of each result and of the verdict on it, "not it" or "this works"; other tokens have 1.
+    Only these can be wrong, and they are few. With weight 1 the seed decides whether a model learns them in time."""
 
 
 RECIPE = Recipe()
@@ -77,9 +76,9 @@ def build(seed: int) -> Qwen2ForCausalLM:
 
 
 def batches(seed: int, recipe: Recipe, mixture: traces.Mixture) -> Iterator[list[tuple[list[int], list[int]]]]:
-    """Yield `recipe.steps` batches of (prompt ids, response ids), sorted by length; no problem is held out.
+    """Yield `recipe.steps` batches of (prompt ids, response ids), each sorted by the responses' lengths.
 
-    Every training problem is equally likely, every trace a new one.
+    Every training problem is equally likely, held-out problems never occur, and every trace is a new one.
     """
     rng = random.Random(seed)
     encode = tokenizer.build()
@@ -126,12 +125,12 @@ def train(
 def _weighted_loss(
     model: Qwen2ForCausalLM, pairs: list[tuple[list[int], list[int]]], judgement_weight: float
 ) -> torch.Tensor:
-    """The summed loss of the response tokens; a response that was cut off has no end to learn."""
+    """Return the weighted sum of the response tokens' losses. A response that was cut off has no end to learn."""
     prompt = len(pairs[0][0])  # all prompts have 9 tokens
     longest = max(len(response) for _, response in pairs)
     ids = torch.tensor([p + r + [PAD_ID] * (longest - len(r)) for p, r in pairs])
     inputs, targets = ids[:, prompt - 1 : -1], ids[:, prompt:]
-    # Padding is on the right, where a causal model does not look: no mask.
+    # No mask is needed: padding is on the right, where a causal model does not look.
     hidden = model.model(ids[:, :-1], use_cache=False).last_hidden_state[:, prompt - 1 :]
     losses = cross_entropy(model.lm_head(hidden).flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
     judgement = (inputs == EQUALS_ID) | torch.isin(targets, VERDICT_IDS)

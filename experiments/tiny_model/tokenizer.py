@@ -2,7 +2,7 @@
 
 import os
 
-# One thread a process is this project's rule; the tokenizers' own pool would break it, and warns after a fork.
+# This project's rule is one thread per process. The tokenizers' own pool would break it, and warns after a fork.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from transformers import AddedToken, PreTrainedTokenizerBase, Qwen2Tokenizer
@@ -16,7 +16,7 @@ EOS = END
 MAX_LENGTH = 512
 """Prompt and response together."""
 VOCAB_SIZE = 128
-"""Rows of the embedding: one a token."""
+"""Rows of the embedding: one per token."""
 
 TOKENS: tuple[str, ...] = (
     PAD,
@@ -41,8 +41,8 @@ TOKENS: tuple[str, ...] = (
 def build() -> Qwen2Tokenizer:
     """Return the tokenizer: decode(encode(text)) == text for every text that is made of `TOKENS`.
 
-    transformers 5 takes Qwen2Tokenizer for every Qwen2 model, whose pre-tokenizer splits numbers into digits, whatever
-    the folder says. Tokens that are matched before it (added tokens, not normalized) are the one way to keep ` 45` one.
+    transformers 5 takes Qwen2Tokenizer for every Qwen2 model, whatever the folder says. Its pre-tokenizer splits
+    numbers into digits. Only added tokens (not normalized) are matched before that, so ` 45` must be one of them.
     """
     tokenizer = Qwen2Tokenizer(
         vocab={token: index for index, token in enumerate(TOKENS)},
@@ -63,7 +63,7 @@ def build() -> Qwen2Tokenizer:
 def check_text(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
     """Return nothing if the tokenizer keeps every character of `text`.
 
-    Qwen2Tokenizer in transformers 5 has no unknown token: it drops what the vocabulary lacks without a word.
+    Qwen2Tokenizer in transformers 5 has no unknown token: it silently drops what the vocabulary lacks.
 
     Raises:
         UserError: a part of the text would be lost.

@@ -56,7 +56,7 @@ def apply(left: int, operator: str, right: int) -> int | None:
 def expressions(numbers: Sequence[int]) -> list[Expression]:
     """Return every expression over all the `numbers` with integer results up to `MAX_RESULT`, in a fixed order.
 
-    Each text once, and a sum or product in one order of its operands only.
+    Each text occurs once, and each sum or product in one order of its operands only.
     """
     found: dict[str, Expression] = {}
 
@@ -87,8 +87,8 @@ def expressions(numbers: Sequence[int]) -> list[Expression]:
 def held_out(numbers: Sequence[int], target: int) -> bool:
     """Return whether a problem, in any order of its numbers, is kept out of pre-training: about one in 20 is.
 
-    Its content alone decides, so that every process and every later version agrees. RL takes its validation problems
-    from these and its training problems from the others.
+    The problem's content alone decides, so that every process and every later version agrees. RL takes its validation
+    problems from these and its training problems from the others.
     """
     content = f"{','.join(str(int(number)) for number in sorted(numbers))}={int(target)}"
     return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") % HELD_OUT_ONE_IN == 0
@@ -113,7 +113,7 @@ def training_problems() -> tuple[Problem, ...]:
 
 
 def held_out_problems() -> list[Problem]:
-    """Return the 559 held-out problems in a fixed random order, as the numbers of each are."""
+    """Return the 559 held-out problems, and the numbers of each, in a fixed random order."""
     rng = random.Random(0)
     chosen = [shuffled(rng, problem) for problem in problems() if held_out(problem.numbers, problem.target)]
     rng.shuffle(chosen)
@@ -132,15 +132,15 @@ class Mixture:
     ramble: float = 0.20
     """Writes filler words instead of a search."""
     ramble_on: float = 0.15
-    """Of those: goes on for 70 to 110 words; the others are cut off after 8 to 24."""
+    """Of those who ramble: goes on for 70 to 110 words; the others are cut off after 8 to 24."""
     ramble_ends: float = 0.50
-    """Of the long ones: comes to an end."""
+    """Of those who go on: comes to an end."""
     jump: float = 0.20
     """After each trial: goes on from a random place in the list of expressions, otherwise with the next one."""
     shuffled: float = 0.10
     """Goes through the list in random order."""
     aims: float = 0.30
-    """Follows no list, but takes for each trial the nearest to the target of `aim_among` random expressions."""
+    """Follows no list: for each trial takes, of `aim_among` random expressions, the one nearest to the target."""
     aim_among: int = 4
     lucky: float = 0.30
     """Finds a solution among the first three trials."""

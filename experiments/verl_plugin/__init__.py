@@ -1,8 +1,8 @@
 """veRL on a CPU, and our hooks into its trainer; loaded by veRL itself through VERL_USE_EXTERNAL_MODULES.
 
 Everything attaches through veRL's registries and config keys (platform, engine, rollout, trainer, agent loop,
-checkpoint callback). No function of veRL is replaced. What touches a private name says so, and for which version:
-the whole plugin was read and tested against the version below, and refuses any other.
+checkpoint callback). No function of veRL is replaced. Code that touches a private name of veRL says so, and names the
+version in which it was read. The whole plugin was tested against the version below, and refuses any other.
 """
 
 from importlib.metadata import version
@@ -15,5 +15,5 @@ if version("verl") != VERL_VERSION:
         f"do: pip install verl=={VERL_VERSION}"
     )
 
-# The platform "cpu" and the distribution "vllm" are there before veRL looks them up.
+# Importing these registers the platform "cpu" and the distribution "vllm" before veRL looks them up.
 from experiments.verl_plugin.lifecycle import platform, vllm_distribution  # noqa: E402, F401

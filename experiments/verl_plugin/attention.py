@@ -1,8 +1,8 @@
 """Padding-free attention without flash-attn: transformers' attention implementation "packed_sdpa".
 
 veRL packs a micro-batch into one row of tokens (use_remove_padding=True) and marks the sequences by position ids that
-start again at 0. Everything but attention then works on real tokens only; attention itself runs on sequences of about
-the same length together, right-padded, with a causal mask.
+start again at 0. Everything but attention then works on real tokens only. Attention itself runs on groups of sequences
+of about the same length. Each group is right-padded and has a causal mask.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface
 
 NAME = "packed_sdpa"
-TOGETHER = 32  # sequences in one call: their scores fit into a cache, and the longest sequence pads few others
+TOGETHER = 32  # sequences in a group: so few that their scores fit into the processor's cache, and padding is short
 
 
 class Group(NamedTuple):
@@ -22,22 +22,23 @@ class Group(NamedTuple):
 
     sequences: int
     width: int
-    sequence: torch.Tensor  # of each token
-    position: torch.Tensor  # of each token there
+    sequence: torch.Tensor  # of each token: which sequence of the group it belongs to
+    position: torch.Tensor  # of each token: its position in that sequence
 
 
 class Layout(NamedTuple):
     """How a packed row of N tokens is divided into groups."""
 
-    order: torch.Tensor  # (N,): the groups' tokens, one group after the other
-    inverse: torch.Tensor  # (N,): the way back
+    order: torch.Tensor  # (N,): the places of the groups' tokens in the row, one group after the other
+    inverse: torch.Tensor  # (N,): undoes `order`
     groups: list[Group]
 
 
 def layout_of(position_ids: torch.Tensor) -> Layout:
     """Return the layout of position ids (1, N).
 
-    All layers of one forward pass get the same tensor of position ids, so the first one leaves the layout there.
+    All layers of one forward pass get the same tensor of position ids. The first layer stores the layout on that
+    tensor, and the others read it there.
     """
     known: Layout | None = getattr(position_ids, "packed_layout", None)
     if known is not None:
@@ -59,7 +60,7 @@ def layout_of(position_ids: torch.Tensor) -> Layout:
 
 
 class _Reorder(torch.autograd.Function):
-    """x[order], whose gradient is an indexing too: by the inverse."""
+    """x[order]. Its gradient is an indexing too, by the inverse of `order`."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:

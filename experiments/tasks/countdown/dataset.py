@@ -1,8 +1,9 @@
-"""Countdown's rows, generated or out of the hub's data set: what experiments/tasks/dataset.py calls.
+"""Countdown's rows, generated or from the hub's data set. experiments/tasks/dataset.py calls `identity` and `build`.
 
 All generated problems are distinct up to the order of their numbers. The test problems are held-out ones (see
-problems.is_held_out), the train problems are not. Of the hub's, or a copy's, the first task.train_size rows are the
-train problems and the next task.test_size the test problems, as in the article; hub.split says which are dropped.
+problems.is_held_out), the train problems are not. In the hub's data set, or a copy of it, the first task.train_size
+rows are the train problems and the next task.test_size rows the test problems, as in the article; hub.split says which
+rows are dropped.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,7 @@ def identity(source: str, space: str, train_size: int, test_size: int, data_seed
             problems.append(f"task.{name} must be a whole number of at least 1, but is {size!r}; try 1000")
     if problems:
         raise UserError(*problems)
-    # The template's text and not its name: an edited template is another data set.
+    # The template's text and not its name, since an edited template makes another data set.
     common = {"format": FORMAT, "template": TEMPLATES[template], "train_size": train_size, "test_size": test_size}
     if source == "generated":
         return {**common, "space": asdict(SPACES[space]), "seed": data_seed}
@@ -50,8 +51,8 @@ def build(
 ) -> tuple[Iterator[Row], Iterator[Row]]:
     """Return the train and the test rows.
 
-    Raises UserError: the space has not so many problems; the source is too short, no such file, has a malformed row, or
-    keeps no problem of one of them.
+    Raises UserError: the space does not have so many problems; the source is no such file, is too short, has a
+    malformed row, or leaves no train problem or no test problem.
     """
     if source == "generated":
         test = generate(SPACES[space], test_size, data_seed, held_out=True)

@@ -16,7 +16,7 @@ MAX_DEPTH = 50  # nested parentheses and signs: keeps the recursion below far fr
 # "=", ".", "^", the letter x and the typographic signs for times, dot, divide and minus.
 _SIGNS = "\\s+\\-*/()=.^xX\u00d7\u00b7\u00f7\u2212"
 _EQUATION_LIKE = re.compile(f"[{_SIGNS}]*[0-9][0-9{_SIGNS}]*", re.ASCII)
-_TOKEN = re.compile(r"[0-9]+|[^0-9\s]", re.ASCII)  # any other character is a token too, one that no rule takes
+_TOKEN = re.compile(r"[0-9]+|[^0-9\s]", re.ASCII)  # any other character is a token too, but no rule takes it
 _INTEGER = re.compile(r"[0-9]+")
 
 
@@ -25,7 +25,7 @@ class _Refused(Exception):
 
 
 def looks_like_equation(text: str) -> bool:
-    """Whether `text` is an attempt at an equation: at most MAX_LENGTH characters, all of arithmetic, one a digit."""
+    """Whether `text` tries to be an equation: at most MAX_LENGTH characters, only arithmetic's, at least one digit."""
     return len(text) <= MAX_LENGTH and _EQUATION_LIKE.fullmatch(text) is not None
 
 

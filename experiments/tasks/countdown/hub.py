@@ -40,7 +40,7 @@ FILE = "data/train-00000-of-00001.parquet"
 
 
 def locate(source: str) -> Path:
-    """The file of task.source: a path, or for "hub" the data set's file in the hub's cache, fetched if it is not there.
+    """Return the file of task.source: a path, or for "hub" the file in the hub's cache, which is fetched if missing.
 
     Raises:
         UserError: it cannot be fetched.
@@ -105,7 +105,7 @@ def read(source: Path, rows: int) -> list[Problem]:
 
 
 def _table(source: Path) -> Any:
-    """The file as an Arrow table: JSON by its ending, one array or an object a line, else parquet."""
+    """Return the file as an Arrow table: .json and .jsonl hold one array or one object per line, others are parquet."""
     if source.suffix in (".json", ".jsonl"):
         import pyarrow as pa
         import pyarrow.json
@@ -120,13 +120,13 @@ def _table(source: Path) -> Any:
 
 
 def split(problems: list[Problem], train_size: int) -> tuple[list[Problem], list[Problem], Counts]:
-    """Train and test problems: the first `train_size` and the others, without what has no place there.
+    """Return the train problems, from the first `train_size`, the test problems, from the others, and the counts.
 
-    Problems without a solution are dropped from both, and from the test problems those that occur among the train
-    problems or earlier among the test problems, up to the order of the numbers.
+    Problems without a solution are dropped from both. A test problem is also dropped if it is among the train problems
+    or earlier among the test problems, up to the order of the numbers.
 
     Raises:
-        UserError: nothing is left of one of them.
+        UserError: no train problem or no test problem is left.
     """
     solvable = _solvable(problems)
     train = [problem for problem, good in zip(problems[:train_size], solvable, strict=False) if good]
@@ -188,14 +188,14 @@ def _problems(source: Path, rows: list[dict[str, Any]]) -> list[Problem]:
     if malformed:
         first = rows[malformed[0]]
         raise UserError(
-            f"every row of {source} must have 2 to {MAX_COUNT} numbers >= 0 and a target >= 1, but {len(malformed)} "
-            f"have not, first row {malformed[0]} with nums {first['nums']} and target {first['target']}; remove them"
+            f"every row of {source} must have 2 to {MAX_COUNT} numbers >= 0 and a target >= 1, but {len(malformed)} do "
+            f"not, the first is row {malformed[0]} with nums {first['nums']} and target {first['target']}; remove them"
         )
     return problems
 
 
 def _is_small(problem: Problem) -> bool:
-    """Whether `search` is exact for it."""
+    """Whether `search` is exact for a problem."""
     return max(prod(max(number, 1) for number in problem.numbers), problem.target) < 1 << 50
 
 
@@ -203,7 +203,7 @@ def _solvable(problems: list[Problem]) -> list[bool]:
     """Which problems have a solution, over the rationals."""
     solvable = np.zeros(len(problems), dtype=np.bool_)
     for size in {len(problem.numbers) for problem in problems}:
-        # Nearly all have a solution in whole steps, which many at once are searched for.
+        # Nearly all have a solution in whole-number steps, and `search` looks for those in many problems at once.
         places = [
             place for place, problem in enumerate(problems) if len(problem.numbers) == size and _is_small(problem)
         ]

@@ -17,9 +17,9 @@ __all__ = ["ARTICLE", "MINIATURE", "Key", "Problem", "Space", "generate", "key",
 
 Key = tuple[tuple[int, ...], int]
 
-_BATCH = 20_000  # problems drawn at a time; part of what a seed means
-_PATIENCE = 100  # batches in a row without a new problem before a space that is too large to list counts as empty
-_LISTABLE = 20_000_000  # ways to try; a space that takes no more is listed whole, in less than a second
+_BATCH = 20_000  # problems drawn at a time; with another number a seed would give other problems
+_PATIENCE = 100  # a space too large to list counts as used up after so many batches without a new problem
+_LISTABLE = 20_000_000  # a space with at most so many ways to try is listed whole, in less than a second
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Space:
     max_value: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what makes no space, all problems at once."""
+        """Raise UserError, which names all wrong values at once, if they make no space."""
         object.__setattr__(self, "counts", tuple(self.counts))  # a list when it comes from YAML
         problems = []
         if not self.counts or len(set(self.counts)) < len(self.counts):
@@ -86,9 +86,9 @@ def key(problem: Problem) -> Key:
 
 
 def is_held_out(name: Key) -> bool:
-    """Whether a problem is kept for validation: one in 20 is, and never trained on, whatever the seed or the sizes.
+    """Whether a problem is kept for validation. One in 20 is; it is never trained on, whatever the seed or the sizes.
 
-    Its content alone decides, so that data sets, the tiny model's pre-training and every later version agree.
+    The problem's content alone decides, so that data sets, the tiny model's pre-training and every later version agree.
     """
     numbers, target = name
     content = f"{','.join(str(int(number)) for number in sorted(numbers))}={int(target)}"
@@ -105,8 +105,8 @@ def generate(
 ) -> list[Problem]:
     """Draw solvable problems, deterministically from the arguments.
 
-    Every problem of the space with so many numbers is equally likely, up to the order of the numbers, which is random.
-    Each was solved by `search` and its solution evaluated by the reward's own arithmetic.
+    Problems of the space with the same count of numbers are equally likely, up to the order of the numbers, which is
+    random. `search` has solved each problem, and the reward's own arithmetic has checked its solution.
 
     Args:
         count: how many problems; 490,364 of ARTICLE take about half a minute.
@@ -116,7 +116,7 @@ def generate(
         held_out: True for held-out problems only, False for the others only, None for both.
 
     Raises:
-        UserError: the space has not so many problems that are distinct and not excluded; count or seed is negative.
+        UserError: the space has fewer problems that are distinct and not excluded; count or seed is negative.
     """
     if count < 0 or seed < 0:
         raise UserError(f"count and seed must be 0 or more, but are {count} and {seed}; raise the negative one")
@@ -124,7 +124,7 @@ def generate(
     for place, size in enumerate(space.counts):
         share = count // len(space.counts) + (place < count % len(space.counts))
         problems += _draw(space, size, share, np.random.default_rng((seed, size)), exclude, distinct, held_out)
-    random.Random(seed).shuffle(problems)  # the sizes come mixed
+    random.Random(seed).shuffle(problems)  # mix the counts of numbers
     return problems
 
 
@@ -137,7 +137,7 @@ def _draw(
     distinct: bool,
     held_out: bool | None,
 ) -> list[Problem]:
-    """Problems with `size` numbers, `share` of them."""
+    """Return `share` problems with `size` numbers."""
     problems: list[Problem] = []
     if share == 0:
         return problems
@@ -178,9 +178,9 @@ def _verify(solution: str, target: int) -> None:
 
 
 def _candidates(space: Space, size: int, rng: np.random.Generator, distinct: bool) -> Iterator[tuple[Ints, Ints]]:
-    """Batches of (sorted numbers, targets), each problem of the space equally likely, perhaps among unsolvable ones.
+    """Yield batches of (sorted numbers, targets); each problem of the space is equally likely, some may be unsolvable.
 
-    A small space is listed whole and dealt like cards: once if `distinct`, else again and again.
+    A small space is listed whole: if `distinct`, each problem comes once in random order; else they are drawn for ever.
     """
     listed = comb(space.high - space.low + size, size) * ways_of(size) <= _LISTABLE
     if listed:

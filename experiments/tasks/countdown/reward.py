@@ -9,7 +9,7 @@ The answer is what stands in the last closed <answer>..</answer> of the response
 | anything else: none, not closed, empty, words                                       | 0.0            | 0      |
 
 That is the article's reward without the free 0.1 for an empty answer or words. As in the article, <think> tags are not
-asked for. In mode "tinyzero" the score is TinyZero's, bug for bug; `acc` and `format` stay strict.
+required. In mode "tinyzero" the score is TinyZero's, bug for bug; `acc` and `format` stay strict.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ MODES = ("strict", "tinyzero")
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # would garble a terminal or a UTF-8 log
 
-_HASHED = 256  # how many characters at the end of a response that choose the samples to print
+_HASHED = 256  # a hash of so many characters at the end of a response chooses the samples to print
 
 _NO_ANSWER = "no answer"
 _NO_EQUATION = "not an equation"
@@ -72,7 +72,7 @@ def compute_score(
     verdict = _NO_ANSWER if answer is None else _judge(answer, target, numbers)
     right = verdict is _RIGHT
     well_formed = not (verdict is _NO_ANSWER or verdict is _NO_EQUATION)
-    # A right answer is no hack, whatever TinyZero says about it: its score is needed for its own mode only.
+    # A right answer is no hack, whatever TinyZero says about it: then only mode "tinyzero" needs TinyZero's score.
     theirs = tinyzero.extract(solution_str) if mode == "tinyzero" or not right else None
     accepted = theirs is not None and tinyzero.is_right(theirs, target, numbers)
     if mode == "strict":
@@ -91,12 +91,12 @@ def compute_score(
 
 
 def extract(response: str) -> str | None:
-    """What stands in the last closed <answer>..</answer> of a response, lines and all; None if there is none."""
+    """Return the text in the last closed <answer>..</answer> of a response, of any number of lines; None if none is."""
     start = response.rfind(_OPEN)
     if start < 0:
         return None
     end = response.find(_CLOSE, start)
-    if end < 0:  # the last one is left open
+    if end < 0:  # the last <answer> is left open
         last = response.rfind(_CLOSE, 0, start)
         start = response.rfind(_OPEN, 0, max(last, 0))
         if start < 0:

@@ -1,11 +1,11 @@
 """TinyZero's countdown score, bug for bug, without handing anything to Python's parser.
 
-TinyZero (github.com/Jiayi-Pan/TinyZero, verl/utils/reward_score/countdown.py) takes the last line of what follows
-"Assistant:", in it the last <answer>..</answer>, checks that the runs of digits in it are the given numbers, and hands
-it to `eval`. So digits can be spliced into decimals, ** and // count, and `9**9**9` hangs the worker. Here a small
-interpreter follows Python's rules for the characters that TinyZero lets through (digits, white space, + - * / ( ) .).
-Two differences are intended: a power of more than MAX_BITS bits is refused instead of computed, and where Python's
-parser gives up depends on its stack (near 3000 signs in a row), here on the number of tokens.
+TinyZero (github.com/Jiayi-Pan/TinyZero, verl/utils/reward_score/countdown.py) takes what follows "Assistant:", the last
+line of that, and the last <answer>..</answer> in that line. It checks that the runs of digits in the answer are the
+given numbers, and hands the answer to `eval`. So digits can be spliced into decimals, ** and // count, and `9**9**9`
+hangs the worker. Here a small interpreter follows Python's rules for the characters that TinyZero lets through (digits,
+white space, + - * / ( ) .). Two differences are intended. A power of more than MAX_BITS bits is refused instead of
+computed. Python's parser gives up when its stack is full (near 3000 signs in a row), this one after MAX_TOKENS tokens.
 """
 
 import re
@@ -48,7 +48,7 @@ def is_right(equation: str, target: int, numbers: list[int]) -> bool:
             return False
         value = evaluate(equation)
         return value is not None and abs(value - target) < 1e-5
-    except (ValueError, OverflowError):  # more digits than int() takes, or the size of a complex number
+    except (ValueError, OverflowError):  # more digits than int() takes, or a value too large for abs()
         return False
 
 
@@ -110,7 +110,8 @@ def _value(tokens: list[str]) -> Number:
                 raise _Refused
             waiting.pop()
         elif token in _BINDS:
-            # A power waits for a power to its right, all others for what binds at least as tightly to their left.
+            # First apply the operators on the left that bind at least as tightly. None does for **, not even another
+            # **, since powers are grouped from the right.
             _apply(values, waiting, _BINDS[token] + (token == "**"))
             waiting.append(token)
             operand_next = True

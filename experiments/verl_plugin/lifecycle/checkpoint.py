@@ -16,8 +16,9 @@ class CheckpointEvents(CheckpointCallback):
     def on_save(
         self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs: Any
     ) -> None:
+        """Record the event, and remove the folders of old checkpoints whose weights veRL has deleted."""
         run = RunDir(Path(self.config.trainer.default_local_dir).parent)
         run.record(Event.CHECKPOINT, step=global_step)
         for folder in run.checkpoints.glob("global_step_*"):
-            if not (folder / "actor").exists():  # veRL takes the weights of an old checkpoint away, not its folder
+            if not (folder / "actor").exists():  # veRL keeps the folder
                 shutil.rmtree(folder, ignore_errors=True)

@@ -124,7 +124,7 @@ class PlatformCPU(PlatformBase):
         return False
 
     def rollout_env_vars(self) -> dict[str, str]:
-        # vLLM would give each replica cores of its own, report its use, and have a C++ compiler work for half a minute.
+        # Without these, vLLM binds each replica to its own cores, reports its use, and compiles C++ for half a minute.
         return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "TORCHDYNAMO_DISABLE": "1"}
 
     def cudart(self) -> None:

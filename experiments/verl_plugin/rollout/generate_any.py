@@ -14,9 +14,9 @@ from experiments.verl_plugin.rollout.draw import Draw, draw_tokens
 def generate(
     model: Any, prompts: Sequence[Sequence[int]], draw: Draw, limits: Sequence[int], eos: set[int], pad: int
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """Return the token ids of one response a prompt (ending in EOS unless its limit came first) and their log-probs.
+    """Return the token ids of one response per prompt (ending in EOS unless its limit came first) and their log-probs.
 
-    Prompts are padded on the left; finished rows leave the batch. `limits` is the most new tokens for each row.
+    Prompts are padded on the left. Finished rows leave the batch. `limits` has each row's largest number of new tokens.
     """
     from transformers import DynamicCache
 

@@ -1,9 +1,9 @@
-"""A sampler for Qwen2 that reads its weights in place: fused projections, a key-value cache of its own.
+"""Fast generation for small Qwen2 models: fused projections and a key-value cache of its own.
 
-On tiny models transformers' decoding loop spends its time in Python; this one does the same arithmetic in about a
-quarter of the calls, prefills each distinct prompt once for all n responses, and drops finished rows.
+On tiny models transformers' decoding loop spends its time in Python. This sampler does the same arithmetic in about a
+quarter of the calls. It computes each prompt once for all its n responses, and drops finished rows.
 
-The trainer computes the same with transformers' modules: the log-probs of the two differ by rounding only, in fp32 by
+The trainer computes the same with transformers' modules. The log-probs of the two differ by rounding only: in fp32 by
 less than 1e-6 in the mean and 1e-5 at worst on the shipped model.
 """
 
@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from experiments.verl_plugin.rollout.draw import Draw, draw_tokens
 from experiments.verl_plugin.rollout.kv_cache import KVCache
 
-COMPACT_BELOW = 0.8  # dropping rows copies the cache: wait until this share of the rows is still alive
+COMPACT_BELOW = 0.8  # dropping finished rows copies the cache: do it when only this share of the rows is alive
 
 
 @dataclass
 class Layer:
     """One decoder layer's weights, transposed and joined for addmm.
 
-    The channels of a query or key that are rotated together, i and D/2 + i, lie side by side, where they are one
-    complex number.
+    The rotary embedding rotates channels i and D/2 + i of a query or key together. Here the two lie side by side, so
+    that they can be read as one complex number.
     """
 
     norms: tuple[torch.Tensor, torch.Tensor]
@@ -39,7 +39,7 @@ class Layer:
 
 
 class Room:
-    """Where N tokens are computed: the same memory for every layer and step, and the views of it that a layer takes."""
+    """The memory in which N tokens are computed, reused by every layer and step, and the views that a layer needs."""
 
     def __init__(self, layer: Layer, rows: int, heads: int, dim: int) -> None:
         def new(columns: int) -> torch.Tensor:
@@ -69,7 +69,7 @@ class Qwen2Sampler:
 
     @staticmethod
     def supports(model: Any) -> bool:
-        """Return whether the model is one whose arithmetic this class repeats."""
+        """Return whether this class computes what the model computes."""
         config = model.config
         plain_rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") == "default"
         plain = plain_rope and config.hidden_act == "silu" and not getattr(config, "use_sliding_window", False)
@@ -82,7 +82,7 @@ class Qwen2Sampler:
         self.device = self.embedding.device
         channels = torch.arange(self.heads * self.head_dim, device=self.device).view(self.heads, self.head_dim)
         self.pairs = channels[0].view(2, -1).t().flatten()  # 0, D/2, 1, D/2 + 1, ..
-        self.order = self.pairs.argsort()  # where 0, 1, 2, .. stand among them
+        self.order = self.pairs.argsort()  # where channels 0, 1, 2, .. stand in `pairs`
         self.queries = channels[:, self.order].flatten()
         self.layers = []
         for block in self.model.model.layers:
@@ -125,7 +125,8 @@ class Qwen2Sampler:
     def _forward(self, ids: torch.Tensor, rotation: torch.Tensor, attend: Callable[..., torch.Tensor]) -> torch.Tensor:
         """Return the last hidden states (N, d) of tokens (N,).
 
-        `attend(layer, q, k, v)` -> (N, heads * D) gets q scaled, all three in memory that the next layer overwrites.
+        `attend(layer, q, k, v)` returns (N, heads * D). Its q is scaled already. The next layer overwrites q, k
+        and v.
         """
         x = F.embedding(ids, self.embedding)
         room, scale = self._room(len(ids)), self.head_dim**-0.5
@@ -145,13 +146,13 @@ class Qwen2Sampler:
     def generate(
         self, prompts: Sequence[Sequence[int]], n: int, draw: Draw, max_new: int, eos: set[int]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sample n responses a prompt; row i * n + j is the j-th response to prompt i, as in `draw`'s B rows.
+        """Sample n responses per prompt. Row i * n + j is the j-th response to prompt i, here and in `draw`'s B rows.
 
-        Returns: ids (B, max_new) int64, log_probs (B, max_new) float32, lengths (B,) int64, on the model's device; what
-        lies beyond a row's length is zero.
+        Returns: ids (B, max_new) int64, log_probs (B, max_new) float32, lengths (B,) int64, on the model's device.
+        Entries beyond a row's length are zero.
         """
         device = self.device
-        index = torch.arange(len(prompts) * n, device=device)  # of the rows that are still sampled
+        index = torch.arange(len(prompts) * n, device=device)  # of each computed row: its row in the results
         alive, living = torch.ones_like(index, dtype=torch.bool), len(index)
         draw = draw.to(device)
         prompt_length = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -196,7 +197,7 @@ class Qwen2Sampler:
 
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             q, k, v = (t.reshape(count, width, -1, self.head_dim).transpose(1, 2) for t in (q, k, v))
-            keys.append(k.clone())  # what the next layer must not overwrite
+            keys.append(k.clone())  # a copy, since the next layer overwrites k and v
             values.append(v.clone())
             mixed = F.scaled_dot_product_attention(
                 q, k[..., self.order], v, is_causal=True, scale=1.0, enable_gqa=self.heads != self.kv_heads
@@ -208,5 +209,8 @@ class Qwen2Sampler:
 
 
 def _times(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Return x @ weight, in `out`; torch.mm, which does not read what it writes to, takes up to twice as long."""
+    """Return x @ weight, written to `out`.
+
+    addmm_ on zeros, since torch.mm, which does not read its output, takes up to twice as long.
+    """
     return out.zero_().addmm_(x, weight)

@@ -1,8 +1,8 @@
 """Keys and values of the rows that are being sampled, and the attention of each row's next token to them.
 
-Both products of attention are weighted sums of rows of a table, which is what embedding_bag computes: the scores are
-the sum of the keys' channels (D rows of T) weighted by the query, the mixture is the sum of the values (T rows of D)
-weighted by the softmax. torch.bmm calls MKL once a matrix, which for matrices this small takes twice as long; for
+Both products of attention are weighted sums of rows of a table, which is what embedding_bag computes. The scores are
+the sum of the keys' channels (D rows of T) weighted by the query. The mixture is the sum of the values (T rows of D)
+weighted by the softmax. torch.bmm calls MKL once per matrix, which for matrices this small takes twice as long; for
 large ones (T = 1024) the two are about as fast.
 """
 
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-BLOCK = 32  # scores are computed for all columns that the keys have, filled or not: they grow by so many
+BLOCK = 32  # the keys grow by so many columns: scores are computed for all their columns, filled or not
 
 
 class KVCache:
-    """For each token: `advance` once, then `attend` in every layer.
+    """Keys and values of all layers. For each new token call `advance` once, then `attend` in every layer.
 
-    What a row sees stands in the columns from 0 on, without a gap, and is summed in that order.
+    The tokens that a row sees stand in the columns from 0 on, without a gap, and are summed in that order.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class KVCache:
         self.keep(rows)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these rows, in this order; what else there was is dropped."""
+        """Keep these rows only, in this order."""
         self.lengths = self.lengths[rows]
         self.longest = int(self.lengths.max())
         self.even = bool((self.lengths == self.longest).all())
@@ -59,14 +59,14 @@ class KVCache:
         self.rows = torch.arange(len(rows), device=rows.device)
 
     def _grown(self, keys: torch.Tensor) -> torch.Tensor:
-        """Return keys (rows, kv, D, longest) with further columns, to be filled, up to a whole number of blocks."""
+        """Return keys (rows, kv, D, longest) with unfilled columns added, up to a whole number of blocks or `total`."""
         columns = min(self.total, (self.longest // BLOCK + 1) * BLOCK)
         grown = keys.new_empty(*keys.shape[:-1], columns)
         grown[..., : self.longest] = keys
         return grown
 
     def advance(self) -> None:
-        """Make room for one more token a row."""
+        """Make room for one more token in each row."""
         if self.longest == self.keys[0].size(-1):
             self.keys = [self._grown(layer) for layer in self.keys]
         self.longest, self.lengths = self.longest + 1, self.lengths + 1
@@ -77,7 +77,10 @@ class KVCache:
             self.unseen = (self.positions[: self.longest] >= self.lengths.unsqueeze(1)).unsqueeze(1)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Take the last token's k, v (N, kv, D) and q (N, heads, D), scaled; return its mixed values (N, heads * D)."""
+        """Store the last token's k and v (N, kv, D), and attend to all tokens so far.
+
+        Return the mixed values (N, heads * D) for its q (N, heads, D), which is scaled already.
+        """
         keys, values = self.keys[layer], self.values[layer]
         if self.even:
             keys.select(3, self.last).copy_(k)
@@ -90,7 +93,7 @@ class KVCache:
         return _sums(values, self.columns, score.softmax(-1).flatten()).view(len(q), -1)
 
 
-SUM = 0  # torch.embedding_bag's mode; its public wrapper checks for 3 microseconds what is true of every call here
+SUM = 0  # torch.embedding_bag's mode; F.embedding_bag spends 3 microseconds on checks that each call here passes
 Bags = tuple[torch.Tensor, torch.Tensor]
 
 

@@ -34,10 +34,10 @@ class HFRolloutReplica(RolloutReplica):
     """Starts one server for the ranks of one replica: on the node and the device of its first rank."""
 
     async def launch_servers(self) -> None:
-        """Start the server and wait until it answers; one that `start_early` has started is taken as it is."""
+        """Start the server, unless `start_early` has started it, and wait until it answers."""
         try:
             server = ray.get_actor(server_name(self.replica_rank))
-        except ValueError:  # Ray's word for: there is no actor of that name
+        except ValueError:  # Ray raises it if there is no actor of that name
             server = self.start(*await self.workers[0].__ray_call__.remote(place))
         await server.ready.remote()
         self.servers = [server]
@@ -45,14 +45,14 @@ class HFRolloutReplica(RolloutReplica):
         self._server_address = server_name(self.replica_rank)
 
     def start(self, node: str, device: str) -> Any:
-        """Return the server's actor, which is coming up on a node and one of its devices."""
+        """Start the server on a node and one of its devices; return its actor without waiting until it is up."""
         platform = get_platform()
         actor: Any = ray.remote(HFRolloutServer).options(
             name=server_name(self.replica_rank),
             max_concurrency=self.max_concurrency,
             num_cpus=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-            # Ray gives it no device, since the worker has it: it is told, before it asks CUDA what there is.
+            # Ray gives the server no device, since the worker has it. These say which, before CUDA looks for devices.
             runtime_env={
                 "env_vars": {
                     platform.visible_devices_envvar(): device,
@@ -64,10 +64,11 @@ class HFRolloutReplica(RolloutReplica):
 
 
 def start_early(config: Any) -> list[Any]:
-    """Start the servers of a CPU run on one node, whose place is known before its workers are up; return their handles.
+    """Start the servers of a CPU run on one node before its workers are up; return their handles.
 
-    Ray ends an actor when its last handle goes: the caller keeps them until the replicas have found the servers by
-    name. For any other run nothing is started and the list is empty.
+    On one node the place of each server is known beforehand. Ray ends an actor when its last handle goes, so the caller
+    must keep the handles until the replicas have found the servers by name. For any other run nothing is started and
+    the list is empty.
     """
     rollout, trainer = config.actor_rollout_ref.rollout, config.trainer
     if rollout.name != "hf" or trainer.device != "cpu" or trainer.nnodes > 1:
@@ -93,6 +94,7 @@ class HFServerAdapter(BaseRollout):
         self.replica_rank = rank // size if replica_rank == -1 else replica_rank
         self.is_leader = rank % size == 0
 
+    # The server keeps its memory between steps, so there is nothing to resume or to release.
     async def resume(self, tags: Any) -> None: ...
 
     async def release(self) -> None: ...
@@ -104,7 +106,7 @@ class HFServerAdapter(BaseRollout):
         global_steps: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Send the weights. Every rank reads the whole iterator: gathering a sharded tensor is collective."""
+        """Send the weights. Every rank must read the whole iterator: gathering a sharded tensor needs all ranks."""
         if wire_format != "named_tensors":
             raise ValueError(f"the hf rollout takes weights as named_tensors, but got {wire_format}")
         gathered, dtype = {}, PrecisionType.to_dtype(self.config.dtype)
@@ -117,5 +119,5 @@ class HFServerAdapter(BaseRollout):
 
 
 RolloutReplicaRegistry.register("hf", lambda: HFRolloutReplica)
-# veRL 0.9.1 has a registry for replicas but only this table for adapters.
+# veRL 0.9.1 has a registry for replicas. For adapters it has only this private table.
 base._ROLLOUT_REGISTRY[("hf", "async")] = "experiments.verl_plugin.rollout.replica.HFServerAdapter"

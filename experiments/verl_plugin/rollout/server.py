@@ -1,6 +1,6 @@
-"""rollout.name=hf: a rollout server on transformers, in vLLM's place: on a CPU, and on GPUs without vLLM.
+"""rollout.name=hf: a rollout server on transformers, used in vLLM's place on a CPU and on GPUs without vLLM.
 
-The server is a Ray actor with a copy of the policy of its own. replica.py starts it and sends it new weights.
+The server is a Ray actor that has its own copy of the policy. replica.py starts it and sends it new weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from verl.workers.rollout.replica import TokenOutput
 from experiments.verl_plugin.rollout.draw import Draw, NoiseStream
 from experiments.verl_plugin.threads import use_cores
 
-BURST_SECONDS = 0.02  # the requests of one step arrive together: wait this long for the rest of them
+BURST_SECONDS = 0.02  # the requests of one step arrive together: wait so long for the next one
 
 
 def server_name(replica_rank: int) -> str:
@@ -38,11 +38,11 @@ class HFRolloutServer:
 
         self.config = omega_conf_to_dataclass(config)
         self.model_config = omega_conf_to_dataclass(model_config)
-        # Decoding has one token a row: packed attention has nothing to pack there.
+        # Decoding has one token per row, so packed attention would have nothing to pack.
         self.model = AutoModelForCausalLM.from_config(
             self.model_config.hf_config, attn_implementation="sdpa", dtype=PrecisionType.to_dtype(self.config.dtype)
         )
-        self.model = self.model.eval().to(get_device_name())  # the only one that the server sees
+        self.model = self.model.eval().to(get_device_name())  # the server sees one device only
         self.pad, self.eos = stop_tokens(self.model_config)
         if self.config.ignore_eos:
             self.eos = set()
@@ -55,10 +55,11 @@ class HFRolloutServer:
         self.batching: asyncio.Task | None = None
 
     def _restart_noise(self) -> None:
-        # Single requests for one prompt may be spread over the replicas: each has streams of its own. A batch brings
-        # all n requests for a prompt to one replica: there the samples do not depend on how many replicas there are.
-        # So with one replica the plain and the fast path draw the same samples, with several others of the same
-        # distribution, though the run's identity is the same: which of the n a request is, a replica can't know.
+        # veRL's own agent loop sends single requests. Those for one prompt may reach several replicas, so each replica
+        # has its own streams. Our batched loop sends all n requests for a prompt to one replica, so these samples do
+        # not depend on the number of replicas. With one replica both loops draw the same samples. With several they
+        # draw different samples of the same distribution, though the run's identity is the same: a replica can't know
+        # which of the n requests it got.
         self.noise = NoiseStream(self.config.seed, self.replica_rank, self.global_steps)
         self.batch_noise = NoiseStream(self.config.seed, 0, self.global_steps)
 
@@ -96,7 +97,7 @@ class HFRolloutServer:
         )
 
     async def _serve(self) -> None:
-        """Generate what waits, batch after batch, until nothing does."""
+        """Generate the waiting requests, batch after batch, until none waits."""
         from experiments.verl_plugin.rollout.generate_any import generate
 
         while self.waiting:
@@ -128,7 +129,7 @@ class HFRolloutServer:
                     self.eos,
                     self.pad,
                 )
-            except Exception as error:  # each waiting request gets the cause; the server lives on
+            except Exception as error:  # each request of the batch gets it; the server lives on
                 for _, future in batch:
                     future.set_exception(error)
                 continue
@@ -138,9 +139,9 @@ class HFRolloutServer:
     async def generate_batch(
         self, prompts: Sequence[Sequence[int]], n: int, temperatures: Sequence[float], top_k: int, top_p: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-        """Return n responses a prompt at once: ids, log-probs (P * n, T), lengths (P * n,), the weights' version.
+        """Return n responses per prompt at once: ids, log-probs (P * n, T), lengths (P * n,), the weights' version.
 
-        `temperatures` has one entry a prompt. The samples are those of n single requests a prompt.
+        `temperatures` has one entry per prompt. With one replica the samples are those of n single requests per prompt.
         """
         from experiments.verl_plugin.rollout.generate_qwen2 import Qwen2Sampler
 
@@ -183,7 +184,7 @@ class HFRolloutServer:
             self.global_steps = int(global_steps)
         self._restart_noise()
 
-    # It keeps its weights and gives its cache back after each batch; veRL calls these on every rollout server.
+    # veRL calls these on every rollout server. This one keeps its weights and frees its cache after each batch.
     async def wake_up(self, *args: Any, **kwargs: Any) -> None: ...
     async def sleep(self, *args: Any, **kwargs: Any) -> None: ...
     async def clear_kv_cache(self) -> None: ...
@@ -198,8 +199,9 @@ class HFRolloutServer:
 def stop_tokens(model_config: Any) -> tuple[int, set[int]]:
     """Return (pad id, the ids that end a response).
 
-    Qwen2.5 base models name one EOS in the tokenizer and another in generation_config: a rollout that knows only the
-    first runs every response to its limit. generation_config decides; the tokenizer's is taken as well.
+    Qwen2.5 base models name one EOS in the tokenizer and another in generation_config. A rollout that knows only the
+    first runs every response to its limit, so here both end a response. The pad id is generation_config's, else the
+    tokenizer's, else the smallest id that ends a response.
     """
     generation = model_config.generation_config
     named = getattr(generation, "eos_token_id", None)

@@ -11,15 +11,15 @@ from typing import Any
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from vllm.model_executor.layers.linear import LinearBase
 
-# On a CPU vLLM repacks the weights of a linear layer when it has loaded them, and drops the originals: there is nothing
-# left to load new ones into. A layer with this flag keeps them, and multiplies by what they are now.
+# On a CPU vLLM repacks the weights of a linear layer when it has loaded them, and drops the originals. Then new weights
+# have nowhere to go. A layer with this flag keeps the originals, and multiplies by their current values.
 LinearBase._cpu_skip_gemm_dispatch = True
 
 
 class CPUWorkerExtension(vLLMColocateWorkerExtension):
     """veRL's extension of a vLLM worker, in a process where linear layers keep their weights."""
 
-    model_runner: Any  # the worker's, whom vLLM makes a subclass of this one
+    model_runner: Any  # the worker's: vLLM makes its worker a subclass of this class
 
     def monkey_patch_model(self, vocab_size: int, banned_token_ids: list[int] | None = None) -> None:
         """Let veRL mask the ids that belong to no token; RuntimeError if weights could not be replaced later.

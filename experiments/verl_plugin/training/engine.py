@@ -43,7 +43,7 @@ class CPUEngineWithLMHead(CPUEngine, KeptForward, FSDPEngineWithLMHead):
     ) -> dict[str, torch.Tensor]:
         """Return nested log_probs (and entropy) from one log-softmax over a packed micro-batch.
 
-        Without flash-attn veRL takes the log-softmax row by row in Python; that is an eighth of a step.
+        Without flash-attn veRL takes the log-softmax row by row in Python; that takes an eighth of a step.
         """
 
         def asked(name: str) -> bool:
@@ -67,7 +67,7 @@ class CPUEngineWithLMHead(CPUEngine, KeptForward, FSDPEngineWithLMHead):
         return nested
 
 
-# On a GPU this stands before veRL's own, which it registers for any vendor.
+# On an NVIDIA GPU veRL takes this class rather than its own, which it registers for any vendor.
 @EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device="cuda", vendor="nvidia")
 class EngineWithValueHead(FSDPEngineWithValueHead):
     """The critic, with the attention that its config names."""
@@ -82,7 +82,7 @@ class EngineWithValueHead(FSDPEngineWithValueHead):
         config = self.model_config.hf_config
         config.num_labels = 1
         config.classifier_dropout = 0.0
-        torch.manual_seed(self.engine_config.seed)  # the value head is new: the same for the same seed
+        torch.manual_seed(self.engine_config.seed)  # the value head's weights are drawn: equal seeds, equal weights
         module = AutoModelForTokenClassification.from_pretrained(
             str(self.model_config.local_path), dtype=torch.float32, config=config, attn_implementation=attention
         )

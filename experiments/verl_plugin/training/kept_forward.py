@@ -1,7 +1,8 @@
-"""The forward pass that gives the old log-probs, kept for the update that follows: on a CPU a tenth of a step.
+"""Keep the forward pass that gives the old log-probs for the update that follows: it saves a tenth of a step on a CPU.
 
-In a step with one update of the whole batch, both are the same pass: the same weights, the same tokens. veRL does it
-twice, the first time without a graph. Here the graph is kept, and the update goes back through it.
+If a step has one update of the whole batch, the update's forward pass is the one of the old log-probs: the same
+weights, the same tokens. veRL computes it twice, the first time without a graph. Here the first keeps its graph, and
+the update goes back through it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils
 
-KEEP_FORWARD = "keep_forward"  # a flag of a batch whose log-probs are asked for
+KEEP_FORWARD = "keep_forward"  # a flag of a batch: keep the graph of its log-probs
 
 
 def worth_keeping(config: Any, samples: int, ranks: int) -> bool:
-    """Return whether the next forward pass after the old log-probs' will be the update's, each of all samples at once.
+    """Return whether the actor's update comes next after its old log-probs, both with one pass over all samples.
 
     Args: config, the whole run's; samples, how many the step has; ranks, how many workers share them.
     """
@@ -33,12 +34,12 @@ def worth_keeping(config: Any, samples: int, ranks: int) -> bool:
 
 
 def flag(batch: TensorDict, name: str) -> bool:
-    """Return a flag of a batch that a worker got; what is not there is false."""
+    """Return a flag of a batch that a worker got; False if the batch does not have it."""
     return bool(tensordict_utils.get_non_tensor_data(data=batch, key=name, default=False))
 
 
 class KeptForward:
-    """Part of an engine: stands before veRL's, whose `prepare_model_outputs` calls `keep`."""
+    """A base class of an engine, before veRL's own. The engine's `prepare_model_outputs` calls `keep`."""
 
     module: torch.nn.Module
     _kept: tuple[TensorDict, torch.Tensor] | None = None
@@ -49,7 +50,7 @@ class KeptForward:
             self._kept = (micro_batch, log_probs)
 
     def forward_step(self, micro_batch: TensorDict, loss_function: Any, forward_only: bool) -> tuple[Any, dict]:
-        """Return (loss, outputs) as veRL does; an update of what was kept takes its log-probs from there."""
+        """Return (loss, outputs) as veRL does. An update of a kept micro-batch uses the kept log-probs."""
         kept, self._kept = self._kept, None
         if forward_only or kept is None or flag(micro_batch, "calculate_entropy") or not _same(kept[0], micro_batch):
             keep = flag(micro_batch, KEEP_FORWARD) and not self._drops_out()
@@ -60,13 +61,13 @@ class KeptForward:
         return loss, {"model_output": {}, "loss": loss.detach().item(), "metrics": metrics}
 
     def _drops_out(self) -> bool:
-        """Return whether the model computes something else while it is trained."""
+        """Return whether the model has dropout: then an update needs another forward pass than the old log-probs."""
         layers = (layer for layer in self.module.modules() if isinstance(layer, torch.nn.Dropout))
         return bool(getattr(self.module.config, "attention_dropout", 0)) or any(layer.p for layer in layers)
 
 
 def _same(one: TensorDict, other: TensorDict) -> bool:
-    """Return whether two micro-batches ask the model for the same."""
+    """Return whether two micro-batches have the same tokens and the same temperatures."""
     ids, others = one["input_ids"], other["input_ids"]
     temperatures = (torch.as_tensor(batch["temperature"]) for batch in (one, other))
     same = torch.equal(ids.offsets(), others.offsets()) and torch.equal(ids.values(), others.values())

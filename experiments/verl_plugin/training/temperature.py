@@ -1,4 +1,4 @@
-"""The sampling temperature of a training step, where it moves with the steps: conf/temperature/."""
+"""The sampling temperature of each training step, by one of the schedules in conf/temperature/."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def at_step(schedule: Mapping[str, Any], step: int) -> float:
 
     linear: an equal change each step. cosine: half a wave, slow at both ends (eq. 5 of Loshchilov and Hutter, SGDR,
     ICLR 2017, without restarts). piecewise: straight lines from `start` through `points`, [step, temperature] each.
-    A function of the step alone, so that a resumed run continues it. ValueError for another kind.
+    The temperature depends on the step alone, so a resumed run continues the schedule. ValueError for another kind.
     """
     kind, start = schedule["schedule"], float(schedule["start"])
     if kind == "piecewise":
@@ -37,5 +37,5 @@ def _along(points: Sequence[tuple[int, float]], step: int) -> float:
 
 
 def set_temperature(holder: Any, temperature: float) -> None:
-    """Set the temperature of training rollouts in the veRL config that an object reads when it samples."""
+    """Set the temperature of training rollouts in an object's veRL config, which the object reads when it samples."""
     holder.config.actor_rollout_ref.rollout.temperature = temperature

@@ -4,10 +4,11 @@
   same score parts beside every dumped rollout;
 - a sampling temperature that moves with the steps (conf/temperature/);
 - the same order of samples whatever the order in which they arrived, so that a seed fixes a run;
-- a step all of whose samples failed stops the run with the cause.
+- the number of samples that failed in a step, as a metric. If all fail, veRL raises and the run stops;
+  store/failures.py finds the cause in the log.
 
 Read in veRL 0.9.1: verl/trainer/ppo/v1/{trainer_base,trainer_sync,replay_buffer}.py. The methods overridden here that
-begin with an underscore are veRL's, and not promised by it.
+begin with an underscore are private to veRL: another version may change them.
 """
 
 from __future__ import annotations
@@ -28,17 +29,18 @@ from experiments.verl_plugin.rollout import replica  # noqa: F401  registers rol
 from experiments.verl_plugin.training.kept_forward import KEEP_FORWARD, worth_keeping
 from experiments.verl_plugin.training.temperature import at_step, set_temperature
 
-# What a worker on a CPU reads of a batch for a forward pass, and for an update. Every field of every sample travels as
-# a message of its own: veRL fetches them all, texts and scores included, which is a tenth of a small model's step.
+# The fields of a batch that a worker on a CPU reads, for a forward pass and for an update. veRL would fetch all fields,
+# texts and scores included, and each field of each sample is a message: that takes a tenth of a small model's step.
 READ_FORWARD = {"input_ids", "position_ids", "loss_mask"}
 READ_ACTOR = READ_FORWARD | {
     "prompts", "responses", "response_mask", "old_log_probs", "advantages", "ref_log_prob", "rollout_is_weights",
 }  # fmt: skip
+# The critic is updated first, and fields can only be narrowed: this set must contain READ_ACTOR.
 READ_CRITIC = READ_ACTOR | {
     "values",
     "returns",
-}  # its update is before the actor's, which gets of its fields what it reads
-POLL_SECONDS = 0.1  # how often finished samples are looked for; veRL's 2 s has no config key and outlasts a small step
+}
+POLL_SECONDS = 0.1  # between looks for finished samples; veRL's 2 s is longer than a small step and has no config key
 
 
 @register_trainer("ablation")
@@ -49,7 +51,7 @@ class AblationTrainer(PPOTrainerSync):
 
     @property
     def trainer_mode(self) -> str:
-        return "sync"  # veRL chooses replay buffer, data loader and checkpoint contents by this very word
+        return "sync"  # veRL chooses replay buffer, data loader and checkpoint contents by this word
 
     @trainer_mode.setter
     def trainer_mode(self, value: str) -> None: ...
@@ -68,7 +70,7 @@ class AblationTrainer(PPOTrainerSync):
     def on_step_begin(self) -> None:
         """Set the step's temperature, for the sampler and for every log-prob that the step computes.
 
-        veRL reads the one key for all of them; validation has its own (val_kwargs).
+        veRL reads one key for all of these. Validation has keys of its own (val_kwargs).
         """
         super().on_step_begin()
         schedule = (self.config.actor_rollout_ref.rollout.get("custom") or {}).get("temperature")
@@ -85,7 +87,7 @@ class AblationTrainer(PPOTrainerSync):
         return buffer
 
     def _fetch_one_gen_batch(self) -> TensorDict:
-        """Return the next prompts with ids that are a function of the step, where veRL draws them at random."""
+        """Return the next prompts with ids that depend on the step and the row alone; veRL draws them at random."""
         batch = super()._fetch_one_gen_batch()
         batch["uid"] = NonTensorStack(*(f"{self.global_steps:08d}-{row:06d}" for row in range(len(batch))))
         return batch
@@ -96,7 +98,7 @@ class AblationTrainer(PPOTrainerSync):
         batch.reorder(sorted(range(len(batch.keys)), key=lambda index: _sample_key(batch.keys[index])))
         if self.actor_rollout_wg.world_size > 1:
             return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
-        # One rank gets everything in this order. veRL would find that out by a twentieth of a small model's step.
+        # One rank gets all samples, in this order. To find that out, veRL needs a twentieth of a small model's step.
         batch = upsample_batch_to_divisible_size(
             batch, self._get_required_batch_multiple(1), self.tokenizer.eos_token_id
         )
@@ -111,7 +113,7 @@ class AblationTrainer(PPOTrainerSync):
         return batch
 
     def _narrow(self, batch: Any, read: set[str]) -> Any:
-        """Return the batch, of which the next worker's call will fetch those of its fields that are in `read`."""
+        """Return the batch. On a CPU a worker's next call then fetches only those of its fields that are in `read`."""
         if self.config.trainer.device == "cpu":
             batch.fields = sorted(read if batch.fields is None else read.intersection(batch.fields))
         return batch
@@ -163,7 +165,7 @@ class AblationTrainer(PPOTrainerSync):
         reward_extra_infos_dict: dict[str, list],
         dump_path: str,
     ) -> None:
-        """Dump rollouts as JSON lines; those of training get their score parts, which veRL leaves out."""
+        """Dump rollouts as JSON lines. Training rollouts get their score parts, which veRL leaves out."""
         if dump_path == self.config.trainer.rollout_data_dir:
             parts = [self._score_parts.get(key, {}) for key in reward_extra_infos_dict["uid"]]
             names = sorted({name for part in parts for name in part})
@@ -175,7 +177,7 @@ class AblationTrainer(PPOTrainerSync):
 
 
 def _sample_key(key: str) -> tuple[str, int, int]:
-    """Return "{uid}_{session}_{index}" as something that sorts by number."""
+    """Return the key "{uid}_{session}_{index}" as a tuple that sorts by number."""
     uid, session, index = key.rsplit("_", 2)
     return uid, int(session), int(index)
 

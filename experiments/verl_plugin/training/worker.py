@@ -1,4 +1,4 @@
-"""veRL's workers in processes that know our engines, attention and rollout; on a CPU with a gloo process group."""
+"""veRL's workers, with our engines, attention and rollout registered; on a CPU they use a gloo process group."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from experiments.verl_plugin.training import engine  # noqa: F401  they register
 class PluginTrainingWorker(TrainingWorker):
     """A TrainingWorker whose default process group is gloo on a CPU.
 
-    veRL would ask torch for "cpu:gloo,cpu:gloo", which torch refuses (one device twice); it keeps a default group
-    that exists already.
+    veRL would ask torch for "cpu:gloo,cpu:gloo", which torch refuses (one device twice). veRL keeps a default group
+    that exists already, so this class makes one first.
     """
 
     def __init__(self, config: Any) -> None:
@@ -28,7 +28,7 @@ class PluginTrainingWorker(TrainingWorker):
             Worker.__init__(self)  # exports RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT
             if not torch.distributed.is_initialized():
                 rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-                # MASTER_PORT was free a second ago, and may be another process's by now: one rank alone needs none.
+                # MASTER_PORT was free a second ago; another process may have it by now. A single rank needs no port.
                 store = torch.distributed.HashStore() if size == 1 else None
                 torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""experiments/models/folder.py: small model folders, each with one fault; no weights and no torch."""
+"""Test experiments/models/folder.py on small model folders, each with one fault; without weights and torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GOOD: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     def folder(**changes: dict[str, Any] | None) -> Path:
-        """Write a good folder with some files replaced, or left out for None."""
+        """Write a good folder with some files replaced; a file given as None is left out."""
         for name, content in {**GOOD, **changes}.items():
             if content is not None:
                 (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
@@ -99,7 +99,7 @@ def test_a_file_that_is_torn_or_of_another_kind(write: Write, content: str) -> N
 
 
 def test_what_is_odd_and_handled_is_a_note(write: Write) -> None:
-    """The trap itself: Qwen's instruct models and their bases name different ends."""
+    """The known trap: Qwen's base models name one end in the tokenizer and another in generation_config."""
     notes = model_folder.notes(write(generation_config={"eos_token_id": 3}))
     assert notes == [
         "the tokenizer ends a text with 2 (<|endoftext|>), generation_config with [3]: the rollout stops at any "

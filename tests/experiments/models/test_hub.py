@@ -1,4 +1,4 @@
-"""A model by its name on the hub: found in the cache, fetched with the real client from a stand-in, or refused."""
+"""Test a model's name on the hub: found in the cache, fetched by the real client from a stand-in hub, or refused."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_only_a_snapshot_of_a_cache_says_which_revision_it_is(cache: Path) -> No
 
 
 def fetched(hub: Hub, name: str) -> tuple[str, str]:
-    """Fetch in a process of its own, since the client reads its environment once; return what it says and the problem.
+    """Fetch in a process of its own, since the client reads its environment once; return its output and the problem.
 
-    The problem is empty where there is none.
+    The problem is empty if there is none.
     """
     program = (
         "import sys\nfrom experiments.models import hub as hub_model\nfrom experiments.errors import UserError\n"
@@ -91,9 +91,9 @@ def test_what_can_t_be_fetched_is_one_message_with_its_remedy() -> None:
         assert fetched(hub, "me/tiny")[1] == f"{start}it is gated; ask for access on its page, then run `hf auth login`"
         hub.models.clear()
         assert fetched(hub, "me/tiny")[1] == (
-            f"{start}the hub has no such model, or hides it; check the name; a private one: run `hf auth login`"
+            f"{start}the hub has no such model, or it is private; check the name; if it is private, run `hf auth login`"
         )
-    _, problem = fetched(hub, "me/tiny")  # nobody listens any more
+    _, problem = fetched(hub, "me/tiny")  # the hub is gone
     assert problem.startswith(start) and "refused" in problem
     assert problem.endswith("; run `hf download me/tiny` where there is a network, or set model.path to a folder")
     assert hub_model.find("me/tiny") is None

@@ -1,4 +1,4 @@
-"""models/memory.py and placement.py: known sizes, what moves an estimate, and that presets fit their GPUs."""
+"""Test models/memory.py and placement.py: known sizes, what changes an estimate, and that presets fit their GPUs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_problem_of_a_phase_names_the_settings_of_that_phase(resolved: Resol
 
 
 def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
-    """vLLM's share where it does not free it; the critic by its own settings; the transformers rollout's own copy."""
+    """vLLM's share if it does not free it, the critic by its own settings, the transformers rollout's own copy."""
     config = resolved("model=qwen2.5-3b", "hardware=a100x2")
     before = totals(setup(config))
     kept = totals(setup(with_values(config, {"actor_rollout_ref.rollout.free_cache_engine": False})))

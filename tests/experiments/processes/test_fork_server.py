@@ -1,6 +1,6 @@
-"""experiments/processes/fork_server.py and fork_client.py: a real server, and processes forked from it.
+"""Test experiments/processes/fork_server.py and fork_client.py: a real server, and processes forked from it.
 
-One server for all tests of this file (it spends seconds on its imports); the last test takes its parent away.
+All tests of this file share one server, since its imports take seconds; the last test ends the server's parent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from experiments.variables import MARKER
 WaitFor = Callable[..., None]
 Script = Callable[[str], Path]
 
-# The server's parent: says the server's pid and waits for it.
+# The server's parent: prints the server's pid and waits for the server.
 PARENT = """
 import os, subprocess, sys
 command = [sys.executable, "-W", "ignore", "-m", "experiments.processes.fork_server", sys.argv[1], str(os.getpid())]
@@ -64,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, wait_for: WaitFor) -> Itera
     address = tmp_path_factory.mktemp("fork") / "socket"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ONLY_THE_SERVER": "1"}
     command = [sys.executable, "-c", PARENT, str(address)]
-    # In a session of its own: a test that fails to keep a killed process group apart must not end the tests themselves.
+    # In a session of its own: if a test fails and kills the wrong process group, it must not end the tests themselves.
     parent = subprocess.Popen(
         command, env=environment, cwd=PROJECT_DIR, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -90,7 +90,7 @@ def script(tmp_path: Path) -> Script:
     return write
 
 
-# Says its pid and waits to be ended.
+# Prints its pid and waits to be ended.
 WAITING = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(300)\n"
 
 
@@ -105,7 +105,7 @@ def gone(process: psutil.Process) -> bool:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether the process runs; a zombie that waits for somebody to collect it does not."""
+    """Whether the process runs; a zombie, which waits to be collected, does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -207,7 +207,7 @@ def test_what_a_process_registered_for_its_end_is_done(server: Server, script: S
 
 
 def test_processes_run_side_by_side(server: Server, script: Script, tmp_path: Path) -> None:
-    """Each waits for the others to have started: one after the other they would wait for ever."""
+    """Each waits until the others have started: if they ran one after the other, they would wait for ever."""
     file = script(
         "import os, sys, time\n"
         "open(f'here-{sys.argv[1]}', 'w').close()\n"
@@ -245,7 +245,7 @@ def test_a_process_without_a_handler_ends_by_the_signal_and_so_does_its_client(s
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGTERM])
 def test_a_client_dies_the_death_of_its_process(server: Server, script: Script, number: signal.Signals) -> None:
-    """What waits for the client, such as Ray, sees what it would have seen without the server."""
+    """A process that waits for the client, such as Ray, sees the end that it would have seen without the server."""
     file = script(
         f"import os, resource\nresource.setrlimit(resource.RLIMIT_CORE, (0, 0))\nos.kill(os.getpid(), {int(number)})"
     )
@@ -253,7 +253,7 @@ def test_a_client_dies_the_death_of_its_process(server: Server, script: Script, 
 
 
 def test_a_signal_that_comes_right_after_the_fork_ends_the_process(server: Server, script: Script) -> None:
-    """When the server's own handlers are still in place there, which would swallow it."""
+    """The new process still has the server's handlers then, and they would swallow the signal."""
     request = json.dumps({"argv": [str(script(WAITING))], "env": dict(os.environ), "cwd": str(PROJECT_DIR)}).encode()
     with open(os.devnull, "r+b") as null:
         for _ in range(20):
@@ -268,7 +268,7 @@ def test_a_signal_that_comes_right_after_the_fork_ends_the_process(server: Serve
 
 
 def test_a_process_dies_with_its_client(server: Server, script: Script, wait_for: WaitFor) -> None:
-    """And the server lives on: it is told twice of the same end, by the connection and by the child."""
+    """The server lives on, though it hears of the same end twice: from the connection and from the child."""
     file = script("import signal\nfor number in (1, 2, 15):\n    signal.signal(number, signal.SIG_IGN)\n" + WAITING)
     clients = [server.start(file) for _ in range(3)]
     pids = [said_pid(client) for client in clients]
@@ -281,7 +281,7 @@ def test_a_process_dies_with_its_client(server: Server, script: Script, wait_for
 
 
 def test_reaping_a_run_ends_its_forks(server: Server, script: Script, tmp_path: Path, wait_for: WaitFor) -> None:
-    """A fork's environment, as the kernel shows it, is the server's: the client bears the run's marker for both."""
+    """For a fork the kernel shows the server's environment. So only the client has the run's marker, for both."""
     client = server.start(script(WAITING), env={**os.environ, MARKER: str(tmp_path)})
     fork = said_pid(client)
     assert reaping.reap(tmp_path) >= 1
@@ -303,7 +303,7 @@ def test_a_process_in_a_group_of_its_own_does_not_take_the_server_along(server: 
     "request_bytes", [b"", b"\x10", struct.pack("I", 50) + b'{"argv": ["x'], ids=["none", "torn", "cut"]
 )
 def test_a_client_that_dies_while_it_asks_harms_nobody(server: Server, script: Script, request_bytes: bytes) -> None:
-    """Its pipes are let go: whoever reads the dead client's output would otherwise wait for the server to end."""
+    """Its pipes are closed: a reader of the dead client's output would otherwise wait until the server ends."""
     read, write = os.pipe()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(server.socket))
@@ -318,7 +318,7 @@ def test_a_client_that_dies_while_it_asks_harms_nobody(server: Server, script: S
 
 
 def test_a_process_imports_what_its_own_python_path_says(server: Server, script: Script, tmp_path: Path) -> None:
-    """Of this package too, of which the server has modules of its own: a launch's copy of it must win."""
+    """This holds for this package too: the server has its modules loaded, but the launch's copy must win."""
     package = tmp_path / "copy" / "experiments"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -342,7 +342,7 @@ def test_a_script_that_is_not_there_is_an_error_of_the_process(server: Server, t
 
 
 def test_nothing_is_kept_of_processes_that_have_ended(server: Server, script: Script) -> None:
-    """Neither zombies nor descriptors: a connection may be about to be closed, ten would be a leak."""
+    """Neither zombies nor descriptors are kept. One connection may be about to be closed; ten would be a leak."""
     before = server.process.num_fds()
     for number in range(10):
         assert server.run(script(f"raise SystemExit({number})"))[0] == number
@@ -357,7 +357,7 @@ def test_without_a_server_a_client_fails(tmp_path: Path) -> None:
 
 
 def test_processes_do_not_outlive_a_killed_server(script: Script, tmp_path: Path, wait_for: WaitFor) -> None:
-    """Out of memory, say. A small server will do: it has numpy, and the least of torch that a fork asks for."""
+    """A server may be killed, e.g. when memory runs out. A small one is enough: numpy and a stand-in for torch."""
     code = (
         "import sys, types\nfrom experiments.processes import fork_server\n"
         "sys.modules['torch'] = types.SimpleNamespace(set_num_threads=lambda count: None)\n"
@@ -381,7 +381,7 @@ def test_processes_do_not_outlive_a_killed_server(script: Script, tmp_path: Path
 def test_the_server_and_its_processes_end_with_the_server_s_parent(
     server: Server, script: Script, wait_for: WaitFor
 ) -> None:
-    """The last test of this file: a launcher that is killed leaves neither the server nor what it started."""
+    """A killed launcher leaves neither the server nor its processes. This must be the last test of this file."""
     client = server.start(script(WAITING))
     fork = said_pid(client)
     server.parent.kill()

@@ -1,4 +1,4 @@
-"""A process beside the runs, and its folder: real processes, and nothing left of them."""
+"""Test a process beside the runs and its folder: the processes are real, and nothing is left of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""experiments/processes/ray_python.py against Ray's own setup_worker.py: the same worker, with the same variables."""
+"""Test experiments/processes/ray_python.py against Ray's setup_worker.py: the same worker with the same variables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiments.processes import ray_python
 from experiments.processes.ray_head import worker_python
 from experiments.project import PROJECT_DIR
 
-# Stands for default_worker.py: says what it got.
+# Stands in for default_worker.py: prints what it got.
 WORKER = """
 import json, os, sys
 variables = {name: value for name, value in os.environ.items() if name.startswith("TEST_")}

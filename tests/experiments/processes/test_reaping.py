@@ -1,4 +1,4 @@
-"""experiments/processes/reaping.py on real processes that have gone their own ways."""
+"""Test experiments/processes/reaping.py on real processes that have left their parent or group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from experiments.variables import EXECUTION, MARKER
 
 WaitFor = Callable[..., None]
 
-# Makes a file named after its pid, then waits. "polite" writes down that it was asked; "stubborn" ignores what it can.
+# Makes a file named after its pid, then waits. "polite" records that it was asked; "stubborn" ignores what it can.
 SLEEPER = """
 import os, signal, sys, time
 folder, manner = sys.argv[1:]
@@ -53,7 +53,7 @@ class Zoo:
         self.children: list[subprocess.Popen] = []
 
     def start(self, manner: str, marker: Path | None, execution: str | None = None) -> int:
-        """Start one process; return its pid as soon as it is where it wants to be."""
+        """Start one process; return its pid as soon as it is in its place."""
         before = self.pids()
         environment = {key: value for key, value in os.environ.items() if key != MARKER}
         if marker is not None:
@@ -146,7 +146,7 @@ def test_without_processes_there_is_nothing_to_do(tmp_path: Path) -> None:
 
 
 def test_the_dead_do_not_count(zoo: Zoo, tmp_path: Path, wait_for: WaitFor) -> None:
-    """A zombie, dead but not yet collected by its parent, can't be ended once more: reap must not wait for it."""
+    """A zombie, dead but not yet collected by its parent, can't be ended again: reap must not wait for it."""
     pid = zoo.start("plain", tmp_path)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not alive(pid), "the process dies")

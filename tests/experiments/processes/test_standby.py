@@ -1,4 +1,4 @@
-"""What a launch keeps ready: real processes, and nothing left of them."""
+"""Test the processes that a launch keeps ready: they are real, and nothing is left of them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_cluster_is_shared_by_runs_with_the_same_options_whatever_their_proces
 
 
 def test_the_options_of_a_composed_config_are_those_of_the_resolved_one() -> None:
-    """They go to another process as JSON, and a foreseen cluster is kept if they are the same."""
+    """The options go to another process as JSON, and a cluster that was started early is kept if they are equal."""
     given = {"num_gpus": "${hardware.gpus_per_node}", "_system_config": {"a": [1, {"b": None}]}}
     composed = OmegaConf.create({"hardware": {"gpus_per_node": 3}, "ray_kwargs": {"ray_init": given}})
     expected = {"num_gpus": 3, "_system_config": {"a": [1, {"b": None}]}}
@@ -121,7 +121,7 @@ finally:
 """
 
 
-IN_THE_MIDDLE = 2.0  # of their imports, or of Ray's start
+IN_THE_MIDDLE = 2.0  # seconds: the helpers are importing, or Ray is starting
 
 
 def launched() -> tuple[subprocess.Popen[str], list[Path]]:
@@ -163,7 +163,7 @@ def test_nothing_is_left_of_a_launcher_that_is_killed_while_it_ends_its_helpers(
     )
     os.kill(launcher.pid, signal.SIGINT)
     wait_for(lambda: "raylet" not in names(folders[1]), "the cluster is going", 30)
-    os.kill(launcher.pid, signal.SIGSTOP)  # it lives, and does nothing any more
+    os.kill(launcher.pid, signal.SIGSTOP)  # it still lives, but does nothing any more
     wait_for(lambda: head.status() == psutil.STATUS_ZOMBIE, "the helper has ended", 30)
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.wait()

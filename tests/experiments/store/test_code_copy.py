@@ -1,4 +1,4 @@
-"""experiments/store/code_copy.py: what a launch executes is what was there when it started."""
+"""Test experiments/store/code_copy.py: a launch executes the code that was there when it started."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WaitFor = Callable[..., None]
 
 @pytest.fixture
 def own_reward(tmp_path: Path) -> Path:
-    """A reward function of a user's own, outside the project, in two files."""
+    """Write a user's reward function, in two files outside the project."""
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "ink.py").write_text("WORD = 'blue'\n")
@@ -139,7 +139,7 @@ def test_a_process_runs_the_copy_whatever_becomes_of_the_files(tmp_path: Path, o
     ]
 
 
-# A project of its own (a copy of this package) launches three runs; each attempt says what it imported.
+# A separate project (a copy of this package) launches three runs; each attempt prints what it imported.
 ATTEMPT = """
 import importlib.util, json, sys, time
 from pathlib import Path
@@ -193,7 +193,7 @@ sys.exit(local.run_all(runs, Given()))
 def test_what_waits_in_a_local_sweep_is_out_of_an_edit_s_reach(
     tmp_path: Path, own_reward: Path, wait_for: WaitFor
 ) -> None:
-    """The reward, the package, conf/ and what is asked for change while the first of two runs trains."""
+    """The reward, the package, conf/ and the settings asked for change while the first of two runs trains."""
     project, runs_dir = tmp_path / "project", tmp_path / "runs"
     for part in (PACKAGE, "conf"):
         shutil.copytree(PROJECT_DIR / part, project / part, ignore=shutil.ignore_patterns("__pycache__", "local"))
@@ -213,7 +213,7 @@ def test_what_waits_in_a_local_sweep_is_out_of_an_edit_s_reach(
             file.write("EDITED = True\n")
         (project / PACKAGE / "store" / "rundir.py").write_text("raise SystemExit('in the middle of an edit')\n")
         (project / "conf" / "config.yaml").write_text("lr: 9\n")
-        again = {**second.load_config(), "lr": 7}  # somebody asks for it with another setting
+        again = {**second.load_config(), "lr": 7}  # somebody asks for the run with another setting
         second.record("launched", config=freeze_launch(second.path, json.dumps(again), again))
         (runs_dir / "go").touch()
         printed = launcher.communicate(timeout=60)[0]

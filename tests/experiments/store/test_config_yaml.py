@@ -1,4 +1,4 @@
-"""experiments/store/config_yaml.py: whatever a config holds, a loader reads it back, and as what it was."""
+"""Test experiments/store/config_yaml.py: a loader reads back all that a config holds, with the same types."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from experiments.store.config_yaml import as_yaml
 
-# PyYAML itself reads these three rare line breaks back as others.
+# PyYAML itself reads these three rare line breaks back as other ones.
 texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x85\u2028\u2029"), max_size=200)
 leaves = (
     texts | st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none() | st.sampled_from([1, 1.0, True])

@@ -1,4 +1,4 @@
-"""experiments/store/failures.py on the ends of logs as veRL, Ray, torch and the kernel write them."""
+"""Test experiments/store/failures.py on the ends of logs as veRL, Ray, torch and the kernel write them."""
 
 from __future__ import annotations
 
@@ -336,7 +336,7 @@ def test_a_port_that_is_taken_is_told_by_what_python_says_of_it(log: Path) -> No
 
 
 def test_a_cause_outranks_what_follows_from_it(log: Path) -> None:
-    """Out of memory breaks Ray, the rollouts and at last an assertion; memory is what to do something about."""
+    """An out-of-memory also breaks Ray, the rollouts and at last an assertion; the user must act on the memory."""
     log.write_text(
         "torch.OutOfMemoryError: CUDA out of memory\n"
         "Failed to connect to GCS\nError in _run_prompt: actor died\nAssertionError: no rows\n"

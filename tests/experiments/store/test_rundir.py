@@ -1,4 +1,4 @@
-"""experiments/store/rundir.py: what is written survives, whoever dies when; and a run's state is told right."""
+"""Test experiments/store/rundir.py: what is written survives any death at any time, and a run's state is right."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def python(code: str, *arguments: object, **options: Any) -> subprocess.Popen[st
 
 
 def output(process: subprocess.Popen[str]) -> str:
-    """Return what the process printed; it must have ended well."""
+    """Return what the process printed; its exit code must be 0."""
     printed, errors = process.communicate()
     assert process.returncode == 0, errors
     return printed.strip()
@@ -75,7 +75,7 @@ def test_writing_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) 
 
 @pytest.mark.parametrize("existed", [True, False])
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, existed: bool) -> None:
-    """The process may write files of 4 kB at most: its write fails half-way, as on a full disk."""
+    """The process may write files of at most 4 kB, so its write fails half-way, as on a full disk."""
     file = tmp_path / "config.yaml"
     if existed:
         file.write_text("old")
@@ -138,7 +138,7 @@ fields = st.dictionaries(
 
 @st.composite
 def torn(draw: st.DrawFn) -> bytes:
-    """What a kill or a power cut may leave at the end of the file: the beginning of an event, or anything at all."""
+    """Return what a kill or a power cut may leave at the end of the file: part of an event, or any bytes."""
     event = json.dumps({"time": 1.5, "event": draw(names), **draw(fields)}).encode()
     garbage = draw(st.binary(max_size=40))
     return draw(st.sampled_from([event[: draw(st.integers(0, len(event) - 1))], garbage, b"\0" * 40, b"[" + garbage]))
@@ -156,7 +156,7 @@ def test_every_recorded_event_is_read_whatever_was_torn_in_between(steps: list[t
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(Path(folder))
         for name, more, damage in steps:
-            # Bytes that happen to be whole events would rightly be read as such.
+            # Leave out bytes that happen to be whole events: they would rightly be read as such.
             damage = b"\n".join(line for line in damage.split(b"\n") if not is_event(line))
             with open(run.events_file, "ab") as file:
                 file.write(damage)
@@ -214,7 +214,7 @@ with run.lock():
 
 
 def test_what_was_reported_survives_a_kill_at_any_moment(run: RunDir, wait_for: WaitFor) -> None:
-    """Thirty writers, one after the other, each killed at a random moment: no step is lost, doubled or out of order."""
+    """Thirty writers run one after the other, each killed at a random moment: no step is lost, doubled or misplaced."""
     moments = random.Random(7)
     rows: list[dict[str, Any]] = []
     torn = 0
@@ -236,7 +236,7 @@ def test_what_was_reported_survives_a_kill_at_any_moment(run: RunDir, wait_for: 
         assert len(told) >= max(printed, default=reached)
         assert 0 <= len(rows) - len(told) <= 1
         assert run.state() in ("killed", "planned") and run.last_step() == len(rows)
-        if len(rows) > len(told):  # killed between the two: a resumed run writes the event of that step
+        if len(rows) > len(told):  # killed between row and event: a resumed run writes the event of that step
             run.record("checkpoint", step=len(rows))
     assert len(rows) > 100
 
@@ -269,7 +269,7 @@ def test_creating_goes_on_where_a_kill_cut_it_short(tmp_path: Path) -> None:
 
 
 def test_of_several_that_make_the_same_run_one_does(tmp_path: Path) -> None:
-    """They differ in what cannot change the result; the run is what one of them says, and was planned once."""
+    """They differ in what cannot change the result. The run has the config of one of them, and was planned once."""
     code = """
 while not Path(sys.argv[1]).parent.exists():
     pass
@@ -316,7 +316,7 @@ def test_a_newer_version_s_folder_is_refused_in_one_message(run: RunDir) -> None
         assert run.state() == "planned"
 
 
-# PyYAML itself reads these three rare line breaks back as others.
+# PyYAML itself reads these three rare line breaks back as other ones.
 characters = st.characters(exclude_categories=("Cs",), exclude_characters="\x85\u2028\u2029")
 leaves = st.one_of(
     st.text(characters).filter(lambda text: "${" not in text and text != "???"),
@@ -464,7 +464,7 @@ def test_the_lock_is_freed_by_an_error(run: RunDir) -> None:
 
 
 def test_looking_at_the_lock_never_keeps_a_run_from_starting(run: RunDir) -> None:
-    """Launcher, status and figures ask all the time whether a run is going."""
+    """Launcher, status and figures ask all the time whether a run is running."""
     code = "run = RunDir(Path(sys.argv[1])); print('looking', flush=True)\nwhile True:\n    run.is_locked()"
     with run.lock():
         pass

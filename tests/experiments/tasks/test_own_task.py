@@ -1,4 +1,4 @@
-"""A task of one's own: what `build` gives becomes veRL's rows, known by content, and each mistake is told in a line."""
+"""Test a user's task: `build`'s rows become veRL's, the content is their identity, and each mistake is one line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def made(folder: Path, text: str, **changes: Any) -> DataSet:
 
 
 def refused(folder: Path, text: str, **changes: Any) -> list[str]:
-    """Return the problems of a task, without the place of its file."""
+    """Return the problems of a task, without the folder of its file."""
     with pytest.raises(UserError) as error:
         made(folder, text, **changes)
     assert not list(folder.glob("data/*")), "nothing is left of what was refused"
@@ -184,7 +184,7 @@ ROWS = "def build(**others):\n    good = [{'prompt': f'p{n}', 'ground_truth': n}
         (
             ROWS + "good, good[2:]",
             "the test rows of task.path=mine.py must be held out, but 1 of 2 prompts are train prompts too, the first "
-            "is 'p2 <think>'; give each to one of them only",
+            "is 'p2 <think>'; put each into one of them only",
         ),
         (
             "import random\n" + ROWS + "random.sample(good[2:], 3), good[:2]",
@@ -205,7 +205,7 @@ def test_all_problems_of_the_rows_are_told_at_once(tmp_path: Path) -> None:
 
 @given(st.integers(0, 8), st.integers(0, 8), st.integers(0, 8))
 def test_a_leak_is_found_wherever_it_is(at: int, train_size: int, test_size: int) -> None:
-    """A build repeats one train row among its test rows: that is seen if both are asked for."""
+    """`build` repeats one train row among its test rows: the leak is found if both rows are asked for."""
     train = [{"prompt": f"a{n}", "ground_truth": n} for n in range(9)]
     test = [{"prompt": f"b{n}" if n != at else "a0", "ground_truth": n} for n in range(9)]
     sizes = {"train_size": train_size, "test_size": test_size, "template": "compact"}
@@ -270,7 +270,7 @@ def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., PlannedRun]]:
-    """Plan a run of mine.py, which is named as it is seen from where the command is typed."""
+    """Return a function that plans a run of mine.py, whose path is relative to the folder of the command."""
     monkeypatch.chdir(tmp_path)
     mine = ["task.path=mine.py", "task.name=mine", "~task.source", "~task.space", "++task.top=5"]
     mine += ["reward.custom_reward_function.path=${task.path}", "~reward.custom_reward_function.reward_kwargs"]

@@ -1,4 +1,4 @@
-"""A reward function is called before anything starts: what would break a training is told while it costs nothing."""
+"""Test the call of a reward function before anything starts: what would break a training is reported in time."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ extra_info = {{"num_turns": 2, "rollout_reward_scores": {{}}}}
         (HEAD + "return {'acc': 1.0}", "but returns {'acc': 1.0} for ''"),
         (
             HEAD + "return {'score': 1.0, 'why': [1]}",
-            "but returns {'why': [1]} besides, neither a number nor a text, for ''",
+            "but returns also {'why': [1]}, which is neither a number nor a text, for ''",
         ),
         (
             HEAD + "return float(solution_str[0] == 'x')",

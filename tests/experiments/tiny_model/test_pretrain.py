@@ -1,4 +1,4 @@
-"""Pre-training is deterministic, learns, and weighs the tokens as its recipe says."""
+"""Test that pre-training is deterministic, learns, and weighs the tokens as its recipe says."""
 
 import math
 from dataclasses import replace
@@ -129,7 +129,7 @@ def test_sampling_repeats_itself_and_leaves_torchs_random_state_alone():
     assert evaluation.respond(model, problems, 1.0, 12, seed=1) == first
     assert evaluation.respond(model, problems, 1.0, 12, seed=2) != first
     assert all(0 < len(row) <= 12 for row in first)
-    # An untrained model is nearly uniform: in 96 draws something unlikely turns up, unless sampling is cut to the top.
+    # An untrained model is nearly uniform. So 96 draws give many different tokens, unless sampling is cut to the top.
     assert len({token for row in first for token in row}) > 40
 
 

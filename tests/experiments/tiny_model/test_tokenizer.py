@@ -1,4 +1,4 @@
-"""The tiny model's tokenizer loses nothing of what the model reads and writes."""
+"""Test that the tiny model's tokenizer loses nothing of what the model reads and writes."""
 
 import random
 

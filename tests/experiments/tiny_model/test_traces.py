@@ -1,4 +1,4 @@
-"""The pre-training traces: true equations, imperfect habits, and no held-out problem."""
+"""Test the pre-training traces: true equations, imperfect habits, and no held-out problem."""
 
 import random
 import re
@@ -73,7 +73,7 @@ def test_no_writer_tries_an_expression_twice(seed: int, place: int):
     mixture = replace(SEARCHER, give_up=0.0, give_up_patient=0.0, overlook=1.0, max_trials=1000)
     text = traces.trace(random.Random(seed), problem, mixture)
     trials = re.split(r" not it,(?: let's try)?", text.partition(" </think>")[0])[:-1]
-    # Different expressions may have the same steps: a text tells them apart only where operands differ.
+    # Different expressions may have the same steps, and then the same text: so compare sorted lists, not sets.
     assert len(trials) == len(traces.expressions(problem.numbers))
     assert sorted(trials) == sorted(
         " " + ", ".join(map(str, expression.steps)) for expression in traces.expressions(problem.numbers)
@@ -114,7 +114,7 @@ def test_held_out_looks_at_the_content_alone(numbers: list[int], target: int):
 
 
 def test_what_is_held_out_never_changes():
-    # Recorded once: a change would let problems of old training runs into new validation sets.
+    # Recorded once: after a change, new validation sets would contain problems that old runs were trained on.
     chosen = [target for target in range(10, 100) if traces.held_out((3, 7, 12), target)]
     assert chosen == GOLDEN_TARGETS
     assert [(problem.numbers, problem.target) for problem in traces.held_out_problems()[:3]] == GOLDEN_PROBLEMS

@@ -1,4 +1,4 @@
-"""The shipped folder: loads without a network, is what its card says, and leaves RL room to learn."""
+"""Test the shipped folder: it loads without a network, is what its card says, and leaves RL room to learn."""
 
 import json
 from dataclasses import asdict

@@ -1,7 +1,7 @@
-"""A CUDA device that is none: tensors that say they are on it, and whose numbers are on the CPU.
+"""Pretend a CUDA device: tensors say that they are on it, but their numbers are on the CPU.
 
-Code that mixes devices, or makes a tensor on the CPU where one on the GPU is needed, fails here as it does on a GPU;
-code that does not computes the same numbers. What this can't show: kernels, streams, memory, speed.
+Code that mixes devices, or makes a tensor on the CPU where one on the GPU is needed, fails here as it does on a GPU.
+Other code computes the same numbers as on the CPU. This can't test kernels, streams, memory and speed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ MOVES = (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda)
 
 
 class Far(torch.Tensor):
-    """A tensor on the device."""
+    """A tensor that says it is on the device."""
 
     device = CUDA  # type: ignore[assignment]
 
 
 class PretendCUDA(TorchFunctionMode):
-    """Within it the device exists."""
+    """Within this context the device exists."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

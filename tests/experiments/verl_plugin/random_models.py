@@ -1,4 +1,4 @@
-"""Tiny random models. Every parameter is random, biases and norms too, so that a forgotten one shows."""
+"""Make tiny random models. Every parameter is random, biases and norms too, so that a forgotten one shows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def randomise(model: Any, seed: int, scale: float = 0.35) -> Any:
-    """Give every parameter a random value; the default size makes predictions sharp, yet not certain."""
+    """Give every parameter a random value; the default size makes predictions sharp, but not certain."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

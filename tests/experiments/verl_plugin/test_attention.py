@@ -1,4 +1,4 @@
-"""experiments/verl_plugin/attention.py: a packed micro-batch against its sequences one by one."""
+"""Test experiments/verl_plugin/attention.py: a packed micro-batch against its sequences one by one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_logits_and_gradients_equal_those_of_separate_sequences(shape: dict[str,
     separate = make_model(dtype=torch.float64, attention="sdpa", **shape)
     parts = sequences(lengths)
     ours, theirs = packed_logits(packed, parts), separate_logits(separate, parts)
-    # transformers computes norms and rotary angles in float32, on whatever batch: that is all that may differ.
+    # transformers computes norms and rotary angles in float32, for every batch. Only their rounding may differ.
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     loss(ours).backward()
     loss(theirs).backward()
@@ -62,7 +62,7 @@ def test_a_model_with_dropout_drops_out_while_it_is_trained() -> None:
 
 
 def test_forwards_with_different_packings_may_follow_each_other() -> None:
-    """The layout is remembered for one forward: not for the next, and not for a backward in between."""
+    """A layout counts for one forward only: not for the next one, nor for a backward in between."""
     model = make_model(dtype=torch.float64, attention="packed_sdpa")
     first, second = sequences([3, 5], 1), sequences([5, 3], 2)
     expected = [separate_logits(make_model(dtype=torch.float64), parts) for parts in (first, second, first)]
@@ -71,7 +71,7 @@ def test_forwards_with_different_packings_may_follow_each_other() -> None:
 
 
 def test_recomputing_for_the_gradient_changes_nothing() -> None:
-    """With gradient checkpointing the layers run again in the backward, after another forward may have come."""
+    """With gradient checkpointing the layers run again in the backward pass, perhaps after another forward pass."""
     gradients = []
     for checkpointing in (False, True):
         model = make_model(dtype=torch.float64, attention="packed_sdpa").train()

@@ -1,4 +1,4 @@
-"""The rollout's code on a device that is not the CPU (pretend_cuda.py): same samples, and no tensor elsewhere."""
+"""Test the rollout's code on a device that is not the CPU (pretend_cuda.py): same samples, no tensor elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""experiments/verl_plugin/__init__.py: no other veRL than the one it was tested with."""
+"""Test experiments/verl_plugin/__init__.py: it refuses any veRL but the version it was tested with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hypothesis on a shared machine: how long an example takes says nothing."""
+"""Turn off Hypothesis' deadline: on a shared machine the time of an example says nothing."""
 
 from hypothesis import settings
 

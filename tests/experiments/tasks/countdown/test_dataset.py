@@ -184,7 +184,7 @@ def test_a_killed_builder_does_no_harm(tmp_path: Path) -> None:
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".countdown-")
     assert len(rows(small(tmp_path).train)) == 40
-    assert left.exists()  # it could still be at work
+    assert left.exists()  # its builder could still be at work
     yesterday = time.time() - 25 * 3600
     os.utime(left, (yesterday, yesterday))
     small(tmp_path, data_seed=1)
@@ -211,12 +211,12 @@ def test_wrong_arguments_are_refused_all_at_once(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file must be a folder with room that can be written"):
+    with pytest.raises(UserError, match="file must be a writable folder with free space"):
         small(tmp_path / "file")
 
 
 def test_a_full_disk_is_one_clear_message(tmp_path: Path) -> None:
-    """A real one: the process may write files of a few bytes only."""
+    """The disk is really full for the process: it may write files of a few bytes only."""
     code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n" + BUILDER
     done = subprocess.run(
@@ -308,12 +308,12 @@ def test_an_import_is_cached_by_the_file_s_content(tmp_path: Path) -> None:
         (["[1, 2]"] * 10, [3] * 10, {"nums": pa.string()}, r"but has target \(int64\), nums \(string\)"),
         ([[1.0, 2.0]] * 10, [3] * 10, {"nums": pa.list_(pa.float64())}, "must have the columns nums"),
         ([[1, 2]] * 10, [3.0] * 10, {"target": pa.float64()}, "must have the columns nums"),
-        ([[1, 2]] * 8 + [None, [1, None]], [3] * 10, {}, "but 2 have not, first row 8 with nums None and target 3"),
-        ([[1, 2]] * 10, [3] * 9 + [None], {}, "but 1 have not, first row 9"),
-        ([[1]] + [[1, 2]] * 9, [3] * 10, {}, r"but 1 have not, first row 0 with nums \[1\]"),
+        ([[1, 2]] * 8 + [None, [1, None]], [3] * 10, {}, "but 2 do not, the first is row 8 with nums None and"),
+        ([[1, 2]] * 10, [3] * 9 + [None], {}, "but 1 do not, the first is row 9"),
+        ([[1]] + [[1, 2]] * 9, [3] * 10, {}, r"but 1 do not, the first is row 0 with nums \[1\]"),
         ([[1] * 6] + [[1, 2]] * 9, [3] * 10, {}, "must have 2 to 5 numbers"),
-        ([[1, -2]] * 10, [3] * 10, {}, "but 10 have not"),
-        ([[1, 2]] * 10, [0] * 10, {}, "a target >= 1, but 10 have not"),
+        ([[1, -2]] * 10, [3] * 10, {}, "but 10 do not"),
+        ([[1, 2]] * 10, [0] * 10, {}, "a target >= 1, but 10 do not"),
         ([[1, 2]] * 10, [50] * 10, {}, "train and test must both keep problems, but there are 0 train problems"),
         ([[1, 2]] * 10, [3] * 10, {}, "train and test must both keep problems, .* 0 test problems"),
     ],
@@ -349,7 +349,7 @@ def test_numbers_too_large_for_floats_are_still_exact(tmp_path: Path) -> None:
     source = hub_file(tmp_path / "hub.parquet", nums, [big * big, big + 1, big * big + 1, 3, 4])
     counts = counted(source, 3, 2)
     assert (counts.train, counts.unsolvable, counts.test) == (2, 1, 2)
-    # In floats, but not in fact, the product of the first two is 1024 more than the third.
+    # The product of the first two is 1024 more than the third in floats, but not in exact arithmetic.
     third = int(float(big * big)) - 1024
     assert big * big - third != 1024
     source = hub_file(source, [[big, big, third], [1, 2], [1, 3]], [1024, 3, 4])

@@ -1,4 +1,4 @@
-"""The strict grammar: what it takes, what it refuses, and that its arithmetic is exact."""
+"""Test the strict grammar: what it accepts, what it refuses, and that its arithmetic is exact."""
 
 from fractions import Fraction
 
@@ -92,7 +92,7 @@ def test_agrees_with_fractions_on_random_trees(tree: Tree) -> None:
 
 @given(st.lists(st.sampled_from(["+", "-", "*", "/", "1", "2", "30", "7"]), max_size=12).map(" ".join))
 def test_precedence_agrees_with_python(text: str) -> None:
-    """Without parentheses; numbers become Fractions, so that Python's own arithmetic is exact."""
+    """Equations without parentheses; numbers become Fractions, so that Python's own arithmetic is exact."""
     tokens = text.split()
     plus = any(a == "+" and (not i or tokens[i - 1] in "+-*/") for i, a in enumerate(tokens))
     exact = " ".join(f"Fraction({token})" if token.isdigit() else token for token in tokens)
@@ -100,7 +100,7 @@ def test_precedence_agrees_with_python(text: str) -> None:
         expected = None if plus else eval(exact, {"Fraction": Fraction})
     except (SyntaxError, ZeroDivisionError):
         expected = None
-    if "* *" in text or "/ /" in text:  # two tokens to Python, and an error all the same
+    if "* *" in text or "/ /" in text:  # Python reads two tokens here too, and raises as well
         expected = None
     assert value(text) == expected
 

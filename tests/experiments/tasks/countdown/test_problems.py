@@ -1,4 +1,4 @@
-"""The generator: what it draws, how evenly, and that the same seed draws the same."""
+"""Test the generator: what it draws, how evenly, and that the same seed draws the same problems."""
 
 from collections import Counter
 from itertools import combinations_with_replacement, permutations
@@ -67,12 +67,12 @@ def test_the_article_s_problems() -> None:
     assert all(type(number) is int for problem in drawn[:5] for number in (*problem.numbers, problem.target))
     assert any(problem.numbers != tuple(sorted(problem.numbers)) for problem in drawn)
     assert all(solve(problem.numbers, problem.target) is not None for problem in drawn[:200])
-    # Large targets are made in fewer ways than small ones, but not rare.
+    # Fewer ways lead to large targets than to small ones, but large ones are not rare.
     assert 300 < sum(problem.target > 55 for problem in drawn) < 1200
 
 
 def test_a_seed_means_the_same_problems_for_ever() -> None:
-    """If this fails, drawing has changed: raise dataset.FORMAT."""
+    """If this fails, the way problems are drawn has changed: raise dataset.FORMAT."""
     assert generate(MINIATURE, 3, seed=0) == [
         Problem((8, 6, 3), 66),
         Problem((6, 2, 13), 14),
@@ -148,7 +148,7 @@ def test_a_space_from_yaml_equals_one_from_python() -> None:
 
 
 def test_what_is_kept_from_pre_training_is_what_is_validated_on() -> None:
-    """Two modules say which those are; the tiny model's must not need the task's."""
+    """Two modules decide it, and must agree: the tiny model's must not depend on the task's."""
     every = traces.problems()
     assert len(every) == MINIATURE_SIZE
     assert [traces.held_out(one.numbers, one.target) for one in every] == [

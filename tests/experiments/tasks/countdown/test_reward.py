@@ -1,4 +1,4 @@
-"""The reward: the published table in both modes, hostile text, and what veRL needs of it."""
+"""Test the reward: the published table in both modes, hostile texts, and what veRL needs from it."""
 
 import importlib.util
 import io
@@ -111,7 +111,7 @@ def test_takes_what_verl_passes() -> None:
 
 
 def test_verl_can_load_the_file_by_its_path() -> None:
-    """As verl.utils.import_utils.load_module does: under a made-up name that is not in sys.modules."""
+    """veRL's verl.utils.import_utils.load_module loads it under a made-up name that is not in sys.modules."""
     spec = importlib.util.spec_from_file_location("custom_module_1", reward.__file__)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -197,7 +197,7 @@ def test_ten_thousand_hostile_answers() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     counts = json.loads(done.stdout)
     assert sum(counts.values()) == 20_000
-    # "((9))" and "--9" for the number 9 are right; most of the rest is worth nothing or the format credit.
+    # "((9))" and "--9" for the number 9 are right; most other answers get nothing or the format credit.
     assert 0 < counts["strict 1.0"] < 1000
     assert set(counts) <= {f"{mode} {score}" for mode in reward.MODES for score in (0.0, 0.1, 1.0)}
     assert done.stderr == ""
@@ -215,7 +215,7 @@ def test_prints_one_sample_in_so_many_and_touches_no_random_state(capsys: pytest
     assert 60 <= sum(printed) <= 140
     chosen = printed.index(True)
     compute_score("countdown", f"try {chosen} <answer>(1+2)*3</answer>", truth, log_every=64)
-    assert capsys.readouterr().out  # the same one again
+    assert capsys.readouterr().out  # the same sample is chosen again
     compute_score("countdown", f"try {chosen} <answer>(1+2)*3</answer>", truth)
     assert not capsys.readouterr().out  # off unless asked for
 

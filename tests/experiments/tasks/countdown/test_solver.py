@@ -1,4 +1,4 @@
-"""Both solvers against all that can be made, found by plain recursion over Fractions."""
+"""Test both solvers against all values that can be made, found by plain recursion over Fractions."""
 
 from fractions import Fraction
 from itertools import combinations_with_replacement
@@ -13,7 +13,7 @@ from experiments.tasks.countdown.solver import equation_of, reachable, search, s
 
 
 def makeable(numbers: tuple[Fraction, ...], whole: bool, max_value: int | None = None) -> set[Fraction]:
-    """All values of all equations over the numbers; `whole`: in steps that give whole numbers 0..max_value."""
+    """Return the values of all equations over the numbers; `whole`: each step gives a whole number 0..max_value."""
     if len(numbers) == 1:
         return set(numbers)
     values: set[Fraction] = set()

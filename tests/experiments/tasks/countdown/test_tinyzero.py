@@ -1,4 +1,4 @@
-"""TinyZero's score, bug for bug: compared with the same steps done by regular expressions and Python's own `eval`."""
+"""Test TinyZero's score, bug for bug, against the same steps by regular expressions and Python's own `eval`."""
 
 import ast
 import re
@@ -27,7 +27,7 @@ def python(text: str) -> Any:
 
 
 def has_large_power(text: str) -> bool:
-    """Whether `eval` could take long: the operands of every ** are looked at, the inner ones first."""
+    """Whether `eval` could take long: it looks at the operands of every **, the inner ones first."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -44,7 +44,7 @@ def has_large_power(text: str) -> bool:
 
 
 def tinyzero(response: str, target: int, numbers: list[int]) -> float:
-    """The original's steps on what stands after its "Assistant:"."""
+    """Return the score by the original's steps on the text after its "Assistant:"."""
     found = re.findall(r"<answer>(.*?)</answer>", response.split("\n")[-1])
     if not found:
         return 0.0
@@ -64,7 +64,7 @@ def check(text: str) -> None:
     expected = python(text) if ALLOWED.match(text) else None
     ours = evaluate(text)
     assert type(ours) is type(expected)
-    # repr tells NaN and the sign of zero; a long integer has none.
+    # repr shows NaN and the sign of zero; a very long integer has no repr.
     assert ours == expected if isinstance(ours, int) else repr(ours) == repr(expected)
 
 
@@ -212,7 +212,7 @@ def test_whole_responses_score_as_in_the_original(response: str, target: int) ->
 def test_hack_is_exact_where_division_rounds(
     numbers: list[int], signs: list[str], shape: int, data: st.DataObject
 ) -> None:
-    """The reward does not ask TinyZero's arithmetic where a bound on the rounding error settles the matter."""
+    """TinyZero divides in floats, which round. Score and hack must agree with it even if the rounding decides."""
     a, b, c, d = numbers
     p, q, r = signs
     text = (

@@ -1,4 +1,4 @@
-"""experiments/verl_plugin/lifecycle/platform.py: what veRL asks of a device, asked of ours."""
+"""Test experiments/verl_plugin/lifecycle/platform.py: all that veRL asks of a device, ours answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from verl.plugin.platform import PlatformBase, PlatformRegistry
 
 from experiments.verl_plugin.lifecycle.platform import CPUDeviceModule, PlatformCPU
 
-# Called by veRL on code paths of GPUs only: vLLM and SGLang servers, CUDA IPC, async offloading.
+# veRL calls these on code paths for GPUs only: vLLM and SGLang servers, CUDA IPC, async offloading.
 GPU_ONLY = {"ipc_collect", "set_per_process_memory_fraction"}
 
 
@@ -38,7 +38,7 @@ def test_the_current_device_is_one_that_torch_takes(platform: PlatformCPU) -> No
 
 
 def test_every_name_that_verl_looks_up_on_a_device_is_there(platform: PlatformCPU) -> None:
-    """Read from the installed veRL's source: a version that calls something new fails here, not in a training."""
+    """The names come from the installed veRL's source: a version that calls a new one fails here, not in a training."""
     spec = importlib.util.find_spec("verl")
     assert spec is not None and spec.submodule_search_locations
     source = [file.read_text(encoding="utf-8") for file in Path(spec.submodule_search_locations[0]).rglob("*.py")]

@@ -1,4 +1,4 @@
-"""The end of a step of a run that was warned: a checkpoint if there is time for it, and W&B's last step on the disk."""
+"""Test the end of a warned run's step: a checkpoint if there is time, and W&B's last step on the disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from experiments.verl_plugin.training.trainer import AblationTrainer
 
 @pytest.fixture
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoppableTrainer:
-    """A trainer after its third step of ten, whose veRL only notes what it is asked for."""
+    """Return a trainer after step 3 of 10; its veRL part only records what it is asked for."""
     one = StoppableTrainer.__new__(StoppableTrainer)
     one.config = OmegaConf.create({"trainer": {"rollout_data_dir": str(tmp_path / "rollouts")}})
     one.global_steps, one.total_training_steps = 3, 10
@@ -52,7 +52,7 @@ def test_a_warned_run_saves_what_it_can_and_stops(
 
 
 def test_w_and_b_is_on_the_disk_although_the_step_does_not_end(trainer: StoppableTrainer, tmp_path: Path) -> None:
-    """Of the file logger nothing is taken away: a step that ends in the last seconds is not lost."""
+    """The file logger stays open: a step that ends in the last seconds is not lost."""
     file_logger = object()
     run = wandb.init(mode="offline", dir=str(tmp_path), project="p", id="0123abcd")
     try:
@@ -61,7 +61,7 @@ def test_w_and_b_is_on_the_disk_although_the_step_does_not_end(trainer: Stoppabl
         warning.warn(tmp_path, time.time() + 2.0)
         trainer._close_tracking_in_time()
         (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-        deadline = time.monotonic() + 10  # W&B's own process writes it; the kill is to come FLUSH_SECONDS later
+        deadline = time.monotonic() + 10  # W&B's own process writes; the kill comes FLUSH_SECONDS later
         while not (read := read_log(log)).rows and time.monotonic() < deadline:
             time.sleep(0.1)
         assert [step for step, _ in read.rows] == [1] and read.exit_code == 0

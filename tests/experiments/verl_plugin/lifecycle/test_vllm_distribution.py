@@ -1,4 +1,4 @@
-"""The name under which veRL looks for vLLM, with metadata as pip leaves it."""
+"""Test the distribution name under which veRL looks for vLLM, with metadata as pip writes it."""
 
 from __future__ import annotations
 

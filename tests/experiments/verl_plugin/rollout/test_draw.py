@@ -1,4 +1,4 @@
-"""experiments/verl_plugin/rollout/draw.py: the distribution of what is drawn, and the noise it is drawn with."""
+"""Test experiments/verl_plugin/rollout/draw.py: the distribution of the drawn tokens, and the noise behind them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_log_probs_are_the_log_softmax_of_the_truncated_logits() -> None:
 
 
 def test_each_row_has_its_own_settings() -> None:
-    """A row drawn in a mixed batch is the row drawn alone: greedy, hot, cold, top-k and top-p side by side."""
+    """A row of a mixed batch (greedy, hot, cold, top-k, top-p) is drawn as it is when it is alone."""
     rows = 60
     temperature = torch.tensor([0.0, 0.5, 1.0, 1.5, -1.0, 1.0]).repeat(rows // 6)
     top_k = torch.tensor([-1, 0, 3, -1, -1, 5]).repeat(rows // 6)
@@ -181,7 +181,7 @@ def test_noise_is_uniform() -> None:
 
 
 def test_the_noise_of_a_run_never_changes() -> None:
-    """Golden: a resumed run, or one repeated with a later version of this project, draws the same samples."""
+    """Golden values: a resumed run, or one repeated with a later version of this project, draws the same samples."""
     noise = NoiseStream(1, 0, 0).next([5, 6, 7], 1.0, 3)
     np.testing.assert_allclose(noise, [0.5963482568718342, 0.8164031969133556, 0.08214889828455663], rtol=1e-12)
 

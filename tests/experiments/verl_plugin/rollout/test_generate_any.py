@@ -1,4 +1,4 @@
-"""experiments/verl_plugin/rollout/generate_any.py against a loop without a cache, one row at a time."""
+"""Test experiments/verl_plugin/rollout/generate_any.py against a loop without a cache, one row at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EOS = {2, 7, 13}
 def without_cache(
     model: Any, prompt: list[int], draw: Draw, limit: int, eos: set[int]
 ) -> tuple[list[int], list[float]]:
-    """Return one response and its log-probs, the whole sequence computed anew for every token."""
+    """Return one response and its log-probs; the whole sequence is computed anew for every token."""
     response: list[int] = []
     log_probs: list[float] = []
     while len(response) < limit and not (response and response[-1] in eos):

@@ -1,4 +1,4 @@
-"""experiments/verl_plugin/rollout/generate_qwen2.py against transformers: its decoding loop and its full forward."""
+"""Test experiments/verl_plugin/rollout/generate_qwen2.py against transformers' decoding loop and full forward."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Sampled = tuple[list[list[int]], list[list[float]]]
 
 
 def by_transformers(model: Any, prompts: list[list[int]], n: int, draw: Draw, max_new: int, eos: set[int]) -> Sampled:
-    """Return the responses and log-probs of transformers' decoding loop, n a prompt."""
+    """Return the responses and log-probs of transformers' decoding loop, n per prompt."""
     repeated = [prompt for prompt in prompts for _ in range(n)]
     return generate_any.generate(model, repeated, draw, [max_new] * len(repeated), eos, pad=0)
 
@@ -65,7 +65,7 @@ def test_rows_that_end_at_different_steps_leave_the_others_alone(seed: int) -> N
 
 @each_shape
 def test_log_probs_equal_the_full_forward_in_double_precision(shape: dict[str, Any]) -> None:
-    # Gentle weights: transformers computes its norms in float32 even here, and sharp ones magnify that beyond 1e-6.
+    # Small weights: transformers computes its norms in float32 even here, and large weights magnify that beyond 1e-6.
     model = make_model(dtype=torch.float64, scale=0.12, **shape)
     draw = make_draw(len(PROMPTS) * 2, MAX_NEW, 5)
     ids, log_probs, lengths = Qwen2Sampler(model).generate(PROMPTS, 2, draw, MAX_NEW, EOS)
@@ -83,7 +83,7 @@ def test_log_probs_equal_the_full_forward_in_double_precision(shape: dict[str, A
 def test_the_shipped_model_gives_a_token_the_probability_that_the_trainer_gives_it(
     count: int, n: int, temperature: float, eos: set[int]
 ) -> None:
-    """Up to rounding. The model's logits reach 28, where one unit in the last place of a float32 is 2e-6."""
+    """They are equal up to rounding. The logits reach 28, where one unit in the last place of a float32 is 2e-6."""
     model = AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32, attn_implementation=NAME).eval()
     prompts = [[5 + row, *range(9, 9 + length)] for row in range(10) for length in (3, 8, 8, 21)][:count]
     draw = make_draw(len(prompts) * n, 96, 3, temperature)
@@ -146,7 +146,7 @@ def test_a_sample_does_not_depend_on_the_other_prompts() -> None:
 
 
 def test_refresh_takes_over_changed_weights() -> None:
-    """In place, as an optimiser does, and by new tensors, as a loaded state dict may bring them."""
+    """Weights change in place, as by an optimiser, or as new tensors, as a loaded state dict may bring them."""
     model, other, draw = make_model(0), make_model(1), make_draw(4, MAX_NEW)
     sampler = Qwen2Sampler(model)
     before = as_lists(*sampler.generate(PROMPTS, 1, draw, MAX_NEW, EOS))

@@ -1,4 +1,4 @@
-"""experiments/verl_plugin/rollout/kv_cache.py against softmax(q k) v over all that a row has seen."""
+"""Test experiments/verl_plugin/rollout/kv_cache.py against softmax(q k) v over all tokens that a row has seen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from experiments.verl_plugin.rollout.kv_cache import BLOCK, KVCache
 
 HEADS, KV_HEADS, DIM, LAYERS = 6, 2, 4, 2
-ORDER = torch.tensor([2, 0, 3, 1])  # the channel of a key that each of a query's goes with
+ORDER = torch.tensor([2, 0, 3, 1])  # for each channel of a query, the channel of a key that goes with it
 
 
 def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -18,7 +18,7 @@ def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 class Rows:
-    """What each row has seen, kept as a list of tokens."""
+    """The tokens that each row has seen, kept as a list."""
 
     def __init__(self, lengths: list[int], n: int, dtype: torch.dtype) -> None:
         self.lengths = torch.tensor(lengths)

@@ -1,4 +1,4 @@
-"""experiments/verl_plugin/rollout/server.py: what the server takes from veRL's config."""
+"""Test experiments/verl_plugin/rollout/server.py: what the server takes from veRL's config."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_responses_end_with_eos_unless_told_to_ignore_it(make_server: Any) -> No
     assert asyncio.run(lengths(make_server(response_length=96, ignore_eos=True), 48)) == [96] * 48
 
 
-OTHER_END = 20  # in generation_config; the tokenizer's own is another, as in Qwen2.5's base models
+OTHER_END = 20  # generation_config's; the tokenizer's is another, as in Qwen2.5's base models
 
 
 @pytest.fixture
 def other_end(resolved: Any, tmp_path: Path) -> dict[str, Any]:
-    """The tiny model in a folder whose generation_config names an end of its own."""
+    """Return the config of a tiny model whose generation_config names another end than the tokenizer."""
     folder = tmp_path / "model"
     shutil.copytree(WEIGHTS, folder)
     generation = json.loads((folder / "generation_config.json").read_text())
@@ -83,7 +83,7 @@ def test_the_ends_are_generation_config_s_and_the_tokenizer_s(other_end: dict[st
 
 
 def test_a_response_stops_at_generation_config_s_end(make_server: Any, other_end: dict[str, Any]) -> None:
-    """One by one, as veRL's agent loop asks, and as a batch: the end is the last token, and padding follows."""
+    """For single requests, as veRL's agent loop sends them, and for a batch: the end comes last, then padding."""
     server = make_server(model=other_end, response_length=96)
     ends = {1, OTHER_END}
 
@@ -102,7 +102,7 @@ def test_a_response_stops_at_generation_config_s_end(make_server: Any, other_end
 
 @pytest.mark.parametrize("pad", [0, 1, 40])
 def test_padding_on_veRL_s_path_is_masked_whatever_it_is_padded_with(pad: int) -> None:
-    """Its agent loop pads with the tokenizer's pad id; one that is the end, or any other token, makes no difference."""
+    """veRL's agent loop pads with the tokenizer's pad id; it may be the end or any other token without a difference."""
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
     worker: Any = SimpleNamespace(tokenizer=tokenizer)
@@ -115,7 +115,7 @@ def test_padding_on_veRL_s_path_is_masked_whatever_it_is_padded_with(pad: int) -
 
 @pytest.mark.parametrize("name, dtype", [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_the_weights_have_the_config_s_precision(make_server: Any, name: str, dtype: torch.dtype) -> None:
-    """In the server, and on their way to it."""
+    """This holds in the server and on the way to it."""
     server = make_server(dtype=name, response_length=8)
     assert {parameter.dtype for parameter in server.model.parameters()} == {dtype}
     sent = {key: torch.full_like(value, 0.125) for key, value in server.model.state_dict().items()}
@@ -153,7 +153,7 @@ def test_the_adapter_sends_weights_in_the_rollout_s_precision(resolved: Any, mon
 
 
 def test_a_replica_s_server_gets_the_device_of_its_worker(resolved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a Ray with two devices that are none: what a server's process is told is what CUDA would find."""
+    """Ray has two pretended devices: a server's process is told the one that CUDA would have to find."""
 
     @ray.remote(num_gpus=1, num_cpus=0)
     class Worker: ...
@@ -194,7 +194,7 @@ class Handle:
 
 
 def test_a_server_that_was_started_early_is_the_one_that_serves(resolved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On one node without devices, one for each rank; with the workers' place unknown there is no other way."""
+    """Only a CPU run on one node starts servers early, one for each rank: elsewhere the workers' place is unknown."""
     config, started = OmegaConf.create(resolved()), []
 
     def start(self: HFRolloutReplica, node: str, device: str) -> Any:

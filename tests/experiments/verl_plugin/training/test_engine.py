@@ -1,4 +1,4 @@
-"""experiments/verl_plugin/training/engine.py: which engine veRL takes on which device, and the critic's attention."""
+"""Test experiments/verl_plugin/training/engine.py: which engine veRL takes on a device, and the critic's attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""experiments/verl_plugin/training/kept_forward.py: the update's forward pass is the old log-probs', or a new one."""
+"""Test experiments/verl_plugin/training/kept_forward.py: when an update reuses the old log-probs' forward pass."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Engine(CPUEngineWithLMHead):
         return output["model_output"]["log_probs"].values()
 
     def gradient(self, batch: TensorDict) -> torch.Tensor:
-        """Update's half of a step: return the gradient of all weights, one after the other."""
+        """Do the update of a step; return the gradient of all weights, one after the other."""
         self.module.zero_grad()
         loss, output = self.forward_step(batch, mean_log_prob, forward_only=False)
         assert output["loss"] == loss.item() and output["metrics"] == {"seen": sorted(batch.keys())}

@@ -1,4 +1,4 @@
-"""training/temperature.py and conf/temperature/: golden values, and what holds for every schedule."""
+"""Test training/temperature.py and conf/temperature/: golden values, and what holds for every schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ablation trainer has its workers fetch of a batch; trainings are in tests/e2e."""
+"""Test which fields of a batch the ablation trainer lets its workers fetch; tests/e2e has whole trainings."""
 
 from __future__ import annotations
 

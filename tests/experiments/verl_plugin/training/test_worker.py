@@ -1,4 +1,4 @@
-"""experiments/verl_plugin/training/worker.py: the process group of a training worker on a CPU."""
+"""Test experiments/verl_plugin/training/worker.py: the process group of a training worker on a CPU."""
 
 from __future__ import annotations
 
