@@ -31,7 +31,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 2 for a mistake that the user can put right."""
     options = parse(arguments)
-    check_python("pandas")
+    check_python("matplotlib")
     try:
         if options.out.is_dir():
             raise UserError(f"--out must be a file, but {options.out} is a folder; e.g. {options.out / 'report.html'}")

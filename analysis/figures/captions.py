@@ -6,11 +6,8 @@ from collections.abc import Sequence
 
 from analysis.design.ablations import Ablation
 from analysis.figures.series import View
-from analysis.statistics.intervals import BOOTSTRAP_FROM
 
 MINIATURE_MODEL = "tiny"
-# (up to so many seeds, how often in 100 a percentile bootstrap's 95% interval holds a normal's mean); simulated.
-COVERAGE = ((5, 84), (6, 86), (8, 89), (12, 91), (20, 93))
 
 
 def caption(ablation: Ablation, view: View | None = None, metrics: Sequence[str] = ()) -> list[str]:
@@ -36,16 +33,8 @@ def unfinished(ablation: Ablation) -> list[str]:
 def shown(ablation: Ablation, view: View) -> list[str]:
     """Return what bands, smoothing and axis mean, where they are used."""
     sentences = []
-    sizes = sorted({len(arm.averaged) for arm in ablation.arms if len(arm.averaged) > 1})
-    if sizes:
-        few = "Student's t" if sizes[0] < BOOTSTRAP_FROM else ""
-        many = "percentile bootstrap over seeds" if sizes[-1] >= BOOTSTRAP_FROM else ""
-        sentences.append(f"Bands: 95% interval of the mean over seeds ({' and '.join(filter(None, (few, many)))}).")
-        coverage = next((share for seeds, share in COVERAGE if sizes[-1] <= seeds), None)
-        if many and coverage:
-            sentences.append(
-                f"With {sizes[-1]} seeds that bootstrap's band holds the true mean about {coverage}% of the time."
-            )
+    if any(len(arm.averaged) > 1 for arm in ablation.arms):
+        sentences.append("Bands: 95% interval of the mean over seeds (Student's t).")
     if view.smoothing:
         sentences.append(
             f"Training curves smoothed ({view.smoothing}), as recorded behind; validation is not smoothed."

@@ -18,7 +18,6 @@ from analysis.pages.study import Study
 from analysis.pages.tables import curves_csv
 from analysis.records.record import RunRecord
 from analysis.records.rollouts import Shares, find_rollouts
-from analysis.statistics.intervals import BOOTSTRAP_FROM, import_bootstrap
 from experiments.errors import UserError
 
 KINDS = ("png", "svg", "pdf")
@@ -45,8 +44,6 @@ def render_study(study: Study, kinds: Sequence[str] = KINDS, captions: bool = Tr
     `captions`: with the notes below the main one.
     """
     arms = [arm for finding in study.findings for arm in finding.ablation.arms]
-    if any(len(arm.averaged) >= BOOTSTRAP_FROM for arm in arms):
-        import_bootstrap()  # once, before the processes part
     runs = list({run.name: run for arm in arms for run in arm.averaged if run.folder}.values())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, max(len(runs), 2 * len(study.findings)))
