@@ -40,6 +40,19 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def as_float(value: Any) -> float | None:
+    """Return a recorded number as a float, None for anything else; true is 1.0, as W&B draws it.
+
+    An int that no float can hold is infinite.
+    """
+    if not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def is_whole(value: Any, least: int) -> bool:
     """Return whether a value is an int of at least `least`; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,22 +47,3 @@ class RunRecord:
             return f"{self.state}, no step yet" if alive else f"{self.state} before its first step"
         of = f" of {self.planned_steps}" if self.planned_steps else ""
         return f"{self.state} at step {step}{of}"
-
-
-def as_float(value: float) -> float:
-    """Return a number as a float, infinite if it is an integer that no float can hold."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of a nested config by dotted key; lists and empty mappings are leaves."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

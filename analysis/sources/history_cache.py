@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.records.history import Row
+from experiments.store.files import write_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,16 +68,11 @@ class HistoryCache:
         columns = {name: pa.array([row.get(name) for _, row in rows], pa.float64()) for name in names}
         table = pa.table({STEP: pa.array([step for step, _ in rows], pa.int64()), **columns})
         table = table.replace_schema_metadata({STAMP: stamp.encode(), CREATED: created.encode()})
+        content = pa.BufferOutputStream()
+        pq.write_table(table, content, compression="zstd", use_dictionary=False)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".", suffix=".parquet")
-            os.close(descriptor)
-            try:
-                pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
-                os.replace(temporary, self.path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            write_atomically(self.path, content.getvalue().to_pybytes(), durable=False)
         except OSError:
             return
 

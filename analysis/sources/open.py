@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.records.record import RunRecord
-from analysis.sources.filters import WANDB, Filter, Source, select
+from analysis.sources.filters import WANDB, Source, select
+from experiments.store.selection import Condition
 
 
-def open_source(spec: str, wanted: Sequence[str] = (), filters: Sequence[Filter] = ()) -> Source:
+def open_source(spec: str, wanted: Sequence[str] = (), filters: Sequence[Condition] = ()) -> Source:
     """Return the source that `spec` names: wandb://entity/project, a `.wandb` file, or a folder of runs or such files.
 
     `wanted` are RUN arguments of a command line: names, their beginnings, or ids.
@@ -35,7 +36,7 @@ class Selected:
 
     source: Source
     wanted: Sequence[str]
-    filters: Sequence[Filter]
+    filters: Sequence[Condition]
 
     def read(self) -> tuple[list[RunRecord], list[str]]:
         """Return what the source does, less what was not asked for; UserError if that leaves nothing."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.values import is_whole
+
 ACTOR, ROLLOUT = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout."
 
 
@@ -22,6 +24,12 @@ def with_knobs(config: Mapping[str, Any]) -> dict[str, Any]:
         "hardware.name": config.get("trainer.device"),
     }
     return {**{knob: value for knob, value in knobs.items() if value is not None}, **config}
+
+
+def planned_steps(config: Mapping[str, Any]) -> int | None:
+    """Return the step that a flat config asks for; None where the number of epochs decides."""
+    steps = config.get("trainer.total_training_steps")
+    return steps if is_whole(steps, 1) else None
 
 
 def kl_coefficient(config: Mapping[str, Any]) -> float | None:

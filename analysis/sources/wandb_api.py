@@ -19,13 +19,15 @@ from threading import Event
 from typing import Any
 
 from analysis.records.history import History, Row, join
-from analysis.records.record import RunRecord, as_float, flatten
-from analysis.sources.filters import WANDB, Filter, select
+from analysis.records.record import RunRecord
+from analysis.sources.filters import WANDB, select
 from analysis.sources.graphql import NoAnswerError, Patience, Server, ServerError, find_server
 from analysis.sources.history_cache import HistoryCache, Kept
-from analysis.sources.verl_config import with_knobs
+from analysis.sources.verl_config import planned_steps, with_knobs
 from analysis.sources.wandb_files import reached_state, run_name
 from experiments.errors import UserError
+from experiments.store.selection import Condition
+from experiments.values import as_float, flatten
 
 RUNS = """query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int = 50, $order: String,
     $filters: JSONString) {
@@ -72,14 +74,14 @@ class WandbProject:
 
     entity: str
     project: str
-    filters: Sequence[Filter] = ()
+    filters: Sequence[Condition] = ()
     cache: Path = field(default_factory=lambda: default_cache())
     server: Server | None = None
     wanted: Sequence[str] = ()
     """Names, their beginnings, or ids; all without any."""
 
     @classmethod
-    def parse(cls, spec: str, filters: Sequence[Filter] = (), wanted: Sequence[str] = ()) -> WandbProject:
+    def parse(cls, spec: str, filters: Sequence[Condition] = (), wanted: Sequence[str] = ()) -> WandbProject:
         """Return the project that wandb://entity/project names; UserError if it is not of that form."""
         found = re.fullmatch(rf"{WANDB}([^/\s]+)/([^/\s]+)/?", spec)
         if not found:
@@ -166,8 +168,8 @@ class WandbProject:
 
     def _server_filter(self) -> dict[str, Any]:
         """Return the filters that the server applies as we do: tags and group without wildcards."""
-        plain = [f for f in self.filters if f.key in ("tags", "group") and f.equal and not set(f.value) & set("*?[")]
-        return {"$and": [{f.key: {"$in": [f.value]} if f.key == "tags" else f.value} for f in plain]} if plain else {}
+        plain = [f for f in self.filters if f.key in ("tags", "group") and f.equal and not set(f.text) & set("*?[")]
+        return {"$and": [{f.key: {"$in": [f.text]} if f.key == "tags" else f.text} for f in plain]} if plain else {}
 
     def _cache_of(self, run_id: str) -> HistoryCache:
         return HistoryCache(self.cache / self.entity / self.project / f"{run_id}.parquet")
@@ -261,8 +263,8 @@ def read_row(row: Mapping[str, Any]) -> Row:
     for key, value in row.items():
         if key[0] == "_":
             continue
-        if isinstance(value, int | float):
-            numbers[key] = as_float(value)
+        if (number := as_float(value)) is not None:
+            numbers[key] = number
         elif isinstance(value, str) and value in NOT_FINITE:
             numbers[key] = NOT_FINITE[value]
     return int(row["_step"]), numbers
@@ -273,10 +275,9 @@ def make_record(run: Listed, rows: Sequence[Row] | None = None) -> RunRecord:
 
     Without rows, what the listing alone tells of it.
     """
-    config = with_knobs(flatten(run.config))
+    config = with_knobs(dict(flatten(run.config)))
     history = join([rows]) if rows is not None else History({})
-    planned = config.get("trainer.total_training_steps")
-    planned = planned if isinstance(planned, int) else None
+    planned = planned_steps(config)
     state = reached_state(run.state, run.last_step if rows is None else history.last_step(), planned)
     return RunRecord(run.name, config, history, state, 1, planned, tags=run.tags, group=run.group)
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.records.history import join
-from analysis.records.record import RunRecord, flatten
-from analysis.sources.verl_config import with_knobs
+from analysis.records.record import RunRecord
+from analysis.sources.verl_config import planned_steps, with_knobs
 from analysis.sources.wandb_log import NotALogError, WandbLog, read_log
 from experiments.errors import UserError
+from experiments.values import flatten
 
 W_AND_B = "_wandb"  # what the client notes of itself in config and history
 
@@ -63,9 +64,8 @@ def make_record(run_id: str, logs: Sequence[WandbLog]) -> RunRecord:
     logs = sorted(logs, key=lambda log: log.start)
     last = logs[-1]
     history = join([own_metrics(log) for log in logs])
-    config = with_knobs(flatten({key: value for key, value in last.config.items() if key != W_AND_B}))
-    planned = config.get("trainer.total_training_steps")
-    planned = planned if isinstance(planned, int) else None
+    config = with_knobs(dict(flatten({key: value for key, value in last.config.items() if key != W_AND_B})))
+    planned = planned_steps(config)
     reported = {None: "killed", 0: "finished"}.get(last.exit_code, "failed")
     return RunRecord(
         name=run_name(last.name, run_id),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records.history import Row
-from analysis.records.record import as_float
+from experiments.values import as_float
 
 MAGIC = b":W&B\xe1\xbe\x00"
 BLOCK, CHUNK_HEADER = 32768, struct.Struct("<IHB")
@@ -242,9 +242,7 @@ def read_step(rest: bytes) -> int | None:
 def as_number(raw: bytes) -> float | None:
     """Return the JSON value as a float, None if it is no number; NaN and Infinity occur, bare and as strings."""
     value = json.loads(raw)
-    if isinstance(value, bool | int | float):
-        return as_float(value)
-    return float(value) if value in ("NaN", "Infinity", "-Infinity") else None
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else as_float(value)
 
 
 def fields(body: bytes) -> Iterator[tuple[int, Any]]:

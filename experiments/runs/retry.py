@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from experiments.errors import INTERRUPTED, UserError
 from experiments.launchers.slurm.holds import HELD, last_hold
 from experiments.launchers.slurm.queue import job_of
-from experiments.runs.status import target_step
 from experiments.store.code_copy import FOLDER, PACKAGE
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import RunDir
@@ -100,7 +99,7 @@ def as_launched(run: RunDir) -> PlannedRun:
     events = run.events()
     frozen = next((event["config"] for event in reversed(events) if isinstance(event.get("config"), str)), FIRST)
     config = run.load_config(frozen)
-    steps = target_step(run, events)
+    steps = run.target_step(events, config)
     if steps is None:
         raise UserError(f"{run.config_file} must say trainer.total_training_steps, but does not; launch it anew")
     planned = PlannedRun(

@@ -7,17 +7,13 @@ from typing import Any
 
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir
-from experiments.values import at, is_number
+from experiments.values import as_float, at, is_number
 
 
 def accuracy(row: Mapping[str, Any]) -> float | None:
     """Return the sampled validation accuracy of a row of metrics, None if it has none."""
     names = (name for name in row if name.startswith("val-core/") and "/acc/mean@" in name and "_greedy/" not in name)
-    return _float(row.get(next(names, "")))
-
-
-def _float(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return as_float(row.get(next(names, "")))
 
 
 def final_accuracy(run: RunDir) -> float | None:
