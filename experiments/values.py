@@ -36,8 +36,9 @@ def nodes(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a finite int or float; True and False are not numbers."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value is an int or float that is finite as a float; True and False are not numbers."""
+    number = None if isinstance(value, bool) else as_float(value)
+    return number is not None and math.isfinite(number)
 
 
 def as_float(value: Any) -> float | None:

@@ -72,9 +72,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--smooth",
-        metavar="KIND",
+        metavar="HOW",
         default="none",
-        help="training curves: none, twema:0.9 (as W&B), ema:0.6, gaussian:2 or running:5 (%(default)s)",
+        help="training curves: none, or as W&B smooths them, e.g. twema:0.9 (%(default)s)",
     )
     parser.add_argument(
         "--panels",

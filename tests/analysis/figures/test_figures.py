@@ -21,7 +21,7 @@ from analysis.design.ablations import find_ablations
 from analysis.figures.captions import caption
 from analysis.figures.main import draw
 from analysis.figures.series import View
-from analysis.figures.smoothing import parse_smoothing
+from analysis.figures.smoothing import parse_smoothing, twema
 from analysis.figures.style import COLOURS, look, styled
 from analysis.records.curves import comparable_curves
 from analysis.sources.run_folders import RunFolders
@@ -107,15 +107,16 @@ def test_arms_differ_in_dashes_and_marker_too() -> None:
 def test_smoothing_leaves_the_raw_line_behind_and_validation_as_it_is(make: MakeRun, runs: Path) -> None:
     make()
     plain, _ = drawn(runs)
-    smooth, notes = drawn(runs, View(smoothing=parse_smoothing("ema:0.8")))
+    smooth, notes = drawn(runs, View(smoothing=parse_smoothing("twema:0.8")))
     reward = next(axes for axes in smooth.axes if axes.get_title(loc="left") == "Training reward")
     raw, shown = reward.lines
     was = next(axes for axes in plain.axes if axes.get_title(loc="left") == "Training reward").lines[0]
     assert np.array_equal(raw.get_ydata(), was.get_ydata()) and raw.get_alpha() == 0.2
-    assert np.allclose(shown.get_ydata(), parse_smoothing("ema:0.8").apply([], list(was.get_ydata())))
+    xs, ys = list(was.get_xdata()), list(was.get_ydata())
+    assert np.allclose(shown.get_ydata(), twema(xs, ys, 0.8)) and not np.allclose(shown.get_ydata(), ys)
     assert raw.get_zorder() <= shown.get_zorder()
     assert np.array_equal(smooth.axes[0].lines[0].get_ydata(), plain.axes[0].lines[0].get_ydata())
-    assert "Training curves smoothed (ema 0.8), as recorded behind; validation is not smoothed." in notes
+    assert "Training curves smoothed (twema 0.8), as recorded behind; validation is not smoothed." in notes
 
 
 def test_entropy_and_kl_at_different_temperatures_are_warned_of_under_the_figure(make: MakeRun, runs: Path) -> None:
@@ -132,14 +133,16 @@ def test_entropy_and_kl_at_different_temperatures_are_warned_of_under_the_figure
 def test_the_commands_axis_and_smoothing_reach_the_numbers(make: MakeRun, runs: Path, tmp_path: Path) -> None:
     for temperature in (0.6, 1.0):
         make(temperature=temperature)
-    command = ["--runs", str(runs), "--out", str(tmp_path), "--x", "tokens", "--smooth", "running:3"]
+    command = ["--runs", str(runs), "--out", str(tmp_path), "--x", "tokens", "--smooth", "twema:0.9"]
     assert plot_ablation.main(command) == 0
     with open(tmp_path / "temperature.csv", newline="") as content:
         rows = [row for row in csv.DictReader(content) if row["curve"] in ("reward", "sampled")]
     reward = [row for row in rows if row["curve"] == "reward"]
     values = [float(row["value"]) for row in reward]
     assert [float(row["x"]) for row in reward[:2]] == [9001, 9001 + 9002]
-    assert float(reward[1]["smoothed"]) == pytest.approx(np.mean(values[:3]))
+    xs = [float(row["x"]) for row in reward if row["run"] == reward[0]["run"]]
+    assert float(reward[1]["smoothed"]) == pytest.approx(twema(xs, values[: len(xs)], 0.9)[1])
+    assert float(reward[1]["smoothed"]) != pytest.approx(values[1])
     assert {row["smoothed"] for row in rows if row["curve"] == "sampled"} == {""}
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from experiments.project import PROJECT_DIR
 from experiments.runs.listing import COLUMNS, _shortened
 from experiments.runs.status import ago, tail
+from experiments.store.metrics import step_times
 from experiments.store.rundir import FORMAT
 
 STARTED = ("started", {"attempt": 1, "host": "node7", "steps": 40})
@@ -149,6 +150,16 @@ def test_a_filter_that_can_t_be_meant_is_refused(folder: Any, condition: str, sa
 
 
 # Damage
+
+
+def test_a_number_that_no_float_can_hold_is_infinite(folder: Any) -> None:
+    run = folder.make("a-1", STARTED)
+    data = {"training/global_step": 1, "response_length/mean": 10**400, "val-core/countdown/acc/mean@1": -(10**400)}
+    data["perf/time_per_step"] = 10**400
+    run.new_attempt().metrics.write_text(json.dumps({"step": 1, "data": data}) + "\n")
+    status = folder.listed()[0]
+    assert (status["response_length"], status["accuracy"]) == (float("inf"), float("-inf"))
+    assert step_times(run) == []
 
 
 def test_torn_lines_are_passed_over_and_told(folder: Any) -> None:
