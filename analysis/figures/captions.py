@@ -1,4 +1,4 @@
-"""What must be said under a figure so that it does not mislead."""
+"""What must be said under a figure so that it misleads nobody."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MINIATURE_MODEL = "tiny"
 
 
 def caption(ablation: Ablation, view: View | None = None, metrics: Sequence[str] = ()) -> list[str]:
-    """Return the sentences of the figure's footer, the most important first; `metrics` are panels beside the usual."""
+    """Return the sentences of the figure's footer, the most important first; `metrics` are panels asked for by name."""
     notes = [*unfinished(ablation), *warnings(ablation, metrics), *shown(ablation, view or View())]
     return [*notes, *miniature(ablation)]
 
@@ -47,7 +47,7 @@ def shown(ablation: Ablation, view: View) -> list[str]:
 
 
 def warnings(ablation: Ablation, metrics: Sequence[str] = ()) -> list[str]:
-    """Return the reasons for which the curves must not simply be compared."""
+    """Return the reasons why the curves must not simply be compared."""
     sentences = []
     if any(factor.key == "rollout.temperature" or factor.key.startswith("temperature.") for factor in ablation.factors):
         sentences.append(
@@ -70,7 +70,7 @@ def warnings(ablation: Ablation, metrics: Sequence[str] = ()) -> list[str]:
 
 
 def miniature(ablation: Ablation) -> list[str]:
-    """Return the sentence that keeps a miniature from being taken for the experiment at scale; [] for a real one."""
+    """Return a sentence that says that the runs are a miniature; [] for an experiment at scale."""
     models = {run.config.get("model.name") for run in ablation.runs}
     hardware = {run.config.get("hardware.name") for run in ablation.runs}
     parts = []
