@@ -1,4 +1,4 @@
-"""`python -m analysis.plot_ablation`: from the runs' records to figures and tables, one set per ablation."""
+"""`python -m analysis.plot_ablation`: from the runs' records to figures and tables, a set for each ablation."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from experiments.store.files import write_atomically
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """A folder whose files are replaced whole: a reader never sees half a figure."""
+    """A folder in which a file appears or is replaced as a whole, so that nobody ever opens half a figure."""
 
     path: Path
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from analysis.records.history import History
 
-WAITING = ("planned", "queued", "running")  # states of a run that may still make a first step
+WAITING = ("planned", "queued", "running")  # a run in one of these states may still make its first step
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run: its settings, its joined history and how far it got."""
+    """A run: its settings, the joined history of its attempts, and how far it got."""
 
     name: str
     config: Mapping[str, Any]
@@ -28,7 +28,7 @@ class RunRecord:
     tags: tuple[str, ...] = ()
     group: str = ""
     folder: Path | None = None
-    """Where its attempts' rollout dumps lie, if it was read from a folder of ours."""
+    """The run's folder, in which the sampled texts are; None if the run was read from W&B or from `.wandb` files."""
 
     @property
     def seed(self) -> Any:
@@ -36,7 +36,7 @@ class RunRecord:
 
     @property
     def complete(self) -> bool:
-        """Whether the run finished and reached the step it was to reach."""
+        """Whether the run finished and reached the step that it was asked to reach."""
         return self.state == "finished" and self.history.last_step() >= (self.planned_steps or 0)
 
     def progress(self) -> str:

@@ -17,7 +17,7 @@ from experiments.store.rundir import NOTED_ROW, Attempt, RunDir, find_runs
 from experiments.store.selection import START_ONE
 from experiments.values import as_float, flatten
 
-# A config without these is not one that trained with veRL.
+# Every config with which veRL trains has these keys.
 EXPECTED_KEYS = ("algorithm.adv_estimator", "trainer.total_training_steps")
 
 
@@ -100,7 +100,8 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
     if missing:
         raise UserError(f"its config.yaml is not that of a run: it has no {' and no '.join(missing)}")
     attempts, warnings = [], []
-    # The state first: a run that finishes while we read is then called running with all its steps, not the reverse.
+    # The state is read before the metrics. If the run finishes in between, it is called running although it has all its
+    # steps; in the other order, it could be called finished although steps are missing.
     events = run.events()
     state = run.state(events)
     for attempt in run.attempts():
@@ -118,9 +119,9 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
 
 
 def noted_line(attempt: Attempt, lines: Sequence[dict[str, Any]], checkpoint: int) -> list[dict[str, Any]]:
-    """Return the line that a kill kept from the metrics of an attempt, [] if none: its step is in the checkpoint.
+    """Return the row of metrics that a kill kept an attempt from writing, [] if no row is missing.
 
-    The next attempt would put it back; there may be none.
+    Its step is in the checkpoint. The next attempt would write the row into the metrics, but there may be no next one.
     """
     noted = read_jsonl(attempt.path / NOTED_ROW)[0]
     trained = {line.get("step") for line in lines if isinstance(line.get("data"), dict) and is_trained(line["data"])}
@@ -128,7 +129,7 @@ def noted_line(attempt: Attempt, lines: Sequence[dict[str, Any]], checkpoint: in
 
 
 def _row(line: dict[str, Any]) -> Row | None:
-    """Return (step, the metrics that are numbers) of a line {"step": int, "data": {...}}, None if it is not one."""
+    """Return (step, the metrics that are numbers) of a line {"step": int, "data": {...}}, None for any other line."""
     step, data = line.get("step"), line.get("data")
     if not isinstance(step, int) or not isinstance(data, dict):
         return None

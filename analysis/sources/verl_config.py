@@ -1,4 +1,4 @@
-"""The article's knobs in a plain veRL config: what our own configs call rollout.temperature, kl.coef, ..."""
+"""The article's knobs, read from a plain veRL config: what our own configs call rollout.temperature, kl.coef, ..."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ACTOR, ROLLOUT = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout."
 
 
 def with_knobs(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a flat config with our knobs added where it lacks them: W&B gets veRL's keys alone.
+    """Return a flat config with our knobs added where it lacks them, since veRL sends W&B only its own keys.
 
-    Works for veRL 0.1 to 0.9. No knob is guessed: what can't be read off the config stays missing.
+    Works for configs of veRL 0.1 to 0.9. A knob that the config does not tell stays missing.
     """
     knobs: dict[str, Any] = {
         "rollout.temperature": config.get(f"{ROLLOUT}temperature"),
@@ -33,9 +33,9 @@ def planned_steps(config: Mapping[str, Any]) -> int | None:
 
 
 def kl_coefficient(config: Mapping[str, Any]) -> float | None:
-    """Return the coefficient of the KL loss or reward penalty, 0 with both off, None if the config does not say.
+    """Return the coefficient of the KL loss or of the KL penalty in the reward; 0 if both are off.
 
-    Before veRL 0.2 there was no switch for the penalty: it was on unless the loss was.
+    None if the config does not say. Before veRL 0.2 the penalty had no switch: it was on unless the loss was on.
     """
     loss = config.get(f"{ACTOR}use_kl_loss")
     penalty = config.get("algorithm.use_kl_in_reward", None if loss is None else not loss)
@@ -48,5 +48,5 @@ def kl_coefficient(config: Mapping[str, Any]) -> float | None:
 
 
 def last_part(path: Any) -> str | None:
-    """Return the name of a model: the last part of its path or its hub id."""
+    """Return the name of a model: the last part of its path or hub id; None if there is no path."""
     return path.rstrip("/").rpartition("/")[2] if isinstance(path, str) else None

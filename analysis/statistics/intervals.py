@@ -27,7 +27,7 @@ class Interval:
 
 
 def t_quantile(degrees: float, level: float = LEVEL) -> float:
-    """Return how many standard errors a two-sided t-interval of `level` reaches, with `degrees` of freedom."""
+    """Return how many standard errors the t-interval of `level` reaches to each side, with `degrees` of freedom."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, (1 + level) / 2))
@@ -44,7 +44,7 @@ def variance(values: Sequence[float]) -> float:
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Return the t-interval of the mean; None below two values, which say nothing of the spread."""
+    """Return the t-interval of the mean; None for fewer than two values, which say nothing about the spread."""
     if len(values) < 2:
         return None
     return t_interval(mean(values), [variance(values)], [len(values)], level)
@@ -59,9 +59,9 @@ def difference_interval(ones: Sequence[float], others: Sequence[float], level: f
 
 
 def t_interval(effect: float, variances: Sequence[float], sizes: Sequence[int], level: float = LEVEL) -> Interval:
-    """Return the interval of a mean (one variance and size) or of a difference of two, by Student's t.
+    """Return the interval of a mean (one variance and size) or of a difference of two means, by Student's t.
 
-    Spreads and numbers of seeds may differ; degrees of freedom by Welch and Satterthwaite.
+    The two may differ in spread and number of seeds. The degrees of freedom are those of Welch and Satterthwaite.
     """
     parts = [spread / size for spread, size in zip(variances, sizes, strict=True)]
     squared = sum(parts)
