@@ -49,7 +49,7 @@ class Ablation:
             for run in arm.runs:
                 if not run.complete:
                     short = "; too short for the arm's mean" if run not in arm.averaged else ""
-                    what = f"drawn, ends at a cross; in no number and no claim{short}"
+                    what = f"drawn up to a cross; left out of the numbers and the claims{short}"
                     parts.append((run, f"{run.progress()}: {what if run.history.rows else 'nothing to draw'}"))
         return [*parts, *self.left_out]
 
@@ -175,7 +175,7 @@ def too_far(factors: Sequence[Factor], levels: Levels, baseline: Levels) -> str:
     apart = [place for place in range(len(factors)) if levels[place] != baseline[place]]
     theirs = assignment([factors[place] for place in apart], [levels[place] for place in apart])
     base = assignment([factors[place] for place in apart], [baseline[place] for place in apart])
-    return f"{theirs} differs from the baseline ({base}) in more than one setting; name runs to compare just them"
+    return f"{theirs} differs from the baseline ({base}) in more than one setting; name the runs to compare just them"
 
 
 def one_per_seed(runs: Sequence[RunRecord], reasons: dict[str, str]) -> list[RunRecord]:

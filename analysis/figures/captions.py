@@ -37,7 +37,8 @@ def shown(ablation: Ablation, view: View) -> list[str]:
         sentences.append("Bands: 95% interval of the mean over seeds (Student's t).")
     if view.smoothing:
         sentences.append(
-            f"Training curves smoothed ({view.smoothing}), as recorded behind; validation is not smoothed."
+            f"Training curves are smoothed ({view.smoothing}), with the recorded ones pale behind. "
+            "Validation is not smoothed."
         )
     if view.axis.name == "gpu_hours" and {run.config.get("trainer.device") for run in ablation.runs} & {"cpu"}:
         sentences.append("Hours are of CPU processes here, one for each GPU of the experiment at scale.")

@@ -65,7 +65,7 @@ def known_values(records: Sequence[RunRecord], filters: Sequence[Condition]) -> 
             return f"no run has a {key!r}; nearest: {', '.join(nearest(key, known, alike=0.4)) or 'none'}"
         found = {str(value) for record in records for value in values_under(record, key)}
         return f"{key} is {', '.join(sorted(found)[:8])}"
-    return "ask for less at once"
+    return "each filter alone leaves some run, but no run satisfies all of them; drop one"
 
 
 def find_name(names: Collection[str], wanted: str, place: str = "") -> str:

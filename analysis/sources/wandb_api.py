@@ -204,9 +204,8 @@ class WandbProject:
         all their rows fit.
         """
         first = max((step for step, _ in known or []), default=0)
-        kept = [
-            row for row in known or [] if row[0] < first
-        ]  # the last known row may have been incomplete when it was read
+        # The last known row is asked for again: it may have been incomplete when it was read.
+        kept = [row for row in known or [] if row[0] < first]
         pulled: dict[int, dict[str, float]] = {}
         width = max(ROWS_A_PAGE, math.ceil(ROWS_A_PAGE / 2 * (run.last_step + 1) / max(1, run.lines)))
         while first <= run.last_step:

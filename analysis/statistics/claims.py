@@ -74,7 +74,7 @@ def judge_claim(claim: Claim, ablation: Ablation, sweep: Sweep) -> Verdict:
 def decide(claim: Claim, comparisons: Sequence[Comparison], rule: Rule) -> Verdict:
     """Return the verdict of the rule, with its reason."""
     if any(math.isnan(value) for comparison in comparisons for sample in comparison.samples for value in sample):
-        return Verdict(claim, UNDECIDED, (), f"{claim.metric} has no value in that part of some run")
+        return Verdict(claim, UNDECIDED, (), f"some run has no value of {claim.metric} in that part")
     verdict = rule(comparisons, None)
     text = "; ".join(map(describe, comparisons))
     more = f"; {what_would_decide(comparisons, rule)}" if verdict == UNDECIDED else ""
@@ -127,7 +127,7 @@ def describe(comparison: Comparison) -> str:
     sizes = list(map(len, comparison.samples))
     seeds = " and ".join(map(str, sizes)) + (" seed" if sizes == [1] else " seeds")
     shown = str(interval) if interval else ("no data" if effect is None else f"{effect:+.3g}")
-    floor = f" (below {comparison.floor:.3g} it is none)" if comparison.floor else ""
+    floor = f" (below {comparison.floor:.3g} it counts as none)" if comparison.floor else ""
     return f"{comparison.text}: {shown}{floor}, {seeds}"
 
 
@@ -138,10 +138,10 @@ def what_would_decide(comparisons: Sequence[Comparison], rule: Rule) -> str:
     now = [len(sample) for comparison in comparisons for sample in comparison.samples]
     needed = next((n for n in range(max(now) + 1, MOST_SEEDS + 1) if rule(comparisons, n) != UNDECIDED), None)
     if needed is None:
-        return f"more than {MOST_SEEDS} seeds an arm would be needed if effect and spread stayed so"
+        return f"more than {MOST_SEEDS} seeds an arm would be needed if effect and spread stayed as they are"
     more = needed - min(now)
     seeds = "seed" if more == 1 else "seeds"
-    return f"{more} more {seeds} an arm, {needed} in all, would decide if effect and spread stayed so"
+    return f"{more} more {seeds} an arm, {needed} in all, would decide if effect and spread stayed as they are"
 
 
 def claim_curves(runs: Sequence[RunRecord], metric: str) -> dict[str, Curve]:

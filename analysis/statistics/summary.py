@@ -67,8 +67,9 @@ class Summary:
     def note(self) -> str:
         """Return one or two sentences that say what the table's numbers are."""
         left = sum(len(summary.arm.runs) - len(summary.arm.complete) for summary in self.arms)
-        runs = f"{left} run{'' if left == 1 else 's'} that did not reach the last step left out. " if left else ""
-        return f"Validation, {self.curve}; of several seeds mean and 95% interval (Student's t). {runs}".strip()
+        number, verb = ("1 run", "is") if left == 1 else (f"{left} runs", "are")
+        runs = f"{number} that did not reach the last step {verb} left out. " if left else ""
+        return f"Validation, {self.curve}. With several seeds: mean and 95% interval (Student's t). {runs}".strip()
 
 
 def summarise(

@@ -116,7 +116,10 @@ def test_smoothing_leaves_the_raw_line_behind_and_validation_as_it_is(make: Make
     assert np.allclose(shown.get_ydata(), twema(xs, ys, 0.8)) and not np.allclose(shown.get_ydata(), ys)
     assert raw.get_zorder() <= shown.get_zorder()
     assert np.array_equal(smooth.axes[0].lines[0].get_ydata(), plain.axes[0].lines[0].get_ydata())
-    assert "Training curves smoothed (twema 0.8), as recorded behind; validation is not smoothed." in notes
+    assert (
+        "Training curves are smoothed (twema 0.8), with the recorded ones pale behind. Validation is not smoothed."
+        in notes
+    )
 
 
 def test_entropy_and_kl_at_different_temperatures_are_warned_of_under_the_figure(make: MakeRun, runs: Path) -> None:
