@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 Config = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ def nodes(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from nodes(value, f"{prefix}{key}.")
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Return whether a value is an int or float that is finite as a float; True and False are not numbers."""
     number = None if isinstance(value, bool) else as_float(value)
     return number is not None and math.isfinite(number)

@@ -10,6 +10,7 @@ from typing import Any
 
 from analysis.records.record import WAITING, RunRecord
 from experiments.config import identity
+from experiments.values import as_float
 
 # Keys that make no arm, besides those that a run's identity leaves out: seeds, lengths, paths and the like. Configs of
 # other projects that use veRL have them too.
@@ -139,7 +140,8 @@ def level_text(factor: Factor, value: Hashable) -> str:
 
 def level_order(factor: Factor, value: Hashable) -> tuple[int, float, str]:
     """Return the key that sorts a factor's levels: numbers by size, then texts by the alphabet."""
-    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, level_text(factor, value))
+    number = as_float(value)
+    return (1, 0.0, level_text(factor, value)) if number is None else (0, number, "")
 
 
 def is_scientific(key: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from analysis.records.curves import TIMES, first_curve
 from analysis.records.record import RunRecord
 from experiments.errors import UserError
+from experiments.values import is_number
 
 TOKENS = "perf/total_num_tokens"
 SECONDS_AN_HOUR = 3600
@@ -47,7 +48,7 @@ class Axis:
 def samples(record: RunRecord) -> dict[int, float]:
     """Return {step: the responses sampled in it}, {} if the config does not say how many."""
     batch, n = record.config.get("data.train_batch_size"), record.config.get("rollout.n")
-    if not isinstance(batch, int | float) or not isinstance(n, int | float):
+    if not is_number(batch) or not is_number(n):
         return {}
     return {step: float(batch * n) for step in record.history.trained_steps()}
 
@@ -67,7 +68,7 @@ def gpu_hours(record: RunRecord) -> dict[int, float]:
     devices = 1.0
     for key in ("trainer.nnodes", "trainer.n_gpus_per_node"):
         value = record.config.get(key, 1)
-        devices *= value if isinstance(value, int | float) else 1
+        devices *= value if is_number(value) else 1
     return {step: hours * devices for step, hours in active_hours(record).items()}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord
+from experiments.values import as_float
 
 VALIDATION = re.compile(r"val-core/(?P<source>.+)/(?P<score>acc|reward)/mean@(?P<n>\d+)")
 # veRL 0.1 to 0.2, which TinyZero used, log the mean of the reward function's scores by this name.
@@ -174,7 +175,7 @@ def samples_in_validation(record: RunRecord) -> bool:
 def validation_temperature(record: RunRecord) -> float | None:
     """Return the temperature at which validation samples, None if it decodes greedily or the config does not say."""
     temperature = record.config.get("actor_rollout_ref.rollout.val_kwargs.temperature")
-    return float(temperature) if samples_in_validation(record) and isinstance(temperature, int | float) else None
+    return as_float(temperature) if samples_in_validation(record) else None
 
 
 def seconds_per_step(record: RunRecord) -> float | None:

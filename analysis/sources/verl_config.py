@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.values import is_whole
+from experiments.values import as_float, is_whole
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout."
 
@@ -43,8 +43,7 @@ def kl_coefficient(config: Mapping[str, Any]) -> float | None:
         return None
     if not loss and not penalty:
         return 0.0
-    value = config.get(f"{ACTOR}kl_loss_coef" if loss else "algorithm.kl_ctrl.kl_coef")
-    return float(value) if isinstance(value, int | float) else None
+    return as_float(config.get(f"{ACTOR}kl_loss_coef" if loss else "algorithm.kl_ctrl.kl_coef"))
 
 
 def last_part(path: Any) -> str | None:

@@ -28,4 +28,4 @@ def step_times(run: RunDir) -> list[float]:
     rows = [at(row, "data") for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
     # A foreign folder may hold anything: what is no number of seconds was not measured.
     times = [data.get("perf/time_per_step") for data in rows if isinstance(data, Mapping)]
-    return [float(time) for time in times if time is not None and is_number(time)]
+    return [float(time) for time in times if is_number(time)]
