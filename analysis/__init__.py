@@ -1,1 +1,1 @@
-"""From the records of runs to figures and tables. Imports no trainer: neither torch, ray, veRL nor wandb."""
+"""From the records of runs to figures and tables. The package imports neither torch, ray, veRL nor wandb."""

@@ -1,4 +1,4 @@
-"""`python -m analysis.plot_ablation`: from the runs' records to figures and tables, one set per ablation."""
+"""`python -m analysis.plot_ablation`: from the runs' records to figures and tables, a set for each ablation."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def plot(options: argparse.Namespace) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 2 for a mistake that the user can put right."""
     options = parse(arguments)
-    check_python("pandas")
+    check_python("matplotlib")
     try:
         figures = plot(options)
     except UserError as error:

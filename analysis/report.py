@@ -1,4 +1,4 @@
-"""`python -m analysis.report`: the sweep on one self-contained HTML page."""
+"""`python -m analysis.report`: all ablations on one HTML page, which needs no other file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_options(parser)
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path("figures/report.html"), help="(%(default)s)")
     parser.add_argument(
-        "--steps", metavar="N", type=int, nargs="+", default=None, help="of the sample texts (first, middle, last)"
+        "--steps",
+        metavar="N",
+        type=int,
+        nargs="+",
+        default=None,
+        help="of which steps to show sample texts (default: first, middle and last)",
     )
     return parser.parse_args(arguments)
 
@@ -31,7 +36,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 2 for a mistake that the user can put right."""
     options = parse(arguments)
-    check_python("pandas")
+    check_python("matplotlib")
     try:
         if options.out.is_dir():
             raise UserError(f"--out must be a file, but {options.out} is a folder; e.g. {options.out / 'report.html'}")

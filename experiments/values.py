@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 Config = Mapping[str, Any]
 
@@ -35,9 +35,23 @@ def nodes(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from nodes(value, f"{prefix}{key}.")
 
 
-def is_number(value: Any) -> bool:
-    """Return whether a value is a finite int or float; True and False are not numbers."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> TypeGuard[float]:
+    """Return whether a value is an int or float that is finite as a float; True and False are not numbers."""
+    number = None if isinstance(value, bool) else as_float(value)
+    return number is not None and math.isfinite(number)
+
+
+def as_float(value: Any) -> float | None:
+    """Return a recorded number as a float, None for anything else; true is 1.0, as W&B draws it.
+
+    An int that no float can hold is infinite.
+    """
+    if not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def is_whole(value: Any, least: int) -> bool:

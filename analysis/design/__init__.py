@@ -1,1 +1,1 @@
-"""Which runs belong together: factors, arms, ablations, and the files of sweeps/ they belong to."""
+"""Which runs belong together: as factors, arms and ablations, and to which file of sweeps/ an ablation belongs."""

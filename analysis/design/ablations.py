@@ -1,4 +1,4 @@
-"""The comparisons a set of runs allows: one ablation per factor, around one baseline."""
+"""The comparisons that a set of runs allows: one ablation for each factor, around one baseline."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from analysis.design.arms import KNOBS, Arm, Factor, companions, find_factors, l
 from analysis.design.sweeps import level_place, sweep_of
 from analysis.records.record import RunRecord
 from experiments.config.sweep_files import Sweep
+from experiments.store.events import State
 
 ARTICLES_BASELINE = {
     "algorithm.adv_estimator": "grpo",
@@ -23,38 +24,38 @@ Cells = dict[Levels, list[RunRecord]]
 
 @dataclass(frozen=True)
 class Ablation:
-    """What one figure shows: arms that differ in the factors, and what was left out of it."""
+    """What one figure shows: arms that differ in its factors; and the runs that it leaves out."""
 
     name: str
-    """The stem of its files."""
+    """How the names of its files begin."""
     title: str
     factors: tuple[Factor, ...]
     """Empty for a single arm."""
     arms: tuple[Arm, ...]
     companions: tuple[str, ...]
-    """Config keys that differ together with the factors."""
+    """Other config keys that differ between the runs when the factors do."""
     left_out: tuple[tuple[RunRecord, str], ...]
     """(run, why it is not in this figure)."""
     sweep: Sweep | None = None
-    """The sweep file that varies this factor."""
+    """The sweep file that varies this factor, if there is one."""
 
     @property
     def runs(self) -> list[RunRecord]:
         return [run for arm in self.arms for run in arm.runs]
 
     def why_left_out(self) -> list[tuple[RunRecord, str]]:
-        """Return (run, what of it is left out and why), of what is drawn in part first."""
+        """Return (run, what is left out and why): first the unfinished runs of this figure, then the runs not in it."""
         parts = []
         for arm in self.arms:
             for run in arm.runs:
                 if not run.complete:
                     short = "; too short for the arm's mean" if run not in arm.averaged else ""
-                    what = f"drawn, ends at a cross; in no number and no claim{short}"
+                    what = f"drawn up to a cross; left out of the numbers and the claims{short}"
                     parts.append((run, f"{run.progress()}: {what if run.history.rows else 'nothing to draw'}"))
         return [*parts, *self.left_out]
 
     def settings(self) -> str:
-        """Return the knobs that all its runs share, e.g. "GRPO, n=5, kl=0.001, model=tiny"."""
+        """Return the knobs that are the same in all its runs, e.g. "GRPO, n=5, kl=0.001, model=tiny"."""
         parts = []
         for knob in KNOBS:
             levels = {knob.level(run) for run in self.runs}
@@ -66,10 +67,10 @@ class Ablation:
 
 
 def find_ablations(records: Sequence[RunRecord], sweeps: Sequence[Sweep] = ()) -> list[Ablation]:
-    """Return one ablation per factor that varies, the most telling first; never an empty list for one run or more.
+    """Return one ablation for each factor that varies, our knobs first; one ablation if nothing varies.
 
-    With several factors, each figure holds the runs that share all other factors with the baseline. A sweep of one of
-    the factors gives its title, and the order and titles of the arms.
+    If several factors vary, the figure of a factor holds the runs that are like the baseline in all other factors. If
+    a sweep file varies the factor, it gives the figure's title, and the order and the titles of the arms.
     """
     factors = find_factors(records)
     cells: Cells = {}
@@ -113,9 +114,10 @@ def find_ablations(records: Sequence[RunRecord], sweeps: Sequence[Sweep] = ()) -
 
 
 def find_baseline(cells: Cells) -> Levels:
-    """Return the arm from which most others differ in one factor alone; of equal ones the article's, then the fullest.
+    """Return the arm from which the most other arms differ in one factor alone.
 
-    An arm that has begun comes before any that has not, so that no figure is empty.
+    If several arms are equal in this, the one most like the article's baseline wins, then the one with the most runs.
+    An arm that has begun to train comes before all that have not, so that no figure is empty.
     """
 
     def centrality(levels: Levels) -> tuple[bool, int, int, int]:
@@ -130,9 +132,9 @@ def find_baseline(cells: Cells) -> Levels:
 def choose_arms(
     cells: Cells, factors: Sequence[Factor], baseline: Levels
 ) -> list[tuple[tuple[Factor, ...], list[Levels]]]:
-    """Return (the factors varied, the arms) of each figure: a factor each, around the baseline.
+    """Return (the factors varied, the arms) of each figure: one figure a factor, around the baseline.
 
-    Where no two arms differ in one factor alone, or there is but one arm, all stand side by side in one figure.
+    If no other arm differs from the baseline in one factor alone, one figure shows all arms side by side.
     """
     drawn: list[tuple[tuple[Factor, ...], list[Levels]]] = []
     for place, factor in enumerate(factors):
@@ -151,7 +153,7 @@ def make_arms(
     sweep: Sweep | None,
     baseline: Levels,
 ) -> tuple[Arm, ...]:
-    """Return the chosen arms labelled by the factors varied: the sweep's in its order, then others by their levels."""
+    """Return the chosen arms, labelled by the factors varied: first the sweep's arms in its order, then all others."""
     places = [factors.index(factor) for factor in varied]
 
     def order(levels: Levels) -> tuple[int, list[tuple[int, float, str]]]:
@@ -174,17 +176,19 @@ def too_far(factors: Sequence[Factor], levels: Levels, baseline: Levels) -> str:
     apart = [place for place in range(len(factors)) if levels[place] != baseline[place]]
     theirs = assignment([factors[place] for place in apart], [levels[place] for place in apart])
     base = assignment([factors[place] for place in apart], [baseline[place] for place in apart])
-    return f"{theirs} differs from the baseline ({base}) in more than one setting; name runs to compare just them"
+    return f"{theirs} differs from the baseline ({base}) in more than one setting; name the runs to compare just them"
 
 
 def one_per_seed(runs: Sequence[RunRecord], reasons: dict[str, str]) -> list[RunRecord]:
-    """Return the runs sorted by seed, each seed once: the run that got furthest. The others' `reasons` are noted.
+    """Return the runs sorted by seed, one run a seed: the one that got furthest.
 
-    A run without a seed (veRL's default) drew one of its own: it repeats no other.
+    `reasons` gets the name of each run that is left out, with the reason.
+
+    A run without a seed (veRL's default) drew a seed of its own, so it is kept: it repeats no other run.
     """
     best: dict[str, RunRecord] = {}
     for run in sorted(
-        runs, key=lambda run: (-run.history.last_step(), run.state not in ("finished", "running"), run.name)
+        runs, key=lambda run: (-run.history.last_step(), run.state not in (State.FINISHED, State.RUNNING), run.name)
     ):
         kept = best.setdefault(f"run {run.name}" if run.seed is None else str(run.seed), run)
         if kept is not run:
@@ -206,11 +210,11 @@ def assignment(factors: Sequence[Factor], levels: Sequence[Hashable]) -> str:
 
 
 def arm_name(runs: Sequence[RunRecord]) -> str:
-    """Return a name for an arm that is alone: its run's if there is just one."""
+    """Return a name for an arm that varies no factor: the name of its run if it has just one."""
     return runs[0].name if len(runs) == 1 else "all runs"
 
 
 def file_name(factors: Sequence[Factor], runs: Sequence[RunRecord]) -> str:
-    """Return the stem of a figure's files, safe on any file system."""
+    """Return how the names of a figure's files begin; any file system takes the name."""
     stem = "-".join(factor.file_name for factor in factors) or (runs[0].name if len(runs) == 1 else "runs")
     return re.sub(r"[^A-Za-z0-9._=-]+", "_", stem)[:80]

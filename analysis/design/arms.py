@@ -1,4 +1,4 @@
-"""Which settings vary over a set of runs, and the arms they make: read from the configs, never from names."""
+"""Which settings vary over a set of runs, and the arms they make. Read from the configs, never from names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 from analysis.records.record import WAITING, RunRecord
 from experiments.config import identity
+from experiments.values import as_float
 
-# Besides what the identity of a run leaves out: seeds, lengths and places, which differ in others' configs too.
+# Keys that make no arm, besides those that a run's identity leaves out: seeds, lengths, paths and the like. Configs of
+# other projects that use veRL have them too.
 NO_SETTING = (
     "seed",
     "*total_training_steps",
@@ -30,7 +32,7 @@ NO_SETTING = (
     "trainer.val_before_train",
     "trainer.resume*",
 )
-# Told under the figure where it differs, but no setting anyone varies: digests of code.
+# Digests of code. The figure's notes say where they differ, but nobody varies them as a setting.
 PROVENANCE = ("task.code", "plugin.code")
 
 
@@ -44,18 +46,18 @@ class Factor:
 
     @property
     def file_name(self) -> str:
-        """The stem of its figure's files: rollout.n -> rollout_n."""
+        """How the names of its figure's files begin: rollout.n -> rollout_n."""
         return "temperature" if self.key == "rollout.temperature" else self.short_key().replace(".", "_")
 
     def short_key(self) -> str:
-        """Return the key without the parts that say nothing: algorithm.adv_estimator -> algorithm."""
+        """Return the key without an ending that says nothing: algorithm.adv_estimator -> algorithm."""
         for ending in (".name", ".adv_estimator"):
             if self.key.endswith(ending):
                 return self.key.removesuffix(ending)
         return self.key
 
     def level(self, record: RunRecord) -> Hashable:
-        """Return the run's value, in a form that compares and hashes."""
+        """Return the run's value, in a form that can be compared and hashed."""
         return setting(record, self.key)
 
 
@@ -68,10 +70,11 @@ KNOBS = (
     Factor("model.name", "model", "Model"),
     Factor("task.name", "task", "Task"),
 )
-# Two models may bear one name; where their folders lie says nothing, and a digest of the content says it better.
+# Two models may have the same name. The folder that a model lies in does not tell them apart; a digest of its content
+# does, where the config has one.
 MODEL_PATH = "model.path"
 ALGORITHMS = {"grpo": "GRPO", "gae": "PPO"}
-SHORT = 0.5  # a run that got less than half as far as another of its arm would end the arm's mean there
+SHORT = 0.5  # of the furthest run's steps: a shorter run is left out of the mean, which would end where it ends
 
 
 @dataclass(frozen=True)
@@ -83,19 +86,22 @@ class Arm:
     levels: tuple[Hashable, ...] = ()
     """The values of the factors that the ablation varies."""
     title: str = ""
-    """How a legend calls it, where the sweep file says so."""
+    """Its name in a legend; "" where no sweep file gives one."""
     is_baseline: bool = False
-    """Whether the ablations share it."""
+    """Whether it is the baseline, which all ablations share."""
 
     @property
     def averaged(self) -> tuple[RunRecord, ...]:
-        """The runs that the arm's mean is of: not those so short that it would end with them."""
+        """The runs whose mean is drawn: those that got at least half as far as the furthest run.
+
+        The mean ends where its shortest run ends.
+        """
         furthest = max((run.history.last_step() for run in self.runs), default=0)
         return tuple(run for run in self.runs if run.history.last_step() >= SHORT * furthest)
 
     @property
     def complete(self) -> tuple[RunRecord, ...]:
-        """The runs that reached their last step: numbers and claims are of these alone."""
+        """The runs that reached their last step: the table and the claims count these alone."""
         return tuple(run for run in self.runs if run.complete)
 
     def run_label(self, run: RunRecord) -> str:
@@ -113,7 +119,10 @@ def frozen(value: Any) -> Hashable:
 
 
 def setting(record: RunRecord, key: str) -> Hashable:
-    """Return the run's value of a config key, None if it has none; of the model's path the last part, if it counts."""
+    """Return the run's value of a config key, None if it has none.
+
+    Of the model's path only the last part is returned, and None where the config has a digest of the model.
+    """
     value = record.config.get(key)
     if key == MODEL_PATH and value:
         return str(value).rstrip("/").rpartition("/")[2] if record.config.get("model.digest") is None else None
@@ -121,7 +130,7 @@ def setting(record: RunRecord, key: str) -> Hashable:
 
 
 def level_text(factor: Factor, value: Hashable) -> str:
-    """Return a level as figures spell it: 1 as 1.0 for a temperature, gae as PPO."""
+    """Return a level as figures write it: a temperature of 1 as 1.0, gae as PPO."""
     if isinstance(value, float) or (factor.key == "rollout.temperature" and isinstance(value, int)):
         return repr(float(f"{value:.10g}"))  # 0.1 + 0.2 is 0.3 to a reader
     if factor.key == "algorithm.adv_estimator":
@@ -130,8 +139,9 @@ def level_text(factor: Factor, value: Hashable) -> str:
 
 
 def level_order(factor: Factor, value: Hashable) -> tuple[int, float, str]:
-    """Return the key that sorts a factor's levels: numbers by size, then texts as they are spelt."""
-    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, level_text(factor, value))
+    """Return the key that sorts a factor's levels: numbers by size, then texts by the alphabet."""
+    number = as_float(value)
+    return (1, 0.0, level_text(factor, value)) if number is None else (0, number, "")
 
 
 def is_scientific(key: str) -> bool:
@@ -142,7 +152,10 @@ def is_scientific(key: str) -> bool:
 
 
 def varying_keys(records: Sequence[RunRecord]) -> list[str]:
-    """Return the scientific keys whose values differ between the runs, shallow first; copies of the seed are none."""
+    """Return the scientific keys whose values differ between the runs, those with the fewest dots first.
+
+    A key whose value is the seed in every run is left out.
+    """
     keys = {key for record in records for key in record.config}
     return sorted(
         (
@@ -157,11 +170,11 @@ def varying_keys(records: Sequence[RunRecord]) -> list[str]:
 
 
 def find_factors(records: Sequence[RunRecord]) -> list[Factor]:
-    """Return the factors that tell the runs apart, our knobs first.
+    """Return the factors in which the runs differ, our knobs first.
 
-    A key that is decided by those found before it (or by the hardware) is no factor of its own: veRL's
-    actor_rollout_ref.rollout.temperature follows rollout.temperature. A run that died before its first step counts for
-    the knobs alone, so that a mistyped experiment makes no factor.
+    A key is no factor if its value follows from the factors found before it, or from the hardware: veRL's
+    actor_rollout_ref.rollout.temperature follows from rollout.temperature. Only the knobs are compared for runs that
+    died before their first step, so that the other keys of a mistyped experiment make no factor.
     """
     factors = [knob for knob in KNOBS if len({knob.level(record) for record in records}) > 1]
     sound = [record for record in records if record.history.last_step() or record.state in WAITING]
@@ -180,7 +193,7 @@ def find_factors(records: Sequence[RunRecord]) -> list[Factor]:
 
 
 def companions(records: Sequence[RunRecord], factors: Sequence[Factor]) -> list[str]:
-    """Return the keys that differ between the runs together with `factors`, mere copies of a factor left out."""
+    """Return the other keys that differ between the runs, without those whose values are a factor's own."""
 
     def copies(key: str) -> bool:
         return any(all(setting(record, key) == factor.level(record) for record in records) for factor in factors)
@@ -189,6 +202,6 @@ def companions(records: Sequence[RunRecord], factors: Sequence[Factor]) -> list[
 
 
 def seeds_text(arm: Arm) -> str:
-    """Return e.g. "1 seed" or "3 seeds"; "2 of 3 seeds" where the mean is of two."""
+    """Return e.g. "1 seed" or "3 seeds"; "2 of 3 seeds" if the mean leaves out one of them."""
     few = f"{len(arm.averaged)} of " if len(arm.averaged) < len(arm.runs) else ""
     return f"{few}{len(arm.runs)} seed{'s' if len(arm.runs) > 1 else ''}"

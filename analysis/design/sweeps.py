@@ -1,4 +1,4 @@
-"""The sweep files' view of an ablation: the order and labels of its arms, and the claims it tests."""
+"""What the sweep files say of an ablation: the order and the labels of its arms, and the claims that it tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from analysis.design.arms import ALGORITHMS, Factor, frozen
 from experiments.config.sweep_files import Sweep, load_sweeps
 from experiments.project import SWEEPS_DIR
 
-# A factor may be a group of conf/: what its choice sets.
+# A sweep's factor may be a group of conf/, as `algorithm`. These endings lead to the key that the choice sets.
 CHOICE_KEYS = ("", ".name", ".adv_estimator", ".schedule")
 ESTIMATORS = {name.lower(): estimator for estimator, name in ALGORITHMS.items()}
 
@@ -20,7 +20,7 @@ def read_sweeps() -> list[Sweep]:
 
 
 def sweep_of(factors: Sequence[Factor], sweeps: Sequence[Sweep]) -> Sweep | None:
-    """Return the sweep that varies just this factor, None if there is none."""
+    """Return the sweep that varies the one factor, None if no sweep does or if there are several factors."""
     if len(factors) != 1:
         return None
     key = factors[0].key
@@ -28,10 +28,10 @@ def sweep_of(factors: Sequence[Factor], sweeps: Sequence[Sweep]) -> Sweep | None
 
 
 def level_place(sweep: Sweep, level: Hashable) -> int | None:
-    """Return which of the sweep's levels a run's value is, None for none of them."""
+    """Return the place of a run's value among the sweep's levels, None if it is none of them."""
     return next((place for place, known in enumerate(sweep.levels) if same_level(known.value, level)), None)
 
 
 def same_level(written: Any, level: Hashable) -> bool:
-    """Return whether a level as a sweep file writes it (ppo) is a run's value (gae)."""
+    """Return whether a level as a sweep file writes it (ppo) means a run's value (gae)."""
     return frozen(written) == level or (isinstance(written, str) and ESTIMATORS.get(written) == level)

@@ -1,4 +1,4 @@
-"""What must be said under a figure so that it does not mislead."""
+"""What must be said under a figure so that it misleads nobody."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from collections.abc import Sequence
 
 from analysis.design.ablations import Ablation
 from analysis.figures.series import View
-from analysis.statistics.intervals import BOOTSTRAP_FROM
 
 MINIATURE_MODEL = "tiny"
-# (up to so many seeds, how often in 100 a percentile bootstrap's 95% interval holds a normal's mean); simulated.
-COVERAGE = ((5, 84), (6, 86), (8, 89), (12, 91), (20, 93))
 
 
 def caption(ablation: Ablation, view: View | None = None, metrics: Sequence[str] = ()) -> list[str]:
-    """Return the sentences of the figure's footer, the most important first; `metrics` are panels beside the usual."""
+    """Return the sentences of the figure's footer, the most important first; `metrics` are panels asked for by name."""
     notes = [*unfinished(ablation), *warnings(ablation, metrics), *shown(ablation, view or View())]
     return [*notes, *miniature(ablation)]
 
@@ -36,19 +33,12 @@ def unfinished(ablation: Ablation) -> list[str]:
 def shown(ablation: Ablation, view: View) -> list[str]:
     """Return what bands, smoothing and axis mean, where they are used."""
     sentences = []
-    sizes = sorted({len(arm.averaged) for arm in ablation.arms if len(arm.averaged) > 1})
-    if sizes:
-        few = "Student's t" if sizes[0] < BOOTSTRAP_FROM else ""
-        many = "percentile bootstrap over seeds" if sizes[-1] >= BOOTSTRAP_FROM else ""
-        sentences.append(f"Bands: 95% interval of the mean over seeds ({' and '.join(filter(None, (few, many)))}).")
-        coverage = next((share for seeds, share in COVERAGE if sizes[-1] <= seeds), None)
-        if many and coverage:
-            sentences.append(
-                f"With {sizes[-1]} seeds that bootstrap's band holds the true mean about {coverage}% of the time."
-            )
+    if any(len(arm.averaged) > 1 for arm in ablation.arms):
+        sentences.append("Bands: 95% interval of the mean over seeds (Student's t).")
     if view.smoothing:
         sentences.append(
-            f"Training curves smoothed ({view.smoothing}), as recorded behind; validation is not smoothed."
+            f"Training curves are smoothed ({view.smoothing}), with the recorded ones pale behind. "
+            "Validation is not smoothed."
         )
     if view.axis.name == "gpu_hours" and {run.config.get("trainer.device") for run in ablation.runs} & {"cpu"}:
         sentences.append("Hours are of CPU processes here, one for each GPU of the experiment at scale.")
@@ -58,7 +48,7 @@ def shown(ablation: Ablation, view: View) -> list[str]:
 
 
 def warnings(ablation: Ablation, metrics: Sequence[str] = ()) -> list[str]:
-    """Return the reasons for which the curves must not simply be compared."""
+    """Return the reasons why the curves must not simply be compared."""
     sentences = []
     if any(factor.key == "rollout.temperature" or factor.key.startswith("temperature.") for factor in ablation.factors):
         sentences.append(
@@ -81,7 +71,7 @@ def warnings(ablation: Ablation, metrics: Sequence[str] = ()) -> list[str]:
 
 
 def miniature(ablation: Ablation) -> list[str]:
-    """Return the sentence that keeps a miniature from being taken for the experiment at scale; [] for a real one."""
+    """Return a sentence that says that the runs are a miniature; [] for an experiment at scale."""
     models = {run.config.get("model.name") for run in ablation.runs}
     hardware = {run.config.get("hardware.name") for run in ablation.runs}
     parts = []

@@ -1,4 +1,4 @@
-"""What the figures beside the main one share: one column an arm, equal limits, one legend, means over seeds."""
+"""What the smaller figures of an ablation share: a column for each arm, equal limits, one legend, means over seeds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMN, ROW, LEFT, TOP, BOTTOM = 3.1, 2.0, 0.65, 1.15, 0.95
 
 @dataclass(frozen=True)
 class Extra:
-    """A figure beside an ablation's main one."""
+    """A figure of an ablation that is not its main one."""
 
     name: str
     title: str
@@ -32,29 +32,29 @@ class Extra:
 
 
 def mean_of(arm: Arm, metric: str) -> float | None:
-    """Return the mean of a metric over all steps of all runs of an arm, None without any."""
+    """Return the mean of a metric over all steps of all runs of an arm, None if no run recorded it."""
     values = [value for run in arm.runs for _, value in run.history.curve(metric)]
     return sum(values) / len(values) if values else None
 
 
 def mean_over_runs(arm: Arm, metric: str) -> dict[int, float]:
-    """Return the mean over the averaged seeds at the steps that every run with the metric has."""
+    """Return {step: the mean over the averaged seeds}, at the steps that every run with the metric has."""
     return mean_by_step([dict(curve) for run in arm.averaged if (curve := run.history.curve(metric))])
 
 
 def arm_places(arm: Arm, view: View) -> dict[int, float]:
-    """Return {step: how far along the axis it is}, the mean over the averaged seeds that know it."""
+    """Return {step: how far along the axis it is}, the mean over the averaged seeds that recorded it."""
     return mean_by_step([places for run in arm.averaged if (places := view.axis.places(run))])
 
 
 def mean_by_step(curves: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    """Return the mean at the steps that all of them have."""
+    """Return {step: the mean of the curves}, at the steps that all curves have."""
     common = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     return {step: sum(curve[step] for curve in curves) / len(curves) for step in common}
 
 
 def layout(title: str, arms: Sequence[Arm], rows: int) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure with a column an arm, and its axes row by row."""
+    """Return (a figure with a column for each arm, its axes row by row)."""
     width, height = LEFT + COLUMN * len(arms), TOP + rows * ROW + (rows - 1) * 0.3 + BOTTOM
     figure = Figure(figsize=(max(width, 7.5), height))
     FigureCanvasAgg(figure)
@@ -88,7 +88,7 @@ def layout(title: str, arms: Sequence[Arm], rows: int) -> tuple[Figure, list[lis
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:
-    """Put the legend of `axes` in a line under the title."""
+    """Put the legend of `axes` under the title, in rows of at most five entries."""
     width, height = figure.get_size_inches()
     place = (0.14 / width, 1 - 0.45 / height)
     handles, labels = axes.get_legend_handles_labels()
@@ -107,14 +107,14 @@ def add_legend(figure: Figure, axes: Axes) -> None:
 
 
 def add_note(figure: Figure, ablation: Ablation) -> None:
-    """Say at the bottom what the arms share, and that a miniature is one: a figure travels without its page."""
+    """Write at the bottom what the arms share, and whether they are a miniature: readers may see only the figure."""
     width, height = figure.get_size_inches()
     note = "; ".join(filter(None, (ablation.settings(), *miniature(ablation))))
     figure.text(0.14 / width, 0.12 / height, textwrap.shorten(note, int(width * 14)), color=GREY, size=8.5)
 
 
 def same_limits(row: Sequence[Axes]) -> None:
-    """Give the axes of a row one scale."""
+    """Give all axes of a row the same limits."""
     limits = [axes.dataLim.intervaly for axes in row if axes.lines and len(axes.lines[0].get_xdata())]  # type: ignore[arg-type]
     low, high = min((limit[0] for limit in limits), default=0.0), max((limit[1] for limit in limits), default=1.0)
     for axes in row:

@@ -1,6 +1,6 @@
 """Draws one ablation: validation accuracy, training reward, response length and format share, or chosen panels.
 
-The same records give the same bytes: fixed fonts, no dates, no random ids.
+The same records give the same bytes: fonts are fixed, and the files hold no dates and no random ids.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Panel:
 
 
 def panels(ablation: Ablation, curves: Mapping[str, Curves], chosen: Sequence[str] = ()) -> list[list[Panel]]:
-    """Return the panels row by row; validation gets a second panel where both ways of decoding were recorded.
+    """Return the panels row by row; validation has two panels if it was recorded both sampled and greedy.
 
-    `chosen` are curves or metrics to show instead, at most three a row.
+    `chosen` are curves or metrics to show instead, three panels a row.
     """
     runs = ablation.runs
     temperatures = {validation_temperature(run) for run in runs}
@@ -74,7 +74,7 @@ def draw(
     view: View | None = None,
     chosen: Sequence[str] = (),
 ) -> Figure:
-    """Return the figure; `render` calls it with the style set and saves it."""
+    """Return the figure, drawn in whatever style is set; `render` sets ours and saves the figure."""
     rows, view = panels(ablation, curves, chosen), view or View()
     header = textwrap.wrap(ablation.settings(), CHARACTERS)
     notes = [line for note in footer for line in textwrap.wrap(note, CHARACTERS)]
@@ -127,7 +127,7 @@ def draw(
 
 
 def draw_panel(axes: Axes, panel: Panel, arms: Sequence[Series]) -> None:
-    """Draw every seed of every arm, and the mean over seeds with its interval where there are several."""
+    """Draw every seed of every arm; where an arm has several seeds, also their mean with its interval."""
     axes.set_title(panel.title)
     for place, series in enumerate(arms):
         style = look(place)
@@ -165,7 +165,7 @@ def draw_panel(axes: Axes, panel: Panel, arms: Sequence[Series]) -> None:
     if not drawn:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color=GREY)
     set_limits(axes, panel, drawn)
-    for place, series in enumerate(arms):  # after the limits: a wide interval must not squeeze the lines
+    for place, series in enumerate(arms):  # after the limits are set: a wide band must not squeeze the lines
         if series.low:
             axes.fill_between(
                 series.mean.xs, series.low, series.high, color=look(place).colour, alpha=0.13, linewidth=0, zorder=0.5
@@ -173,12 +173,12 @@ def draw_panel(axes: Axes, panel: Panel, arms: Sequence[Series]) -> None:
 
 
 def spacing(points: int) -> int:
-    """Return every how many points of a curve bear a marker: all of a short one, about 15 of a long one."""
+    """Return after how many points of a curve a marker follows: each point of a short curve, about 15 of a long one."""
     return max(1, points // 15)
 
 
 def set_limits(axes: Axes, panel: Panel, drawn: bool) -> None:
-    """Shares start at 0 and never leave room above 1; the length's axis need not start at 0, its turns matter."""
+    """Set the limits of y: shares start at 0, with no room above 1; lengths stay close to the data, to show turns."""
     low, high = axes.dataLim.intervaly if drawn else (0.0, 1.0)
     if panel.curve == "length":
         margin = max(0.08 * (high - low), 0.02 * high, 0.5)
@@ -194,7 +194,7 @@ def set_limits(axes: Axes, panel: Panel, drawn: bool) -> None:
 
 
 def share_limits(figure: Figure, row: Sequence[Panel]) -> None:
-    """Give the validation panels of the row just drawn one scale: they are read against each other."""
+    """Give the validation panels of the row just drawn the same limits, because readers compare them."""
     same = [axes for axes, panel in zip(figure.axes[-len(row) :], row, strict=True) if panel.curve in VALIDATION_CURVES]
     limits = [axes.get_ylim() for axes in same]
     for axes in same:
@@ -220,7 +220,7 @@ def legend_handle(arm: Arm, style: Look) -> Line2D:
 
 
 def legend_columns(labels: Sequence[str]) -> int:
-    """Return how many legend entries fit beside each other; entries are filled column by column."""
+    """Return the number of the legend's columns: as many as fit, or fewer if that needs no more rows."""
     width = 0.74 + 0.078 * max(map(len, labels))
     fitting = max(1, min(len(labels), int((WIDTH - 0.3) / width)))
     return math.ceil(len(labels) / math.ceil(len(labels) / fitting))
@@ -240,7 +240,7 @@ def render(
 
 
 def save(figure: Figure, title: str, kinds: Sequence[str]) -> dict[str, bytes]:
-    """Return the figure's bytes by format; nothing in them tells when or by which program they were made."""
+    """Return {format: the figure's bytes}; they hold neither the date nor the program, so that they stay the same."""
     metadata: dict[str, dict[str, Any]] = {
         "png": {"Software": None},
         "svg": {"Title": title, "Date": None, "Creator": None},

@@ -1,4 +1,4 @@
-"""The article's other figures, one column an arm: what responses are made of, what they say, where the time goes."""
+"""The article's other figures: how many responses are right, what they say, and where the time goes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from analysis.figures.timings import efficiency
 from analysis.records.rollouts import PHRASES, Shares
 
 ACCURACY, FORMAT, LENGTH = "reward/acc/mean", "reward/format/mean", "response_length/mean"
-# Correct, formatted but wrong, wrong format: apart in lightness too.
+# The three colours differ in lightness too, for print in grey.
 SHARES = (("correct", "#0072B2"), ("formatted but wrong", "#E69F00"), ("wrong format", "#BBBBBB"))
 
 
@@ -22,14 +22,17 @@ def extras(
     said: Mapping[str, Shares] | None = None,
     phrases: Sequence[str] = PHRASES,
 ) -> list[Extra]:
-    """Return the figures for which the runs recorded anything; `said` are the shares of `phrases` by run."""
+    """Return the figures for which the runs recorded data; `said` is {run: the shares of `phrases`}."""
     view = view or View()
     made = (composition(ablation, view), phrase_shares(ablation, view, said or {}, phrases), efficiency(ablation))
     return [extra for extra in made if extra is not None]
 
 
 def composition(ablation: Ablation, view: View) -> Extra | None:
-    """Return the stacked shares of the training responses along the axis, mean length below; as oat-zero shows it."""
+    """Return the stacked shares of correct, formatted and other training responses, and their mean length below.
+
+    oat-zero shows its runs in this way. None if no run recorded the shares.
+    """
     parts = {}
     for arm in ablation.arms:
         places = arm_places(arm, view)
@@ -65,7 +68,7 @@ def composition(ablation: Ablation, view: View) -> Extra | None:
 
 
 def phrase_shares(ablation: Ablation, view: View, said: Mapping[str, Shares], phrases: Sequence[str]) -> Extra | None:
-    """Return the share of training responses that hold each phrase; phrases that never occur are left out."""
+    """Return the share of training responses that contain each phrase; phrases that never occur are left out."""
     shares = {arm.label: [said.get(run.name, {}) for run in arm.averaged] for arm in ablation.arms}
     every = [row for runs in shares.values() for run in runs for row in run.values()]
     used = [place for place in range(len(phrases)) if any(row[place] for row in every)]

@@ -1,4 +1,4 @@
-"""What is drawn of an arm in one panel: every seed's line, their mean, and how sure the mean is."""
+"""What is drawn of an arm in one panel: every seed's line, the mean of the lines, and the interval of the mean."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from analysis.records.history import Curve
 from analysis.records.record import RunRecord
 from analysis.statistics.intervals import band, mean
 
-VALIDATION_METRICS = ("val-", "val/")  # how their names begin, in later and earlier veRL
+VALIDATION_METRICS = ("val-", "val/")  # how the names of validation metrics begin, in later and earlier veRL
 
 
 def is_validation(curve: str) -> bool:
-    """Return whether a curve or metric is of validation: a few points far apart."""
+    """Return whether a curve or metric is of validation, which has few points far apart."""
     return curve in VALIDATION_CURVES or curve.startswith(VALIDATION_METRICS)
 
 
 @dataclass(frozen=True)
 class View:
-    """How curves are looked at: against what, and how smoothed. Validation, a few points far apart, never is."""
+    """Against which axis curves are drawn, and how they are smoothed. Validation, with its few points, never is."""
 
     axis: Axis = STEP
     smoothing: Smoothing = field(default_factory=Smoothing)
@@ -34,7 +34,7 @@ class View:
 
 @dataclass(frozen=True)
 class Line:
-    """Points along the axis; `steps` are theirs."""
+    """Points along the axis; `steps` are the training steps of the points."""
 
     steps: list[int]
     xs: list[float]
@@ -49,9 +49,9 @@ class Series:
     """The lines of one arm in one panel."""
 
     seeds: list[tuple[RunRecord, Line, Line]]
-    """(run, as recorded, as shown) of each run with data."""
+    """(run, its line as recorded, its line as shown) of each run with data."""
     mean: Line
-    """Over `Arm.averaged`, at the steps that all of them have, so not past the shortest; empty for a single one."""
+    """The mean over `Arm.averaged`, at the steps that all of these runs have; empty for a single run."""
     low: list[float]
     high: list[float]
 
@@ -78,6 +78,6 @@ def arm_series(arm: Arm, curve: str, curves: Mapping[str, Curves], view: View) -
 
 
 def place(curve: Curve, places: Mapping[int, float]) -> Line:
-    """Return a curve's points along an axis; those whose place is not known are left out."""
+    """Return a curve's points along an axis; points whose place on it is not known are left out."""
     known = [(step, value) for step, value in curve if step in places]
     return Line([step for step, _ in known], [places[step] for step, _ in known], [value for _, value in known])

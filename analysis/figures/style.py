@@ -1,4 +1,4 @@
-"""How figures look: colours that all can tell apart, dashes and markers, fonts; whatever a user's matplotlibrc says."""
+"""How figures look: colours that everybody can tell apart, dashes, markers, fonts. A user's matplotlibrc is ignored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import matplotlib as mpl
 
-# Okabe and Ito's colours, told apart by every kind of colour vision; yellow is left out, it vanishes on white.
+# Okabe and Ito's colours: people with any kind of colour vision can tell them apart. Their yellow is left out, because
+# it can hardly be seen on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 DASHES: tuple[tuple[float, tuple[float, ...]], ...] = (
     (0, ()),
@@ -51,13 +52,13 @@ class Look:
 
 
 def look(place: int) -> Look:
-    """Return the look of the arm at `place`; 280 arms pass before one repeats."""
+    """Return the look of the arm at `place`; the first 280 arms all look different."""
     return Look(COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)], MARKERS[place % len(MARKERS)])
 
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Draw in this style."""
+    """Have matplotlib draw in this style, and in the former one afterwards."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)

@@ -1,4 +1,4 @@
-"""Where a step's time goes: one bar an arm, one colour a phase."""
+"""Where a step's time goes: a bar for each arm, a colour for each phase."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ REST = "rest (sampling beside the trainer, data)"
 
 
 def efficiency(ablation: Ablation) -> Extra | None:
-    """Return the mean seconds of a step's phases for each arm, as stacked bars with the tokens a second beside them.
+    """Return stacked bars: each arm's mean seconds in each phase of a step, with its tokens a second beside them.
 
-    veRL's throughput is that of one GPU.
+    veRL's throughput is that of one GPU. None if no run recorded the phases.
     """
     rows = [(arm, phase_seconds(arm)) for arm in ablation.arms]
     phases = [phase for phase in (*PHASES, REST) if any(seconds.get(phase, 0) > 0 for _, seconds in rows)]
@@ -47,7 +47,7 @@ def efficiency(ablation: Ablation) -> Extra | None:
         left = 0.0
         for phase in phases:
             width = seconds.get(phase, 0.0)
-            number = -1 if phase == REST else COLOUR_ORDER.index(phase)  # the same in every figure
+            number = -1 if phase == REST else COLOUR_ORDER.index(phase)  # a phase has the same colour in every figure
             colour = "#BBBBBB" if phase == REST else COLOURS[number % len(COLOURS)]
             label = phase if place == 0 else None
             hatch = "//" if number >= len(COLOURS) else None
@@ -70,7 +70,7 @@ def efficiency(ablation: Ablation) -> Extra | None:
 
 
 def phase_seconds(arm: Arm) -> dict[str, float]:
-    """Return the mean seconds of each phase of a step; what a step takes beyond them is the rest."""
+    """Return {phase: its mean seconds in a step}; REST is the time that no phase accounts for."""
     for prefix in TIMINGS:
         if whole := mean_of(arm, f"{prefix}step"):
             seconds = {phase: mean_of(arm, f"{prefix}{phase}") or 0.0 for phase in PHASES}

@@ -1,4 +1,4 @@
-"""A table as the terminal, Markdown, CSV and LaTeX show it."""
+"""A table for the terminal, and as Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 MISSING = "-"
 
-# A cell may have two lines in the terminal; Markdown shows them one after the other.
+# A cell may have several lines. The terminal shows them below each other, Markdown one after the other.
 Rows = list[list[str]]
 
 

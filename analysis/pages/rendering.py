@@ -1,4 +1,4 @@
-"""All figures of a study, drawn by as many processes as there are cores: one would take seconds."""
+"""All figures of a study. As many processes as there are cores draw them: one process would take seconds."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from analysis.pages.study import Study
 from analysis.pages.tables import curves_csv
 from analysis.records.record import RunRecord
 from analysis.records.rollouts import Shares, find_rollouts
-from analysis.statistics.intervals import BOOTSTRAP_FROM, import_bootstrap
 from experiments.errors import UserError
 
 KINDS = ("png", "svg", "pdf")
-COUNTED_STEPS = 60  # of a run's phrases: a panel three inches wide shows no more
+COUNTED_STEPS = 60  # for how many steps of a run phrases are counted: a panel three inches wide shows no more
 
 _study: Study
 
@@ -34,7 +33,7 @@ class Drawn:
     stem: str
     title: str
     files: dict[str, bytes]
-    """{kind: content}."""
+    """{kind of file: its content}."""
     numbers: str
     """What is drawn, as CSV."""
 
@@ -42,16 +41,14 @@ class Drawn:
 def render_study(study: Study, kinds: Sequence[str] = KINDS, captions: bool = True) -> list[list[Drawn]]:
     """Return each finding's figures, the main one first; the same study gives the same bytes.
 
-    `captions`: with the notes below the main one.
+    `captions`: whether the main figure has its notes below it.
     """
     arms = [arm for finding in study.findings for arm in finding.ablation.arms]
-    if any(len(arm.averaged) >= BOOTSTRAP_FROM for arm in arms):
-        import_bootstrap()  # once, before the processes part
     runs = list({run.name: run for arm in arms for run in arm.averaged if run.folder}.values())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, max(len(runs), 2 * len(study.findings)))
     places = range(len(study.findings))
-    # A forked process has the study already; only phrases' shares and files travel.
+    # A forked process inherits the study. Only the shares of phrases and the files are sent between processes.
     context = multiprocessing.get_context("fork")
     try:
         with ProcessPoolExecutor(workers, context, _remember, (study,)) as pool:

@@ -1,4 +1,4 @@
-"""What was asked for on a command line, read: the runs, their ablations, and what each of them shows."""
+"""The options of a command line, and what they ask for: the runs, their ablations, and what each ablation shows."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """An ablation with what is shown of it."""
+    """An ablation, and what is shown of it."""
 
     ablation: Ablation
     curves: Mapping[str, Curves]
-    """By run name."""
+    """{run name: its curves}."""
     notes: list[str]
     """The figure's caption."""
     verdicts: list[Verdict]
@@ -38,20 +38,20 @@ class Study:
 
     records: list[RunRecord]
     warnings: list[str]
-    """What could not be read as it should."""
+    """One for each thing that could not be read as it should."""
     findings: list[Finding]
-    """One for each ablation that has begun."""
+    """One for each ablation in which a run has made a step."""
     unseen: dict[str, list[str]]
-    """{reason: names of the runs that are in no figure for it}."""
+    """{reason: names of the runs that are in no figure for this reason}."""
     view: View
     panels: list[str]
     phrases: Sequence[str]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what all commands of the analysis are told in the same words: which runs, and how to look at them."""
+    """Add the options that all commands of the analysis share: which runs to read, and how to show them."""
     parser.add_argument(
-        "run", metavar="RUN", nargs="*", help="a run's folder, or the beginning of its name or id (all)"
+        "run", metavar="RUN", nargs="*", help="a run's folder, or the beginning of its name or id (default: all runs)"
     )
     parser.add_argument(
         "--source",
@@ -72,21 +72,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--smooth",
-        metavar="KIND",
+        metavar="HOW",
         default="none",
-        help="training curves: none, twema:0.9 (as W&B), ema:0.6, gaussian:2 or running:5 (%(default)s)",
+        help="training curves: none, or as W&B smooths them, e.g. twema:0.9 (%(default)s)",
     )
     parser.add_argument(
         "--panels",
         metavar="NAMES",
         default="",
-        help="in place of the usual: sampled, greedy, reward, length, format or any metric's name, with commas between",
+        help="instead of the usual panels: sampled, greedy, reward, length, format or any metric, with commas between",
     )
     parser.add_argument(
         "--phrases",
         metavar="TEXTS",
         default="",
-        help=r"what to count in the sampled texts, with commas between; \, is a comma within one",
+        help=r"what to count in the sampled texts, with commas between; \, is a comma within a phrase",
     )
     parser.add_argument(
         "--last", metavar="K", type=int, default=3, help="validations whose mean is the final accuracy (%(default)s)"
@@ -101,7 +101,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_study(options: argparse.Namespace) -> Study:
-    """Return the study that the options ask for; UserError if they are wrong or there is nothing to show."""
+    """Return the study that the options ask for; UserError if an option is wrong or no run has made a step."""
     from analysis.design.ablations import find_ablations
     from analysis.design.sweeps import read_sweeps
     from analysis.figures.captions import caption
@@ -144,7 +144,7 @@ def read_study(options: argparse.Namespace) -> Study:
 
 
 def check_numbers(options: argparse.Namespace) -> None:
-    """Raise UserError if --last or --threshold can't be meant."""
+    """Raise UserError if --last or --threshold is out of its range."""
     problems = []
     if options.last < 1:
         problems.append(f"--last must be 1 or more validations, but is {options.last}; e.g. 3")

@@ -40,7 +40,7 @@ def arm_columns(ablation: Ablation, curves: Mapping[str, Curves]) -> list[str]:
 
 
 def arm_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
-    """Return one row an arm; of several seeds the mean of each seed's number.
+    """Return one row for each arm. If it has several seeds, a number is the mean of the seeds' numbers.
 
     Validation: first→last, and the best; length: first→lowest→last; reward and format: the last;
     seconds a step: the median.
@@ -61,7 +61,7 @@ def arm_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
 
 
 def run_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
-    """Return one row a run: its name, arm, seed, state, how it was pieced together, and its last numbers."""
+    """Return one row for each run: name, arm, seed, state, attempts, steps redone and missing, last validations."""
     rows = []
     for arm in ablation.arms:
         for run in arm.runs:
@@ -74,13 +74,13 @@ def run_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
 
 
 def summary_table(summary: Summary) -> str:
-    """Return the Markdown table of the arms' summaries, with a line that says what it is of."""
+    """Return the Markdown table of the arms' summaries, and a line that says what its numbers are."""
     head, *rows = summary.rows()
     return f"{markdown_table(head, rows)}\n{summary.note()}\n"
 
 
 def claim_rows(verdicts: Sequence[Verdict]) -> Rows:
-    """Return one row a claim: the article's sentence, the verdict, and what it rests on."""
+    """Return one row for each claim: the article's sentence, the verdict, and the reason for it."""
     return [[verdict.claim.text, verdict.verdict, verdict.reason] for verdict in verdicts]
 
 
@@ -117,7 +117,7 @@ def length_text(curves: Sequence[Curve]) -> str:
 
 
 def steps_text(runs: Sequence[RunRecord]) -> str:
-    """Return e.g. "60/60", or "31-60/60" where the seeds got to different steps."""
+    """Return e.g. "60/60", or "31-60/60" if the seeds got to different steps."""
     reached = sorted({run.history.last_step() for run in runs})
     planned = sorted({run.planned_steps for run in runs if run.planned_steps})
     text = str(reached[0]) if len(reached) == 1 else f"{reached[0]}-{reached[-1]}"
@@ -137,7 +137,7 @@ def seconds_text(runs: Sequence[RunRecord]) -> str:
 
 
 def terminal_tables(ablation: Ablation, curves: Mapping[str, Curves], summary: Summary) -> list[Table]:
-    """Return the tables for the terminal: how far the arms are, and what a paper would say of them."""
+    """Return two tables for the terminal: how far the arms are, and the numbers that a paper would print."""
     title = f"{ablation.title} ({ablation.settings()})"
     head, *rows = summary.rows()
     return [
@@ -153,13 +153,13 @@ def markdown(
     summary: Summary,
     verdicts: Sequence[Verdict] = (),
 ) -> str:
-    """Return the Markdown page of an ablation: arms, claims, runs, notes, and what was left out with its reason."""
+    """Return the Markdown page of an ablation: arms, notes, numbers, claims, runs, and what was left out and why."""
     parts = [
         f"# {ablation.title}\n\n{ablation.settings()}\n",
         f"![{ablation.title}]({ablation.name}.svg)\n",
         markdown_table(arm_columns(ablation, curves), arm_rows(ablation, curves)),
         "Validation: first→last; length: first→lowest→last; reward, format: last; s/step: median. "
-        "Of several seeds, the mean.\n",
+        "With several seeds: the mean over seeds.\n",
         *(f"- {note}" for note in notes),
         "\n## Numbers\n",
         summary_table(summary),
@@ -174,10 +174,11 @@ def markdown(
 
 
 def curves_csv(ablation: Ablation, curves: Mapping[str, Curves], view: View | None = None) -> str:
-    """Return what the figure draws, one point a line.
+    """Return what the figure draws, one line of text for each point.
 
-    x is the place along the figure's axis, `value` as recorded, `smoothed` as shown if that differs. The mean over
-    seeds has "mean" for its seed, no run, and its 95% interval in low and high; it is of the lines as they are shown.
+    `x` is the place along the figure's axis, `value` is as recorded, and `smoothed` is as shown where curves are
+    smoothed. A point of the mean over seeds has "mean" as its seed and names no run; `low` and `high` are its 95%
+    interval. The mean is that of the lines as they are shown.
     """
     view = view or View()
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""The report's HTML. What models wrote is text and nothing else: every string is escaped where it enters the page."""
+"""The report's HTML. Every string is escaped where it enters the page, so that what models wrote stays plain text."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from analysis.records.rollouts import Rollouts, find_rollouts
 from experiments.errors import UserError
 
 SAMPLES_A_STEP, LONGEST_TEXT = 2, 1500
-ROWS_AN_ARM = 12  # of the numbers of a figure along the steps
-# What a run's command line says of it, where the config has it.
+ROWS_AN_ARM = 12  # how many steps of an arm the table of a figure's numbers shows
+# {option of a run's command line: the config key that tells its value}.
 ASKED = {
     "algorithm": "algorithm.adv_estimator",
     "model": "model.name",
@@ -34,7 +34,7 @@ ASKED = {
     "kl.coef": "kl.coef",
     "trainer.total_training_steps": "trainer.total_training_steps",
 }
-CHOICES = {"gae": "ppo"}  # an algorithm's estimator is not always its name
+CHOICES = {"gae": "ppo"}  # PPO is the algorithm whose estimator veRL calls gae
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #555; --line: #d5d5d5; --back: #fff; --box: #f6f6f4;
   --good: #00664b; --bad: #a33b00; --open: #555; }
@@ -62,9 +62,9 @@ pre { background: var(--box); padding: .7rem; border-radius: .4rem; white-space:
 
 
 def page(study: Study, command: str, steps: Sequence[int] | None = None) -> str:
-    """Return the page; the same study gives the same text. `steps` are those of the sample texts.
+    """Return the page; the same study gives the same text. `steps`: of which steps it shows sample texts.
 
-    Raises UserError if no run kept the texts of one of them.
+    Raises UserError if no run kept the texts of one of these steps.
     """
     check_steps(study, steps or ())
     parts = [
@@ -88,7 +88,7 @@ def page(study: Study, command: str, steps: Sequence[int] | None = None) -> str:
 
 
 def glance(study: Study) -> str:
-    """Return the sweep in a few lines: runs by state, steps, verdicts."""
+    """Return the study in a few lines: runs by state, steps, verdicts."""
     states = Counter(record.state for record in study.records)
     runs = ", ".join(f"{count} {state}" for state, count in states.most_common())
     trained = sum(record.history.last_step() for record in study.records)
@@ -96,12 +96,15 @@ def glance(study: Study) -> str:
     lines = [f"{len(study.records)} runs ({runs}), {trained:,} training steps."]
     if verdicts:
         lines.append("Claims: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()) + ".")
-        lines.append("Each claim is tested by itself at 95%: where nothing is true, one in twenty still looks decided.")
+        lines.append(
+            "Each claim is tested by itself at 95%. "
+            "Even if the arms did not differ, about one claim in twenty would look decided."
+        )
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
 def section(finding: Finding, drawn: Sequence[Drawn], steps: Sequence[int] | None) -> str:
-    """Return all of one ablation."""
+    """Return the part of the page on one ablation."""
     ablation, curves, summary = finding.ablation, finding.curves, finding.summary
     main, *others = drawn
     head, *rows = summary.rows()
@@ -159,7 +162,7 @@ def figure(drawn: Drawn, prefix: str, notes: Sequence[str]) -> str:
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table that scrolls sideways on a narrow screen; verdicts are coloured, and say what they are."""
+    """Return a table that scrolls sideways on a narrow screen; verdicts are words, and coloured besides."""
     head = "".join(f"<th scope='col'>{escape(column)}</th>" for column in columns)
     body = []
     for row in rows:
@@ -176,13 +179,13 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def sampled(arm: Arm) -> tuple[RunRecord, Rollouts]:
-    """Return (the arm's first run that kept its texts, those)."""
+    """Return (the arm's first run that kept its sampled texts, these texts); its first run if no run kept any."""
     found = [(run, find_rollouts(run)) for run in arm.runs]
     return next(((run, rollouts) for run, rollouts in found if rollouts.files), found[0])
 
 
 def check_steps(study: Study, steps: Sequence[int]) -> None:
-    """Raise UserError if there are no texts to show of one of the steps."""
+    """Raise UserError if no run kept texts of one of the steps."""
     arms = [arm for finding in study.findings for arm in finding.ablation.arms]
     known = sorted({step for arm in arms for step in sampled(arm)[1].files}) if steps else []
     if missing := [str(step) for step in steps if step not in known]:
@@ -191,7 +194,7 @@ def check_steps(study: Study, steps: Sequence[int]) -> None:
 
 
 def samples(ablation: Ablation, steps: Sequence[int] | None) -> str:
-    """Return a few sampled texts of a run of each arm at the steps asked for, else its first, middle and last."""
+    """Return a few sampled texts of one run of each arm, at `steps` or else at its first, middle and last step."""
     parts = []
     for arm in ablation.arms:
         run, rollouts = sampled(arm)
@@ -215,7 +218,7 @@ def samples(ablation: Ablation, steps: Sequence[int] | None) -> str:
 
 
 def left_out(study: Study) -> str:
-    """Return what of which runs is left out and why, and what could not be read."""
+    """Return which runs are left out and why, and what could not be read."""
     reasons: dict[str, str] = {}
     for finding in study.findings:
         drawn = {run.name for run in finding.ablation.runs}
@@ -228,7 +231,7 @@ def left_out(study: Study) -> str:
 
 
 def reproduce(study: Study, command: str) -> str:
-    """Return the commands, versions and ids that the page came from."""
+    """Return the commands that make the page and its runs again, and the versions of code and packages."""
     rows = []
     for record in study.records:
         about = versions(record)
@@ -238,10 +241,10 @@ def reproduce(study: Study, command: str) -> str:
     code = table("Code and packages", ("run", "commit", "packages"), rows)
     commands = run_commands([record for record in study.records if record.folder])
     runs = (
-        "<p>The runs; what is done is not repeated. Whatever else is set, config.yaml of a run's folder says.</p>"
+        "<p>The runs. A run that is done is not repeated. All its settings are in config.yaml of its folder.</p>"
         f"<pre>{escape(chr(10).join(commands))}</pre>"
         if commands
-        else "<p>The runs are not from folders of this project: their configs are where they were read from.</p>"
+        else "<p>The runs were not read from folders of this project. Their configs are where they were read from.</p>"
     )
     return (
         f"<section id='reproduce'><h2>Reproduce</h2><p>This page:</p><pre>{escape(command)}</pre>{runs}"
@@ -250,7 +253,7 @@ def reproduce(study: Study, command: str) -> str:
 
 
 def run_commands(records: Sequence[RunRecord]) -> list[str]:
-    """Return the commands that make runs of ours with the same knobs, one for all seeds of an arm."""
+    """Return commands that make runs with the same knobs again: one command for all seeds of an arm."""
     seeds: dict[tuple[str, ...], list[str]] = {}
     for record in records:
         known = [(option, record.config.get(key)) for option, key in ASKED.items()]
@@ -266,7 +269,7 @@ def run_commands(records: Sequence[RunRecord]) -> list[str]:
 
 
 def versions(record: RunRecord) -> dict[str, Any]:
-    """Return what a run's folder says of the code that ran, {} if it was not read from a folder."""
+    """Return what a run's folder says of the code that ran, {} if the run was not read from a folder."""
     try:
         content = json.loads((record.folder / "code.json").read_text()) if record.folder else {}
     except (OSError, ValueError):

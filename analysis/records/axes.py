@@ -1,4 +1,4 @@
-"""What a curve is drawn against: training steps, or what they cost."""
+"""The x axis of curves: training steps, or what the steps cost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from analysis.records.curves import TIMES, first_curve
 from analysis.records.record import RunRecord
 from experiments.errors import UserError
+from experiments.values import is_number
 
 TOKENS = "perf/total_num_tokens"
 SECONDS_AN_HOUR = 3600
@@ -16,7 +17,7 @@ SECONDS_AN_HOUR = 3600
 
 @dataclass(frozen=True)
 class Axis:
-    """A measure of how far training is."""
+    """A measure of how far training has come."""
 
     name: str
     label: str
@@ -24,10 +25,10 @@ class Axis:
     """Returns the cost of each trained step of a run, {} if that was not recorded; None for the steps themselves."""
 
     def places(self, record: RunRecord) -> dict[int, float]:
-        """Return {step: how far it is along the axis} for the steps of a run, {} if that is not known.
+        """Return {step: how far it is along the axis} for the steps of a run, {} if no cost was recorded.
 
-        A step that a restore threw away counts once, as the one that replaced it. One that no attempt recorded, or that
-        lacks its cost, costs what the others do on average. Validation is not counted.
+        A step that was trained twice counts once, at the cost of the later time. A step whose cost no attempt recorded
+        costs the average of the others. Validation costs nothing.
         """
         rows = record.history.rows
         if self.cost is None:
@@ -45,29 +46,29 @@ class Axis:
 
 
 def samples(record: RunRecord) -> dict[int, float]:
-    """Return the responses sampled in each step."""
+    """Return {step: the responses sampled in it}, {} if the config does not say how many."""
     batch, n = record.config.get("data.train_batch_size"), record.config.get("rollout.n")
-    if not isinstance(batch, int | float) or not isinstance(n, int | float):
+    if not is_number(batch) or not is_number(n):
         return {}
     return {step: float(batch * n) for step in record.history.trained_steps()}
 
 
 def tokens(record: RunRecord) -> dict[int, float]:
-    """Return the tokens of each step, prompts and responses."""
+    """Return {step: its tokens, of prompts and responses together}."""
     return dict(record.history.curve(TOKENS))
 
 
 def active_hours(record: RunRecord) -> dict[int, float]:
-    """Return the hours that each step took; pauses between attempts, start-up and validation are not in it."""
+    """Return {step: the hours it took}, without validation, start-up and the time between attempts."""
     return {step: seconds / SECONDS_AN_HOUR for step, seconds in first_curve(record, TIMES)}
 
 
 def gpu_hours(record: RunRecord) -> dict[int, float]:
-    """Return the hours of each step times the devices that it had."""
+    """Return {step: the hours it took, times the devices of the run}."""
     devices = 1.0
     for key in ("trainer.nnodes", "trainer.n_gpus_per_node"):
         value = record.config.get(key, 1)
-        devices *= value if isinstance(value, int | float) else 1
+        devices *= value if is_number(value) else 1
     return {step: hours * devices for step, hours in active_hours(record).items()}
 
 

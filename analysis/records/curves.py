@@ -1,4 +1,4 @@
-"""The few curves the figures and tables show, found among the many metrics a run logs."""
+"""The few curves that figures and tables show, found among the many metrics that a run logs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from dataclasses import dataclass
 
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord
+from experiments.values import as_float
 
 VALIDATION = re.compile(r"val-core/(?P<source>.+)/(?P<score>acc|reward)/mean@(?P<n>\d+)")
-# veRL 0.1 to 0.2, TinyZero's: the mean of the reward function's scores.
+# veRL 0.1 to 0.2, which TinyZero used, log the mean of the reward function's scores by this name.
 EARLIER_VALIDATION = re.compile(r"val/(?P<score>test_score)/(?P<source>.+)")
-# A reward of 1 for a right answer, 0.1 for a wrong one in the right format, 0 else.
+# The reward of these data sources is 1 for a right answer, 0.1 for a wrong one in the right format, and 0 otherwise.
 FORMAT_CREDIT = 0.1
 FORMAT_CREDIT_SOURCES = ("countdown",)
 TWINS = (("val-aux/", "reward"), ("val-aux/", "score"), ("val-core/", "reward"))
 LOWEST_SCORE = "critic/score/min"
 VALIDATION_CURVES = ("sampled", "greedy")
 GREEDY = re.compile(r"[_/-]greedy$")
-# Without ours, veRL's own trainer logs the reward's mean alone.
+# format is logged by our trainer only; veRL's own trainer logs the mean reward and the length.
 TRAINING = {
     "reward": "critic/score/mean",
     "length": "response_length/mean",
@@ -38,11 +39,11 @@ class Curves:
     metrics: Mapping[str, str]
     """Which metric each curve is."""
     derived: int = 0
-    """How many validation points are accuracies computed from a score with format credit."""
+    """How many validation points are accuracies that were computed from a score with format credit."""
     scores_accuracy: bool = True
     """Whether the validation curves are accuracies; otherwise they are mean rewards, format credit included."""
     dropped: tuple[str, ...] = ()
-    """Validation curves left out: mean rewards beside one that is an accuracy."""
+    """Validation curves that are left out: they are mean rewards, and another one is an accuracy."""
 
     def __getitem__(self, name: str) -> Curve:
         return self.by_name.get(name, [])
@@ -51,7 +52,7 @@ class Curves:
 def read_curves(record: RunRecord, more: Sequence[str] = ()) -> Curves:
     """Return the curves of a run, whatever its data source is called and however many samples validation takes.
 
-    `more` are metrics to read by their own names; names of curves among them change nothing.
+    `more` are metrics to read by their own names; it may also name the usual curves, which are read anyway.
     """
     validation = validation_metrics(record)
     metrics = {**TRAINING, **validation}
@@ -70,8 +71,8 @@ def read_curves(record: RunRecord, more: Sequence[str] = ()) -> Curves:
 def is_score(record: RunRecord, metric: str) -> bool:
     """Return whether a validation metric is the mean of the reward function's scores, whatever it is called.
 
-    Of a reward function that returns a plain number veRL logs that number as `acc`, too: where it is the reward at
-    every point, and the task's reward gives credit for the format, it is no accuracy.
+    If a reward function returns a plain number, veRL logs this number, the reward, as `acc` too. So a metric `acc` is
+    no accuracy if it equals the reward at every point and the task's reward gives credit for the format.
     """
     match = VALIDATION.fullmatch(metric)
     if match is None or match["score"] != "acc":
@@ -84,11 +85,12 @@ def is_score(record: RunRecord, metric: str) -> bool:
 
 
 def accuracy_from_score(record: RunRecord, metric: str) -> Curve:
-    """Return the accuracy that a mean score with format credit tells, where it tells it.
+    """Return the accuracy at the points where it follows from a mean score with format credit.
 
-    score = accuracy + 0.1 (format - accuracy). That needs the share of responses in the right format: as validation
-    recorded it, or 1 where every training response of the step scored at least 0.1, in a run whose worst response did
-    score 0.1 (else wrong answers may score 0). Other points are left out; [] if the score is not of this kind.
+    score = accuracy + 0.1 (format - accuracy), where format is the share of responses in the right format. This share
+    is known where validation recorded it. It is 1 where every training response of the step scored at least 0.1, in a
+    run whose lowest score was 0.1 at some step; without such a step, wrong answers may score 0 whatever their format.
+    Other points are left out. [] if the data source's score gives no format credit.
     """
     match = VALIDATION.fullmatch(metric) or EARLIER_VALIDATION.fullmatch(metric)
     if match is None or GREEDY.sub("", match["source"]) not in FORMAT_CREDIT_SOURCES:
@@ -107,15 +109,15 @@ def accuracy_from_score(record: RunRecord, metric: str) -> Curve:
 
 
 def first_curve(record: RunRecord, metrics: Sequence[str]) -> Curve:
-    """Return the curve of the first of `metrics` that was recorded, [] without any."""
+    """Return the curve of the first of `metrics` that was recorded, [] if none was."""
     return next((curve for metric in metrics if (curve := record.history.curve(metric))), [])
 
 
 def comparable_curves(records: Sequence[RunRecord], more: Sequence[str] = ()) -> tuple[dict[str, Curves], list[str]]:
-    """Return ({run name: its curves}, remarks on what is not what the panels' titles say).
+    """Return ({run name: its curves}, remarks on curves that are not what the panels' titles say).
 
-    Where some runs log validation accuracy and others only the mean reward, the latter's validation is left out: one
-    panel never mixes the two.
+    A panel never mixes accuracies and mean rewards. If some runs logged validation accuracy and others only the mean
+    reward, the validation of the others is left out.
     """
     curves = {record.name: read_curves(record, more) for record in records}
     rewards = [name for name, run in curves.items() if not run.scores_accuracy]
@@ -141,10 +143,11 @@ def comparable_curves(records: Sequence[RunRecord], more: Sequence[str] = ()) ->
 
 
 def validation_metrics(record: RunRecord) -> dict[str, str]:
-    """Return {"sampled": metric, "greedy": metric}, each only if there is one.
+    """Return {"sampled": metric, "greedy": metric}, each only if the run logged it.
 
-    A data source whose name ends in _greedy is the greedy one. Without such a pair, the config says how validation
-    decodes. Of several sources the task's own is taken, of several scores accuracy, of several N the largest.
+    A data source whose name ends in _greedy was decoded greedily. If no source is called so, the config says how
+    validation decodes. If there are several sources, the task's own is taken; of several scores, the accuracy; of
+    several numbers of samples, the largest.
     """
     found: dict[str, list[tuple[bool, bool, str, int, str]]] = {}
     metrics = sorted(record.history.metrics())
@@ -164,18 +167,18 @@ def validation_metrics(record: RunRecord) -> dict[str, str]:
 
 
 def samples_in_validation(record: RunRecord) -> bool:
-    """Return whether validation samples; veRL's default is greedy."""
+    """Return whether the config has validation sample; veRL's default is greedy decoding."""
     prefix = "actor_rollout_ref.rollout.val_kwargs."
     return bool(record.config.get(f"{prefix}do_sample", False)) and bool(record.config.get(f"{prefix}temperature", 0))
 
 
 def validation_temperature(record: RunRecord) -> float | None:
-    """Return the temperature at which validation samples, None if it does not or does not say."""
+    """Return the temperature at which validation samples, None if it decodes greedily or the config does not say."""
     temperature = record.config.get("actor_rollout_ref.rollout.val_kwargs.temperature")
-    return float(temperature) if samples_in_validation(record) and isinstance(temperature, int | float) else None
+    return as_float(temperature) if samples_in_validation(record) else None
 
 
 def seconds_per_step(record: RunRecord) -> float | None:
-    """Return the median of the steps' seconds, None if none is recorded."""
+    """Return the median of the steps' seconds, None if no step's seconds were recorded."""
     seconds = [value for _, value in first_curve(record, TIMES)]
     return statistics.median(seconds) if seconds else None

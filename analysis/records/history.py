@@ -1,8 +1,8 @@
 """One history out of the attempts of a run.
 
-When a run resumes, veRL validates again at the checkpoint's step S and logs the validation metrics alone, then trains
-on from S+1. So an earlier attempt's steps after S were thrown away by the restore, and at S itself the two attempts
-complete each other.
+When a run resumes from a checkpoint of step S, veRL validates again at S, logs these validation metrics alone, and
+trains on from S+1. So the restore throws away what earlier attempts trained after S. At S itself, the earlier attempt
+has the training metrics and the later one has validation metrics, and they are merged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 Row = tuple[int, Mapping[str, float]]
 Curve = list[tuple[int, float]]
 
-# Only a trained step has it (before veRL 0.2: these); a row without it holds nothing but a validation.
+# Only the row of a trained step has this metric, or one of these before veRL 0.2. Other rows hold a validation alone.
 TRAINED = "training/global_step"
 TRAINED_EARLIER = ("actor/pg_loss", "critic/score/mean")
 
@@ -26,10 +26,10 @@ def is_trained(row: Mapping[str, float]) -> bool:
 
 @dataclass(frozen=True)
 class History:
-    """The metrics of a run by step, as its final weights saw them."""
+    """The metrics of a run by step: those of the training that led to its final weights."""
 
     rows: Mapping[int, Mapping[str, float]]
-    """{step: {metric: value}}, steps ascending, each once."""
+    """{step: {metric: value}}, steps ascending."""
     redone: int = 0
     """How many trained steps of earlier attempts a restore threw away."""
 
@@ -38,11 +38,11 @@ class History:
         return [step for step, row in self.rows.items() if is_trained(row)]
 
     def last_step(self) -> int:
-        """Return the last trained step, 0 if there is none."""
+        """Return the last trained step, 0 if no step was trained."""
         return max(self.trained_steps(), default=0)
 
     def gaps(self) -> list[tuple[int, int]]:
-        """Return the trained steps that no attempt recorded, as (first, last) ranges between step 1 and the last."""
+        """Return the ranges (first, last) of steps that no attempt recorded, from step 1 to the last trained step."""
         gaps, expected = [], 1
         for step in self.trained_steps():
             if step > expected:
@@ -62,9 +62,9 @@ class History:
 def join(attempts: Iterable[Sequence[Row]]) -> History:
     """Return the one history of `attempts`, each a sequence of (step, metrics), oldest attempt first.
 
-    A later attempt wins from its first trained step on: what earlier ones recorded from there is dropped, and its
-    trained steps counted as redone. Rows that stand at one step after that complete each other metric by metric, the
-    later one winning. An attempt that only validated drops nothing.
+    From the first step that an attempt trained, all rows of earlier attempts are dropped, and the trained steps among
+    them are counted as redone. Rows that remain at the same step are merged; if both have a metric, the later value
+    counts. An attempt that only validated drops nothing.
     """
     joined: dict[int, Mapping[str, float]] = {}
     redone = 0

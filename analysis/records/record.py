@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis.records.history import History
+from experiments.store.events import State
 
-WAITING = ("planned", "queued", "running")  # states of a run that may still make a first step
+WAITING = (State.PLANNED, State.QUEUED, State.RUNNING)  # a run in one of these states may still make its first step
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run: its settings, its joined history and how far it got."""
+    """A run: its settings, the joined history of its attempts, and how far it got."""
 
     name: str
     config: Mapping[str, Any]
@@ -29,7 +29,7 @@ class RunRecord:
     tags: tuple[str, ...] = ()
     group: str = ""
     folder: Path | None = None
-    """Where its attempts' rollout dumps lie, if it was read from a folder of ours."""
+    """The run's folder, in which the sampled texts are; None if the run was read from W&B or from `.wandb` files."""
 
     @property
     def seed(self) -> Any:
@@ -37,8 +37,8 @@ class RunRecord:
 
     @property
     def complete(self) -> bool:
-        """Whether the run finished and reached the step it was to reach."""
-        return self.state == "finished" and self.history.last_step() >= (self.planned_steps or 0)
+        """Whether the run finished and reached the step that it was asked to reach."""
+        return self.state == State.FINISHED and self.history.last_step() >= (self.planned_steps or 0)
 
     def progress(self) -> str:
         """Return how far the run got, e.g. "killed at step 31 of 60" or "planned, no step yet"."""
@@ -48,22 +48,3 @@ class RunRecord:
             return f"{self.state}, no step yet" if alive else f"{self.state} before its first step"
         of = f" of {self.planned_steps}" if self.planned_steps else ""
         return f"{self.state} at step {step}{of}"
-
-
-def as_float(value: float) -> float:
-    """Return a number as a float, infinite if it is an integer that no float can hold."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of a nested config by dotted key; lists and empty mappings are leaves."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -11,23 +11,23 @@ from typing import Any
 
 from analysis.records.record import RunRecord
 
-# The article's: what a model says when it tries again, doubts, or is content. In order of the legend.
+# The article's phrases: what a model says when it tries again, doubts, or is content. The legend keeps their order.
 PHRASES = ("let's try", "how about", "does not equal", "this works", "not it", "wait")
 
 
 Shares = dict[int, list[float]]
-"""{step: the share of its responses that hold each phrase}."""
+"""{step: for each phrase, the share of the step's responses that contain it}."""
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """The dumps of one kind of a run, those of its final history alone: a later attempt's step wins."""
+    """The sampled texts of a run, by step. If two attempts made a step, the texts are those of the later one."""
 
     files: dict[int, Path]
     """{step: file}, steps ascending."""
 
     def read(self, step: int, most: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the rollouts of a step, at most `most`; damaged lines are passed over."""
+        """Yield the rollouts in the first `most` lines of a step's file, or in all; damaged lines are left out."""
         with open(self.files[step], encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines):
                 if most is not None and number >= most:
@@ -40,7 +40,7 @@ class Rollouts:
                     yield row
 
     def shares(self, phrases: Sequence[str], every: int = 1) -> Shares:
-        """Return the phrases' shares, whatever their case, in the first step and those that `every` divides."""
+        """Return the phrases' shares in the first step and in every step that `every` divides; case does not matter."""
         wanted = [plain(phrase) for phrase in phrases]
         found: Shares = {}
         for number, step in enumerate(self.files):
@@ -53,18 +53,18 @@ class Rollouts:
 
 
 def plain(text: str) -> str:
-    """Return a text in lower case, with the apostrophes of a typewriter."""
+    """Return a text in lower case, with straight apostrophes in place of curly ones."""
     return text.lower().replace("\u2019", "'").replace("\u2018", "'")
 
 
 def parse_phrases(text: str) -> Sequence[str]:
-    """Return the phrases between the commas of `text`, PHRASES without any; a backslash before a comma keeps it."""
+    """Return the phrases between the commas of `text`, PHRASES if there are none; `\\,` is a comma within a phrase."""
     parts = re.split(r"(?<!\\),", text)
     return [phrase for part in parts if (phrase := part.replace("\\,", ",").strip())] or PHRASES
 
 
 def find_rollouts(run: RunRecord, kind: str = "rollouts") -> Rollouts:
-    """Return a run's dumps ("rollouts" or "validation"); none for a run that was not read from its folder."""
+    """Return a run's sampled texts of a `kind`, "rollouts" or "validation"; none if it was not read from its folder."""
     files: dict[int, Path] = {}
     attempts = sorted((run.folder / "attempts").glob("[0-9]*"), key=lambda path: int(path.name)) if run.folder else []
     for attempt in attempts:

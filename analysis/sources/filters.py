@@ -1,17 +1,16 @@
-"""Which runs are meant: `key=value` conditions, and names or their beginnings."""
+"""Which of a source's runs are meant: by conditions on their settings, and by names or their beginnings."""
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from analysis.records.record import RunRecord
 from experiments.errors import UserError
+from experiments.store.selection import Condition, matching, nearest, parse_condition
 
 WANDB = "wandb://"
+FIELDS = ("state", "tags", "group", "name")  # keys of a condition that are not keys of the config
 
 
 class Source(Protocol):
@@ -25,92 +24,59 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Filter:
-    """A condition on runs: `key=value` or `key!=value`; key is state, tags, group, name or a config key."""
-
-    key: str
-    value: str
-    equal: bool = True
-
-    def accepts(self, record: RunRecord) -> bool:
-        """Return whether the run satisfies it. Texts may hold * and ?; numbers are compared as numbers."""
-        values: Sequence[Any]
-        if self.key == "tags":
-            values = record.tags
-        elif self.key in ("state", "group", "name"):
-            values = (getattr(record, self.key),)
-        else:
-            values = (record.config.get(self.key),)
-        return any(same(value, self.value) for value in values) is self.equal
+def parse_filters(texts: Sequence[str]) -> tuple[Condition, ...]:
+    """Return the conditions; UserError naming every text that is none."""
+    parsed = [(text, parse_condition(text)) for text in texts]
+    malformed = [text for text, condition in parsed if condition is None]
+    if malformed:
+        form = "--filter must be key=value or key!=value"
+        raise UserError(*(f"{form}, but is {text!r}; e.g. rollout.temperature=0.6" for text in malformed))
+    return tuple(condition for _, condition in parsed if condition is not None)
 
 
-def same(value: Any, text: str) -> bool:
-    """Return whether a config value is what a user spelt as `text`."""
-    if isinstance(value, bool) or value is None:
-        return text.lower() in ({"none", "null"} if value is None else {str(value).lower()})
-    if isinstance(value, int | float):
-        try:
-            return float(text) == value
-        except ValueError:
-            return False
-    return fnmatch.fnmatchcase(str(value), text)
+def values_under(record: RunRecord, key: str) -> Sequence[Any]:
+    """Return what a run has under the key of a condition: all its tags, or one value; None for a key it lacks."""
+    if key == "tags":
+        return record.tags
+    return (getattr(record, key) if key in FIELDS else record.config.get(key),)
 
 
-def parse_filters(texts: Sequence[str]) -> tuple[Filter, ...]:
-    """Return the filters; UserError naming every text that is none."""
-    filters, problems = [], []
-    for text in texts:
-        key, separator, value = text.partition("=")
-        if not separator or not key.strip("! "):
-            problems.append(f"--filter must be key=value or key!=value, but is {text!r}; e.g. rollout.temperature=0.6")
-            continue
-        filters.append(Filter(key.removesuffix("!").strip(), value.strip(), not key.endswith("!")))
-    if problems:
-        raise UserError(*problems)
-    return tuple(filters)
-
-
-def select(records: Sequence[RunRecord], wanted: Sequence[str], filters: Sequence[Filter]) -> list[RunRecord]:
+def select(records: Sequence[RunRecord], wanted: Sequence[str], filters: Sequence[Condition]) -> list[RunRecord]:
     """Return the records that were asked for; UserError if that leaves nothing."""
     if wanted:
-        chosen = [find(records, name) for name in wanted]
-        records = [record for record in records if record in chosen]
-    kept = [record for record in records if all(condition.accepts(record) for condition in filters)]
+        names = [record.name for record in records]
+        chosen = {find_name(names, name) for name in wanted}
+        records = [record for record in records if record.name in chosen]
+    kept = [record for record in records if all(f.accepts(values_under(record, f.key)) for f in filters)]
     if not kept:
-        asked = " ".join(f"{f.key}{'=' if f.equal else '!='}{f.value}" for f in filters)
-        raise UserError(f"a run must satisfy {asked}, but none of {len(records)} does; {nearest(records, filters)}")
+        asked, hint = " ".join(map(str, filters)), known_values(records, filters)
+        raise UserError(f"a run must satisfy {asked}, but none of {len(records)} does; {hint}")
     return kept
 
 
-def nearest(records: Sequence[RunRecord], filters: Sequence[Filter]) -> str:
-    """Return what the runs do have under the first filter that no run satisfies."""
+def known_values(records: Sequence[RunRecord], filters: Sequence[Condition]) -> str:
+    """Return what the runs do have under the first condition that no run satisfies."""
     for condition in filters:
-        if any(condition.accepts(record) for record in records):
+        key = condition.key
+        if any(condition.accepts(values_under(record, key)) for record in records):
             continue
-        known = {key for record in records for key in record.config} | {"state", "tags", "group", "name"}
-        if condition.key not in known:
-            near = difflib.get_close_matches(condition.key, known, n=3, cutoff=0.4)
-            return f"no run has a {condition.key!r}; nearest: {', '.join(near) or 'none'}"
-        if condition.key == "tags":
-            found = {tag for record in records for tag in record.tags}
-        elif condition.key in ("state", "group", "name"):
-            found = {str(getattr(record, condition.key)) for record in records}
-        else:
-            found = {str(record.config.get(condition.key)) for record in records}
-        return f"{condition.key} is {', '.join(sorted(found)[:8])}"
-    return "ask for less at once"
+        known = {name for record in records for name in record.config} | set(FIELDS)
+        if key not in known:
+            return f"no run has a {key!r}; nearest: {', '.join(nearest(key, known, alike=0.4)) or 'none'}"
+        found = {str(value) for record in records for value in values_under(record, key)}
+        return f"{key} is {', '.join(sorted(found)[:8])}"
+    return "each filter alone leaves some run, but no run satisfies all of them; drop one"
 
 
-def find(records: Sequence[RunRecord], wanted: str) -> RunRecord:
-    """Return the run whose name or id `wanted` is or begins; UserError if there is none or several."""
-    matches = [r for r in records if r.name == wanted] or [
-        r for r in records if r.name.startswith(wanted) or r.name.rpartition("-")[2].startswith(wanted)
-    ]
+def find_name(names: Collection[str], wanted: str, place: str = "") -> str:
+    """Return the name of the run whose name or id `wanted` is or begins; UserError if there is none or several.
+
+    `place`: where the runs are, for the message, e.g. " in /home/me/runs".
+    """
+    matches = matching(wanted, names)
     if len(matches) == 1:
         return matches[0]
-    names = [record.name for record in matches or records]
     if matches:
-        raise UserError(f"RUN must name one run, but {wanted!r} names {len(names)}: {', '.join(names)}")
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.0)
-    raise UserError(f"no run begins with {wanted!r}, nor does its id; nearest: {', '.join(near)}")
+        raise UserError(f"RUN must name one run, but {wanted!r} names {len(matches)}: {', '.join(matches)}")
+    near = ", ".join(nearest(wanted, names))
+    raise UserError(f"no run{place} begins with {wanted!r}, nor does its id; nearest: {near}")

@@ -1,7 +1,7 @@
-"""Asks a W&B server what the official client asks it, over plain HTTPS.
+"""Asks a W&B server what the official client would ask it, over plain HTTPS.
 
-The client itself is not used: it takes a second to start, three requests a run, and its retries are not bounded by the
-caller. A request here ends within `patience`, also where a server drips a byte now and then.
+The client itself is not used. It takes a second to start, sends three requests a run, and its caller cannot limit how
+long it retries. A request here ends within `patience`, even if the server sends a single byte now and then.
 """
 
 from __future__ import annotations
@@ -26,45 +26,45 @@ from urllib.parse import urlsplit
 from experiments.errors import UserError
 
 DEFAULT_URL = "https://api.wandb.ai"
-ALIASES = ("api.wandb.ai", "api.forge.coreweave.com")  # one service; `wandb login` notes the key under either
+ALIASES = ("api.wandb.ai", "api.forge.coreweave.com")  # one service: `wandb login` stores the key under either name
 TRY_AGAIN = (408, 429, 500, 502, 503, 504)
 LONGEST_WAIT = 5.0
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another host."""
+    """Follows no redirect, which would send the key to another host."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 class ServerError(Exception):
-    """The server did not answer as it should; the text tells a user what to do."""
+    """The server did not answer as it should; the text says what the user can do."""
 
 
 class NoAnswerError(ServerError):
-    """The server did not answer at all, or refused to: it is no use to ask it for something else."""
+    """The server did not answer at all, or refused the key: other requests would fail too."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A W&B server and how long to be patient with it."""
+    """A W&B server, and how long to wait for its answers."""
 
     url: str
     key: str
     timeout: float = 20.0
-    """Seconds without a byte of an answer."""
+    """Seconds to wait for the next byte of an answer."""
     patience: float = 90.0
-    """Seconds for one answer in all, further tries and waits included."""
+    """Seconds to wait for one answer in all, with all tries and the waits between them."""
     attempts: int = 4
-    """Tries a request in all; between them a wait that doubles, or what the server asks for, at most 5 s."""
+    """How often a request is tried. The wait between tries doubles, or is what the server asks for; at most 5 s."""
     first_wait: float = 0.5
 
     def __repr__(self) -> str:
         return f"Server({self.url!r})"  # never the key
 
     def ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the `data` of a GraphQL answer; ServerError in a bounded time if there is none."""
+        """Return the `data` of a GraphQL answer; ServerError, within `patience`, if there is none."""
         body = json.dumps({"query": query, "variables": variables}).encode()
         token = base64.b64encode(f"api:{self.key}".encode()).decode()
         headers = {"Content-Type": "application/json", "Authorization": f"Basic {token}", "Accept-Encoding": "gzip"}
@@ -88,7 +88,7 @@ class Server:
             except TimeoutError as error:
                 problem = f"fails ({str(error) or f'no whole answer in {self.patience:g} s'})"
             except (OSError, EOFError, ValueError, zlib.error, http.client.HTTPException) as error:
-                # Unreachable, hung up, no HTTP, or no JSON.
+                # The server can't be reached, hung up, or sent something that is no HTTP or no JSON.
                 problem = f"fails ({one_line(getattr(error, 'reason', None) or error) or type(error).__name__})"
             if number + 1 == self.attempts or time.monotonic() + wait >= deadline:
                 break
@@ -100,7 +100,8 @@ class Server:
     def _fetch(self, request: urllib.request.Request, seconds: float) -> bytes:
         """Return the body of the answer; TimeoutError after `seconds`.
 
-        A socket's timeout bounds the wait for one byte, not for all: the thread that waits for them is left behind.
+        The timeout of a socket limits the wait for one byte, not for the whole answer. So a thread of its own waits for
+        the answer, and is left behind if the answer comes too late.
         """
         answer: Future[bytes] = Future()
 
@@ -128,13 +129,16 @@ class Server:
 
 
 def one_line(text: object, longest: int = 200) -> str:
-    """Return what a server sent as a terminal may show it."""
+    """Return text from a server in one line without control characters, safe to print, at most `longest` long."""
     plain = "".join(character if character.isprintable() else " " for character in str(text))
     return " ".join(plain.split())[:longest]
 
 
 def find_server() -> Server:
-    """Return the server of WANDB_BASE_URL (else W&B's own) with the key of WANDB_API_KEY or the netrc file."""
+    """Return the server of WANDB_BASE_URL, else W&B's own, with the key of WANDB_API_KEY, else of the netrc file.
+
+    UserError if the address is no URL or no key is known.
+    """
     url = (os.environ.get("WANDB_BASE_URL") or DEFAULT_URL).strip().rstrip("/")
     if not is_url(url):
         raise UserError(f"WANDB_BASE_URL must be the URL of a W&B server, but is {url!r}; e.g. {DEFAULT_URL}")
@@ -150,7 +154,7 @@ def is_url(text: str) -> bool:
         parts = urlsplit(text)
         host = (parts.hostname or "").encode("idna")
         return parts.scheme in ("http", "https") and bool(host) and (parts.port is None or parts.port > 0)
-    except ValueError:  # the brackets of an IPv6 address, a port, a host with a part too long
+    except ValueError:  # bad brackets of an IPv6 address, a bad port, or a part of the host's name that is too long
         return False
 
 
@@ -172,17 +176,17 @@ def _seconds(text: str | None, default: float) -> float:
 
 
 class Patience:
-    """Ends once the server gave no answer for `most` runs in a row."""
+    """Says when to give up on a server: after it gave no answer for `most` runs in a row."""
 
     def __init__(self, most: int) -> None:
         self.most, self.lock, self.failures, self.problem = most, Lock(), 0, ""
 
     def note(self, problem: str) -> None:
-        """Take in how a run's pull went: "" for well."""
+        """Note why a run's rows could not be read, or "" if they were read."""
         with self.lock:
             self.failures, self.problem = (self.failures + 1 if problem else 0), problem
 
     def lost(self) -> str:
-        """Return why no further run is worth asking for, "" while it is."""
+        """Return why to give up, "" as long as further runs are worth asking for."""
         with self.lock:
             return self.problem if self.failures >= self.most else ""

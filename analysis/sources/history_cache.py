@@ -1,15 +1,14 @@
-"""Keeps the rows of one W&B run in a parquet file, with the stamp of the server's state that they show."""
+"""Keeps the rows of one W&B run in a parquet file, with a stamp that tells whether the server has newer ones."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.records.history import Row
+from experiments.store.files import write_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,23 +19,23 @@ STAMP, CREATED = b"stamp", b"created"
 
 @dataclass(frozen=True)
 class Kept:
-    """What a file holds."""
+    """What the file of a run holds."""
 
     rows: list[Row]
     stamp: str
-    """The server's state that the rows show."""
+    """The run's stamp on the server when the rows were read, see `wandb_api.Listed`."""
     created: str
-    """When the run was made: an id may be used anew."""
+    """When the run was made. A deleted run's id may be used again, and then the rows are another run's."""
 
 
 @dataclass(frozen=True)
 class HistoryCache:
-    """A file that is replaced whole; one that can't be read is as good as none."""
+    """The file of a run. It is replaced as a whole; a file that can't be read counts as missing."""
 
     path: Path
 
     def read(self) -> Kept | None:
-        """Return what the file holds, None without one."""
+        """Return what the file holds, None if there is no readable file."""
         if not self.path.is_file():
             return None
         import pyarrow as pa
@@ -61,7 +60,7 @@ class HistoryCache:
         return Kept(list(zip(steps, rows, strict=True)), stamp, created)
 
     def write(self, rows: Sequence[Row], stamp: str, created: str) -> None:
-        """Keep the rows. A folder that can't be written to means no cache, not a failure."""
+        """Keep the rows. If the folder can't be written to, nothing is kept, and no error is raised."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -69,22 +68,20 @@ class HistoryCache:
         columns = {name: pa.array([row.get(name) for _, row in rows], pa.float64()) for name in names}
         table = pa.table({STEP: pa.array([step for step, _ in rows], pa.int64()), **columns})
         table = table.replace_schema_metadata({STAMP: stamp.encode(), CREATED: created.encode()})
+        content = pa.BufferOutputStream()
+        pq.write_table(table, content, compression="zstd", use_dictionary=False)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".", suffix=".parquet")
-            os.close(descriptor)
-            try:
-                pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
-                os.replace(temporary, self.path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            write_atomically(self.path, content.getvalue().to_pybytes(), durable=False)
         except OSError:
             return
 
 
 def _floats(column: pa.ChunkedArray) -> list[float]:
-    """Return a column of float64 without nulls; to_pylist takes ten times as long, and to_numpy imports pandas."""
+    """Return a column of float64 without nulls as a list.
+
+    pyarrow's to_pylist takes ten times as long, and its to_numpy imports pandas.
+    """
     found: list[float] = []
     for chunk in column.chunks:
         values = memoryview(chunk.buffers()[1]).cast("d")

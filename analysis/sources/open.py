@@ -1,4 +1,4 @@
-"""What every source of runs can do, and which one a `--source` means."""
+"""Which source of runs a `--source` means."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.records.record import RunRecord
-from analysis.sources.filters import WANDB, Filter, Source, select
+from analysis.sources.filters import WANDB, Source, select
+from experiments.store.selection import Condition
 
 
-def open_source(spec: str, wanted: Sequence[str] = (), filters: Sequence[Filter] = ()) -> Source:
+def open_source(spec: str, wanted: Sequence[str] = (), filters: Sequence[Condition] = ()) -> Source:
     """Return the source that `spec` names: wandb://entity/project, a `.wandb` file, or a folder of runs or such files.
 
-    `wanted` are RUN arguments of a command line: names, their beginnings, or ids.
+    The source reads only the runs that were asked for. `wanted` are the RUN arguments of a command line: folders,
+    names, ids, or beginnings of names or ids.
     """
     from analysis.sources.run_folders import RunFolders
     from analysis.sources.wandb_files import WandbFiles, find_logs
@@ -31,13 +33,13 @@ def open_source(spec: str, wanted: Sequence[str] = (), filters: Sequence[Filter]
 
 @dataclass(frozen=True)
 class Selected:
-    """The runs of a source that were asked for."""
+    """A source less the runs that were not asked for."""
 
     source: Source
     wanted: Sequence[str]
-    filters: Sequence[Filter]
+    filters: Sequence[Condition]
 
     def read(self) -> tuple[list[RunRecord], list[str]]:
-        """Return what the source does, less what was not asked for; UserError if that leaves nothing."""
+        """Return (the runs that were asked for, all warnings of the source); UserError if no run is left."""
         records, warnings = self.source.read()
         return select(records, self.wanted, self.filters), warnings

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis.records.history import Row, is_trained, join
-from analysis.records.record import RunRecord, as_float, flatten
+from analysis.records.record import RunRecord
+from analysis.sources.filters import find_name
 from experiments.errors import UserError
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import NOTED_ROW, Attempt, RunDir, find_runs
+from experiments.store.selection import START_ONE
+from experiments.values import as_float, flatten
 
-# A config without these is not one that trained with veRL.
+# Every config with which veRL trains has these keys.
 EXPECTED_KEYS = ("algorithm.adv_estimator", "trainer.total_training_steps")
-START_ONE = "start one with: python -m experiments.run"
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,10 @@ class RunFolders:
         if (Path(wanted) / "config.yaml").is_file():
             return RunDir(Path(wanted))
         runs = {run.path.name: run for run in find_runs(self.folder)}
-        if wanted in runs:
-            return runs[wanted]
-        matches = [name for name in runs if name.startswith(wanted) or name.rpartition("-")[2].startswith(wanted)]
-        if len(matches) == 1:
-            return runs[matches[0]]
         where = self.folder.resolve()
-        if matches:
-            raise UserError(f"RUN must name one run, but {wanted!r} names {len(matches)}: {', '.join(matches)}")
         if not runs:
             raise UserError(f"no run {wanted!r}: there are no runs in {where}; {START_ONE}")
-        nearest = difflib.get_close_matches(wanted, runs, n=3, cutoff=0.0)
-        raise UserError(f"no run in {where} begins with {wanted!r}, nor does its id; nearest: {', '.join(nearest)}")
+        return runs[find_name(runs, wanted, f" in {where}")]
 
 
 def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
@@ -101,13 +94,16 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
 
     Raises UserError, OSError or UnicodeDecodeError if the folder is not a run of ours or can't be read.
     """
-    config = flatten(run.load_config())
+    loaded = run.load_config()
+    config = dict(flatten(loaded))
     missing = [key for key in EXPECTED_KEYS if key not in config]
     if missing:
         raise UserError(f"its config.yaml is not that of a run: it has no {' and no '.join(missing)}")
     attempts, warnings = [], []
-    # The state first: a run that finishes while we read is then called running with all its steps, not the reverse.
-    state = run.state()
+    # The state is read before the metrics. If the run finishes in between, it is called running although it has all its
+    # steps; in the other order, it could be called finished although steps are missing.
+    events = run.events()
+    state = run.state(events)
     for attempt in run.attempts():
         lines, damaged = read_jsonl(attempt.metrics)
         lines += noted_line(attempt, lines, run.checkpoint_step())
@@ -118,30 +114,23 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
             lost = "1 damaged or torn line was" if damaged == 1 else f"{damaged} damaged or torn lines were"
             warnings.append(f"{attempt.metrics}: {lost} passed over, {len(rows)} are sound")
     name = run.path.resolve().name
-    planned = planned_steps(run, config)
+    planned = run.target_step(events, loaded)
     return RunRecord(name, config, join(attempts), state, len(attempts), planned, folder=run.path), warnings
 
 
 def noted_line(attempt: Attempt, lines: Sequence[dict[str, Any]], checkpoint: int) -> list[dict[str, Any]]:
-    """Return the line that a kill kept from the metrics of an attempt, [] if none: its step is in the checkpoint.
+    """Return the row of metrics that a kill kept an attempt from writing, [] if no row is missing.
 
-    The next attempt would put it back; there may be none.
+    Its step is in the checkpoint. The next attempt would write the row into the metrics, but there may be no next one.
     """
     noted = read_jsonl(attempt.path / NOTED_ROW)[0]
     trained = {line.get("step") for line in lines if isinstance(line.get("data"), dict) and is_trained(line["data"])}
     return [line for line in noted if isinstance(s := line.get("step"), int) and s not in trained and s <= checkpoint]
 
 
-def planned_steps(run: RunDir, config: Mapping[str, Any]) -> int | None:
-    """Return the step a run is to reach: what it was last asked for, which may be more than its frozen config says."""
-    asked = [event["steps"] for event in run.events() if isinstance(event.get("steps"), int)]
-    steps = asked[-1] if asked else config.get("trainer.total_training_steps")
-    return steps if isinstance(steps, int) else None
-
-
 def _row(line: dict[str, Any]) -> Row | None:
-    """Return (step, the metrics that are numbers) of a line {"step": int, "data": {...}}, None if it is not one."""
+    """Return (step, the metrics that are numbers) of a line {"step": int, "data": {...}}, None for any other line."""
     step, data = line.get("step"), line.get("data")
     if not isinstance(step, int) or not isinstance(data, dict):
         return None
-    return step, {key: as_float(value) for key, value in data.items() if isinstance(value, int | float)}
+    return step, {key: number for key, value in data.items() if (number := as_float(value)) is not None}

@@ -1,7 +1,8 @@
 """Runs of a W&B project: `--source wandb://entity/project`.
 
-A run's rows are kept in a cache that knows, from the listing alone, whether the server has newer ones. The queries are
-the official client's own (wandb 0.31, `Runs` and `HistoryPage`); the sampled histories it offers besides are not used.
+A run's rows are kept in a cache. The listing of the project tells whether the server has newer rows. The queries are
+those of the official client (wandb 0.31, `Runs` and `HistoryPage`). The client can also ask for a sample of a run's
+rows; this module always asks for all of them.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from threading import Event
 from typing import Any
 
 from analysis.records.history import History, Row, join
-from analysis.records.record import RunRecord, as_float, flatten
-from analysis.sources.filters import WANDB, Filter, select
+from analysis.records.record import RunRecord
+from analysis.sources.filters import WANDB, select
 from analysis.sources.graphql import NoAnswerError, Patience, Server, ServerError, find_server
 from analysis.sources.history_cache import HistoryCache, Kept
-from analysis.sources.verl_config import with_knobs
+from analysis.sources.verl_config import planned_steps, with_knobs
 from analysis.sources.wandb_files import reached_state, run_name
 from experiments.errors import UserError
+from experiments.store.selection import Condition
+from experiments.values import as_float, flatten
 
 RUNS = """query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int = 50, $order: String,
     $filters: JSONString) {
@@ -50,7 +53,7 @@ NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float(
 
 @dataclass(frozen=True)
 class Listed:
-    """A run as the project's listing shows it."""
+    """A run, as the listing of the project shows it."""
 
     id: str
     name: str
@@ -61,25 +64,25 @@ class Listed:
     created: str
     last_step: int
     lines: int
-    """How many rows there are; W&B's step may rise by more than one from row to row."""
+    """The number of rows; W&B's step may rise by more than one from row to row."""
     stamp: str
-    """Changes when the server gets rows or the run's state changes."""
+    """A text that changes when the server gets rows or the run's state changes."""
 
 
 @dataclass(frozen=True)
 class WandbProject:
-    """The runs of a project that were asked for: no others' rows are pulled."""
+    """The runs of a project that were asked for. The rows of other runs are not requested."""
 
     entity: str
     project: str
-    filters: Sequence[Filter] = ()
+    filters: Sequence[Condition] = ()
     cache: Path = field(default_factory=lambda: default_cache())
     server: Server | None = None
     wanted: Sequence[str] = ()
-    """Names, their beginnings, or ids; all without any."""
+    """Names, ids, or beginnings of either; all runs if there are none."""
 
     @classmethod
-    def parse(cls, spec: str, filters: Sequence[Filter] = (), wanted: Sequence[str] = ()) -> WandbProject:
+    def parse(cls, spec: str, filters: Sequence[Condition] = (), wanted: Sequence[str] = ()) -> WandbProject:
         """Return the project that wandb://entity/project names; UserError if it is not of that form."""
         found = re.fullmatch(rf"{WANDB}([^/\s]+)/([^/\s]+)/?", spec)
         if not found:
@@ -89,9 +92,9 @@ class WandbProject:
         return cls(found[1], found[2], filters, wanted=wanted)
 
     def read(self) -> tuple[list[RunRecord], list[str]]:
-        """Return (the runs by name, one warning for each reason why some rows could not be had in full).
+        """Return (the runs by name, one warning for each reason why some runs' rows could not be read in full).
 
-        Raises UserError if the server does not list a single run that was asked for, or sends no run's rows.
+        Raises UserError if the server lists no run that was asked for, or sends the rows of none.
         """
         server = self.server or find_server()
         with ThreadPoolExecutor(THREADS) as threads:
@@ -123,13 +126,13 @@ class WandbProject:
         return sorted(records, key=lambda record: record.name), warnings
 
     def _asked_for(self, listed: list[Listed]) -> list[Listed]:
-        """Return the runs that satisfy what was asked for, as far as the listing tells: all but their rows."""
+        """Return the listed runs that were asked for. The listing tells all that a filter can be about."""
         kept = {record.name for record in select([make_record(run) for run in listed], self.wanted, self.filters)}
         return [run for run in listed if run.name in kept]
 
     def _read_ahead(self, answered: Event) -> dict[str, Kept | None]:
-        """Return what the cache holds of the project's runs, by id, as far as one gets until the server answers."""
-        importlib.import_module("pyarrow.parquet")  # also where there is nothing to read: it takes half a second
+        """Return {id: what the cache holds of this run}, for as many runs as can be read until the server answers."""
+        importlib.import_module("pyarrow.parquet")  # it takes half a second, and is needed even if nothing is cached
         kept: dict[str, Kept | None] = {}
         for path in (self.cache / self.entity / self.project).glob("*.parquet"):
             if answered.is_set():
@@ -165,9 +168,9 @@ class WandbProject:
         return listed
 
     def _server_filter(self) -> dict[str, Any]:
-        """Return the filters that the server applies as we do: tags and group without wildcards."""
-        plain = [f for f in self.filters if f.key in ("tags", "group") and f.equal and not set(f.value) & set("*?[")]
-        return {"$and": [{f.key: {"$in": [f.value]} if f.key == "tags" else f.value} for f in plain]} if plain else {}
+        """Return the filters that the server can apply with the same meaning: on tags and group, without wildcards."""
+        plain = [f for f in self.filters if f.key in ("tags", "group") and f.equal and not set(f.text) & set("*?[")]
+        return {"$and": [{f.key: {"$in": [f.text]} if f.key == "tags" else f.text} for f in plain]} if plain else {}
 
     def _cache_of(self, run_id: str) -> HistoryCache:
         return HistoryCache(self.cache / self.entity / self.project / f"{run_id}.parquet")
@@ -175,7 +178,7 @@ class WandbProject:
     def _update(
         self, server: Server, run: Listed, kept: Kept | None, patience: Patience
     ) -> tuple[list[Row] | None, str | None]:
-        """Return (the run's rows, now in the cache too, None); or (what the cache holds of an older state, why)."""
+        """Return (the run's rows, None), which are cached; if that fails, (older rows if cached, what went wrong)."""
         older = kept.rows if kept and kept.created == run.created else None
         problem = patience.lost()
         if not problem:
@@ -194,13 +197,15 @@ class WandbProject:
         return rows, None
 
     def _pull(self, server: Server, run: Listed, known: list[Row] | None) -> list[Row]:
-        """Return the run's rows, steps ascending: `known` ones up to their last step, from there on the server's.
+        """Return the run's rows, steps ascending: the `known` ones before their last step, then the server's.
 
-        A page is asked for as many steps as are likely to hold half a page of rows. If it comes back full, the server
-        may have kept some: it is asked again for no more steps than fit.
+        Each request is for as many steps as are likely to hold half a page of rows. If a full page comes back, the
+        server may have held back some rows. Then the same steps are asked for again, with so few steps to a page that
+        all their rows fit.
         """
         first = max((step for step, _ in known or []), default=0)
-        kept = [row for row in known or [] if row[0] < first]  # the last one may have been written in part
+        # The last known row is asked for again: it may have been incomplete when it was read.
+        kept = [row for row in known or [] if row[0] < first]
         pulled: dict[int, dict[str, float]] = {}
         width = max(ROWS_A_PAGE, math.ceil(ROWS_A_PAGE / 2 * (run.last_step + 1) / max(1, run.lines)))
         while first <= run.last_step:
@@ -232,7 +237,7 @@ def named(names: Sequence[str], most: int = 3) -> str:
 
 
 def read_listed(node: Mapping[str, Any]) -> Listed:
-    """Return a run of the listing. W&B wraps each config value as {"value": ..., "desc": ...}."""
+    """Return a run of the listing. W&B wraps each value of a config as {"value": ..., "desc": ...}."""
     config = {
         key: item["value"] if isinstance(item, dict) and "value" in item else item
         for key, item in json.loads(node.get("config") or "{}").items()
@@ -256,27 +261,26 @@ def read_listed(node: Mapping[str, Any]) -> Listed:
 
 
 def read_row(row: Mapping[str, Any]) -> Row:
-    """Return (step, the metrics that are numbers) of a row, without what W&B adds to it."""
+    """Return (step, the metrics that are numbers) of a row, without the metrics that W&B adds."""
     numbers = {}
     for key, value in row.items():
         if key[0] == "_":
             continue
-        if isinstance(value, int | float):
-            numbers[key] = as_float(value)
+        if (number := as_float(value)) is not None:
+            numbers[key] = number
         elif isinstance(value, str) and value in NOT_FINITE:
             numbers[key] = NOT_FINITE[value]
     return int(row["_step"]), numbers
 
 
 def make_record(run: Listed, rows: Sequence[Row] | None = None) -> RunRecord:
-    """Return the record of a listed run with its rows: the server has joined its legs already.
+    """Return the record of a listed run with its rows; the server has already joined the rows of its attempts.
 
-    Without rows, what the listing alone tells of it.
+    Without rows, the record has an empty history.
     """
-    config = with_knobs(flatten(run.config))
+    config = with_knobs(dict(flatten(run.config)))
     history = join([rows]) if rows is not None else History({})
-    planned = config.get("trainer.total_training_steps")
-    planned = planned if isinstance(planned, int) else None
+    planned = planned_steps(config)
     state = reached_state(run.state, run.last_step if rows is None else history.last_step(), planned)
     return RunRecord(run.name, config, history, state, 1, planned, tags=run.tags, group=run.group)
 

@@ -1,4 +1,4 @@
-"""Runs from the `.wandb` files of offline or online runs, ours or anyone's who trained with veRL."""
+"""Runs from the `.wandb` files of offline or online runs, whoever trained them with veRL."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.records.history import join
-from analysis.records.record import RunRecord, flatten
-from analysis.sources.verl_config import with_knobs
+from analysis.records.record import RunRecord
+from analysis.sources.verl_config import planned_steps, with_knobs
 from analysis.sources.wandb_log import NotALogError, WandbLog, read_log
 from experiments.errors import UserError
+from experiments.store.events import State
+from experiments.values import flatten
 
-W_AND_B = "_wandb"  # what the client notes of itself in config and history
+W_AND_B = "_wandb"  # the key of a config under which the client notes things about itself
 
 
 @dataclass(frozen=True)
 class WandbFiles:
-    """The runs of a `.wandb` file, or of all such files under a folder. A run that was resumed has several files."""
+    """The runs of a `.wandb` file, or of all such files under a folder. A resumed run has a file for each attempt."""
 
     path: Path
 
@@ -49,7 +51,7 @@ class WandbFiles:
 
 
 def find_logs(path: Path) -> list[Path]:
-    """Return the `.wandb` files under `path`, itself if it is one; links (latest-run) are not followed."""
+    """Return `path` if it is a file, else the `.wandb` files under it; links such as latest-run are not followed."""
     if path.is_file():
         return [path]
     found = []
@@ -59,14 +61,13 @@ def find_logs(path: Path) -> list[Path]:
 
 
 def make_record(run_id: str, logs: Sequence[WandbLog]) -> RunRecord:
-    """Return the run that `logs` belong to, joined in the order in which they were started."""
+    """Return the record of the run that all `logs` are of, joined in the order in which the attempts started."""
     logs = sorted(logs, key=lambda log: log.start)
     last = logs[-1]
     history = join([own_metrics(log) for log in logs])
-    config = with_knobs(flatten({key: value for key, value in last.config.items() if key != W_AND_B}))
-    planned = config.get("trainer.total_training_steps")
-    planned = planned if isinstance(planned, int) else None
-    reported = {None: "killed", 0: "finished"}.get(last.exit_code, "failed")
+    config = with_knobs(dict(flatten({key: value for key, value in last.config.items() if key != W_AND_B})))
+    planned = planned_steps(config)
+    reported = {None: State.KILLED, 0: State.FINISHED}.get(last.exit_code, State.FAILED)
     return RunRecord(
         name=run_name(last.name, run_id),
         config=config,
@@ -80,23 +81,23 @@ def make_record(run_id: str, logs: Sequence[WandbLog]) -> RunRecord:
 
 
 def own_metrics(log: WandbLog) -> list[tuple[int, dict[str, float]]]:
-    """Return the rows without what W&B adds: _step, _runtime, _timestamp."""
+    """Return the rows without the metrics that W&B adds: _step, _runtime, _timestamp."""
     return [(step, {key: value for key, value in row.items() if key[0] != "_"}) for step, row in log.rows]
 
 
 def run_name(name: str, run_id: str) -> str:
-    """Return the display name, made unique by the id where it does not hold it."""
+    """Return the display name, with the id at its end unless it contains the id already, so that it is unique."""
     return name if run_id in name else f"{name}-{run_id}".lstrip("-")
 
 
 def reached_state(reported: str, last_step: int, planned: int | None) -> str:
-    """Return our word for how a run ended. What W&B reports is no proof: the step that was reached is.
+    """Return our word for how a run ended. The step that it reached counts more than the state that W&B reports.
 
-    veRL finishes a W&B run in a destructor only, so a run that did all its steps may be reported as crashed, and one
+    veRL finishes a W&B run in a destructor only. So W&B may report a run that did all its steps as crashed, and a run
     that stopped early as finished.
     """
-    if planned and last_step >= planned and reported != "running":
-        return "finished"
-    if planned and reported == "finished":
-        return "interrupted"
-    return {"crashed": "killed", "preempted": "killed", "preempting": "running"}.get(reported, reported)
+    if planned and last_step >= planned and reported != State.RUNNING:
+        return State.FINISHED
+    if planned and reported == State.FINISHED:
+        return State.INTERRUPTED
+    return {"crashed": State.KILLED, "preempted": State.KILLED, "preempting": State.RUNNING}.get(reported, reported)

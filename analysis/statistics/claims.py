@@ -1,9 +1,9 @@
 """A verdict on each claim of a sweep: supported, contradicted or undecided, never from one seed.
 
-A claim is tested on the runs that reached their last step, a seed being one observation. Comparisons of arms are by
-Welch's interval, changes within runs by Student's, at 95%. A claim made of several comparisons is supported if each
-holds, which needs no correction, and contradicted if one is reversed at a level corrected for their number (by
-Bonferroni).
+A claim is tested on the runs that reached their last step, and each seed is one observation. Arms are compared by
+Welch's interval, changes within runs are tested by Student's interval, both at 95%. A claim that makes several
+comparisons is supported if each of them holds, which needs no correction. It is contradicted if one of them is
+reversed, at a level that is corrected for the number of comparisons (Bonferroni).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 MOST_SEEDS = 100
 
 Rule = Callable[[Sequence[Comparison], int | None], str]
-"""The verdict that comparisons lead to, or would with so many seeds an arm."""
+"""Returns the verdict of comparisons; given a number of seeds, the verdict if every arm had so many."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Verdict:
     verdict: str
     comparisons: tuple[Comparison, ...]
     reason: str
-    """The effects and their intervals, the number of seeds, or why there is no verdict."""
+    """The effects with their intervals and the number of seeds, or why there is no verdict."""
 
 
 def judge(ablation: Ablation, sweep: Sweep) -> list[Verdict]:
@@ -72,9 +72,9 @@ def judge_claim(claim: Claim, ablation: Ablation, sweep: Sweep) -> Verdict:
 
 
 def decide(claim: Claim, comparisons: Sequence[Comparison], rule: Rule) -> Verdict:
-    """Return the verdict that the rule reaches, and what it rests on."""
+    """Return the verdict of the rule, with its reason."""
     if any(math.isnan(value) for comparison in comparisons for sample in comparison.samples for value in sample):
-        return Verdict(claim, UNDECIDED, (), f"{claim.metric} has no value in that part of some run")
+        return Verdict(claim, UNDECIDED, (), f"some run has no value of {claim.metric} in that part")
     verdict = rule(comparisons, None)
     text = "; ".join(map(describe, comparisons))
     more = f"; {what_would_decide(comparisons, rule)}" if verdict == UNDECIDED else ""
@@ -82,7 +82,10 @@ def decide(claim: Claim, comparisons: Sequence[Comparison], rule: Rule) -> Verdi
 
 
 def each_holds(comparisons: Sequence[Comparison], seeds: int | None) -> str:
-    """Return supported if all comparisons are above zero, contradicted if one is below its floor, else undecided."""
+    """Return supported if all comparisons are shown to be above zero, contradicted if one is below its floor.
+
+    Otherwise undecided.
+    """
     intervals = [comparison.interval(LEVEL, seeds) for comparison in comparisons]
     if intervals and all(interval is not None and interval.low > 0 for interval in intervals):
         return SUPPORTED
@@ -93,9 +96,10 @@ def each_holds(comparisons: Sequence[Comparison], seeds: int | None) -> str:
 
 
 def first_is_least(comparisons: Sequence[Comparison], seeds: int | None) -> str:
-    """Return whether the first difference is smaller than all others.
+    """Return the verdict on whether the first difference is smaller than all others.
 
-    Supported if the most it may be is less than the least that the others are, by intervals corrected for all.
+    Supported if the largest size that its interval allows is below the smallest size that the others' intervals allow.
+    The intervals are corrected for the number of comparisons.
     """
     level = 1 - (1 - LEVEL) / len(comparisons)
     intervals = [interval for comparison in comparisons if (interval := comparison.interval(level, seeds))]
@@ -123,27 +127,28 @@ def describe(comparison: Comparison) -> str:
     sizes = list(map(len, comparison.samples))
     seeds = " and ".join(map(str, sizes)) + (" seed" if sizes == [1] else " seeds")
     shown = str(interval) if interval else ("no data" if effect is None else f"{effect:+.3g}")
-    floor = f" (below {comparison.floor:.3g} it is none)" if comparison.floor else ""
+    floor = f" (below {comparison.floor:.3g} it counts as none)" if comparison.floor else ""
     return f"{comparison.text}: {shown}{floor}, {seeds}"
 
 
 def what_would_decide(comparisons: Sequence[Comparison], rule: Rule) -> str:
-    """Return how many more seeds would lead to a verdict, a rough guide."""
+    """Return a sentence on how many more seeds would lead to a verdict; a rough guide."""
     if any(comparison.one_seed for comparison in comparisons):
         return "one seed decides nothing: run at least 2 an arm"
     now = [len(sample) for comparison in comparisons for sample in comparison.samples]
     needed = next((n for n in range(max(now) + 1, MOST_SEEDS + 1) if rule(comparisons, n) != UNDECIDED), None)
     if needed is None:
-        return f"more than {MOST_SEEDS} seeds an arm would be needed if effect and spread stayed so"
+        return f"more than {MOST_SEEDS} seeds an arm would be needed if effect and spread stayed as they are"
     more = needed - min(now)
     seeds = "seed" if more == 1 else "seeds"
-    return f"{more} more {seeds} an arm, {needed} in all, would decide if effect and spread stayed so"
+    return f"{more} more {seeds} an arm, {needed} in all, would decide if effect and spread stayed as they are"
 
 
 def claim_curves(runs: Sequence[RunRecord], metric: str) -> dict[str, Curve]:
-    """Return {run: a claim's metric}; a validation accuracy by whatever name the runs log it, of all alike.
+    """Return {run name: the curve of a claim's metric}.
 
-    Where the claim is of sampled validation and some run validated greedily alone, it is judged by greedy validation.
+    A validation accuracy is found by whatever name the runs log it. A claim on sampled validation is judged by greedy
+    validation in all runs if some run has no other.
     """
     curves = {run.name: run.history.curve(metric) for run in runs}
     match = VALIDATION.fullmatch(metric)
@@ -156,5 +161,5 @@ def claim_curves(runs: Sequence[RunRecord], metric: str) -> dict[str, Curve]:
 
 
 def find_arm(ablation: Ablation, value: Any) -> Arm | None:
-    """Return the arm at a level as the sweep file writes it."""
+    """Return the arm at a level as the sweep file writes it, None if there is no such arm."""
     return next((arm for arm in ablation.arms if len(arm.levels) == 1 and same_level(value, arm.levels[0])), None)

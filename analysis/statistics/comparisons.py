@@ -1,4 +1,4 @@
-"""What each kind of claim compares: quantities that it says are above zero, a value a seed."""
+"""What each kind of claim compares: quantities that are above zero if the claim is true, one value for each seed."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from analysis.statistics.intervals import LEVEL, Interval, mean, t_interval, var
 from experiments.config.sweep_files import Claim
 
 EDGES = (0.0, 0.025, 0.05, *(tenth / 10 for tenth in range(1, 11)))
-"""Of the parts in which a dip is looked for; finer at the beginning, where a length may fall within a few steps."""
+"""The parts of a training in which a dip is looked for, as shares of its steps.
+
+They are finer at the beginning, where the response length may fall within a few steps.
+"""
 MARGIN = 0.05
-"""That two things are equal can't be shown: a difference of less than this share counts as none."""
+"""No test can show that two things are equal. So a difference below this share of their size counts as none."""
 Values = Mapping[str, Sequence[Curve]]
-"""{level: the curves of its seeds}."""
+"""{level: the curves of the seeds at this level}."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One quantity that the claim says is above zero."""
+    """One quantity that is above zero if the claim is true."""
 
     text: str
     ones: tuple[float, ...]
-    """A value a seed."""
+    """One value for each seed."""
     others: tuple[float, ...] | None = None
-    """What `ones` are compared with; None if they are differences within runs already."""
+    """The values that `ones` are compared with; None if `ones` are differences within runs already."""
     floor: float = 0.0
-    """The claim is contradicted if the quantity is shown to be below this."""
+    """The claim is contradicted if the quantity is shown to be below this value."""
 
     @property
     def samples(self) -> list[tuple[float, ...]]:
@@ -37,11 +40,11 @@ class Comparison:
 
     @property
     def one_seed(self) -> bool:
-        """Whether it has fewer than the two seeds that tell anything of the spread."""
+        """Whether a sample has fewer than two seeds, which say nothing about the spread."""
         return any(len(sample) < 2 for sample in self.samples)
 
     def effect(self) -> float | None:
-        """Return the effect, None without data."""
+        """Return the effect: the mean, or the difference of the two means. None if a sample is empty."""
         if not all(self.samples):
             return None
         return mean(self.ones) - (mean(self.others) if self.others else 0.0)
@@ -49,7 +52,7 @@ class Comparison:
     def interval(self, level: float = LEVEL, seeds: int | None = None) -> Interval | None:
         """Return the effect with its interval; None below two seeds.
 
-        `seeds`: the interval that so many an arm would have, if effect and spread stayed as they are.
+        `seeds`: return the interval for this number of seeds in each arm, if effect and spread stayed as they are.
         """
         effect = self.effect()
         if effect is None or self.one_seed:
@@ -59,7 +62,7 @@ class Comparison:
 
 
 def compare_order(claim: Claim, values: Values, last: int) -> list[Comparison]:
-    """Return the differences of each level from the next; of "at least" MARGIN is given."""
+    """Return the difference of each level from the next; where the claim says "at least", MARGIN is added to it."""
     means = {value: tuple(window_mean(curve, claim.at, last) for curve in curves) for value, curves in values.items()}
     comparisons = []
     for place, (a, b) in enumerate(pairwise(map(str, claim.levels))):
@@ -72,13 +75,13 @@ def compare_order(claim: Claim, values: Values, last: int) -> list[Comparison]:
 
 
 def compare_slope(claim: Claim, values: Values, last: int) -> list[Comparison]:
-    """Return by how much more each level rises within the part than the next."""
+    """Return by how much more each level rises within the claim's part of the training than the next level."""
     rises = {value: tuple(rise_over(curve, claim.at, last) for curve in curves) for value, curves in values.items()}
     return [Comparison(f"rise at {a} - rise at {b}", rises[a], rises[b]) for a, b in pairwise(map(str, claim.levels))]
 
 
 def compare_change(claim: Claim, values: Values, last: int) -> list[Comparison]:
-    """Return how much each level's runs end above (below, for falls) where they began."""
+    """Return how far each level's runs end above where they began; below, for a claim that they fall."""
     sign = 1 if claim.kind == "rises" else -1
     start = (0.0, claim.at[1] - claim.at[0])
     word = "rise" if sign > 0 else "fall"
@@ -92,7 +95,7 @@ def compare_change(claim: Claim, values: Values, last: int) -> list[Comparison]:
 
 
 def compare_no_rise(claim: Claim, values: Values, last: int) -> list[Comparison]:
-    """Return by how much less than MARGIN each level's runs rise: a test of non-inferiority."""
+    """Return MARGIN minus the rise of each level's runs: a test of non-inferiority."""
     start = (0.0, claim.at[1] - claim.at[0])
     comparisons = []
     for value in claim.levels:
@@ -103,7 +106,7 @@ def compare_no_rise(claim: Claim, values: Values, last: int) -> list[Comparison]
 
 
 def compare_slowing(claim: Claim, values: Values, last: int) -> list[Comparison]:
-    """Return by how much more each level's runs rise in an equally long part at the beginning than in the part."""
+    """Return by how much more each level's runs rise at the beginning than in the claim's part, which is as long."""
     start = (0.0, claim.at[1] - claim.at[0])
     return [
         Comparison(
@@ -115,7 +118,7 @@ def compare_slowing(claim: Claim, values: Values, last: int) -> list[Comparison]
 
 
 def compare_settling(claim: Claim, values: Values, last: int) -> list[Comparison]:
-    """Return by how much less than MARGIN each level's runs rise, and fall, within the part: a test of equivalence."""
+    """Return MARGIN minus the rise, and MARGIN minus the fall, of each level's runs: a test of equivalence."""
     comparisons = []
     for value in claim.levels:
         changes = [(rise_over(c, claim.at, last), window_mean(c, claim.at, last)) for c in values[str(value)]]
@@ -126,10 +129,10 @@ def compare_settling(claim: Claim, values: Values, last: int) -> list[Comparison
 
 
 def compare_dip(claim: Claim, values: Values, last: int) -> list[Comparison]:
-    """Return how far each level's runs fall before, and rise after, the lowest part of the training.
+    """Return how far each level's runs fall until the lowest part of the training, and how far they rise after it.
 
-    Where that is, is read off the other seeds: a run's own lowest part is low by chance, too. A fall or a rise of
-    less than MARGIN is none. A part in which some run has no value is left out of all.
+    A run's own lowest part is low partly by chance. So the mean of the other seeds decides which part is the lowest.
+    A fall or a rise of less than MARGIN counts as none. If one run has no value in a part, all runs leave it out.
     """
     comparisons = []
     for value in claim.levels:
@@ -149,7 +152,7 @@ def compare_dip(claim: Claim, values: Values, last: int) -> list[Comparison]:
 
 
 def compare_neighbours(claim: Claim, order: Sequence[str], values: Values, last: int) -> list[Comparison]:
-    """Return the difference that is said to be small, then those of the sweep's other neighbours."""
+    """Return the difference that the claim calls small, then the differences of the sweep's other neighbours."""
     means = {v: tuple(window_mean(curve, claim.at, last) for curve in curves) for v, curves in values.items()}
     a, b = (str(value) for value in claim.levels)
     others = [(x, y) for x, y in pairwise(order) if {x, y} != {a, b} and means[x] and means[y]]
@@ -157,13 +160,13 @@ def compare_neighbours(claim: Claim, order: Sequence[str], values: Values, last:
 
 
 def window(curve: Curve, at: tuple[float, float], last: int) -> Curve:
-    """Return the points after the first share of the steps up to the second; step 0 belongs to the beginning."""
+    """Return the points between two shares of the steps, without the lower end; step 0 belongs to the beginning."""
     start, end = at[0] * last, at[1] * last
     return [(step, y) for step, y in curve if start < step <= end or (start == 0 == step)]
 
 
 def window_mean(curve: Curve, at: tuple[float, float], last: int) -> float:
-    """Return the mean of a part of a curve; NaN without any point there."""
+    """Return the mean of a part of a curve; NaN if it has no point there."""
     return mean([y for _, y in window(curve, at, last)] or [math.nan])
 
 

@@ -1,4 +1,4 @@
-"""What a paper's table says of each arm: final, best and mean accuracy, cost, and effect against the baseline."""
+"""What a paper's table says of each arm: final, best and mean accuracy, cost, and difference from the baseline."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from analysis.records.history import Curve
 from analysis.records.record import RunRecord
 from analysis.statistics.intervals import Interval, difference_interval, mean, mean_interval
 
-LAST = 3  # validations whose mean is the final accuracy, if nothing else is asked for
+LAST = 3  # the final accuracy is the mean of so many last validations, unless --last says otherwise
 ROUND = 0.05
 
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One arm. Each list holds a number a complete run; one that lacks it is not in it."""
+    """The numbers of one arm. Each list has a number for each complete run; a run without the number is left out."""
 
     arm: Arm
     final: list[float]
@@ -32,22 +32,22 @@ class ArmSummary:
     gpu_hours_to: list[float]
     """Steps and GPU-hours to the threshold, of the runs that reached it."""
     effect: Interval | None
-    """Of the final accuracy against the baseline's, None for the baseline and below two seeds."""
+    """The final accuracy minus the baseline's; None for the baseline, and if either has fewer than two seeds."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The arms of an ablation in numbers, from their complete runs alone: a killed run's last value is no result."""
+    """The arms of an ablation in numbers. Only complete runs count: the last value of a killed run is no result."""
 
     arms: list[ArmSummary]
     curve: str
-    """Which validation curve they are of."""
+    """The validation curve that the numbers are of: sampled or greedy."""
     threshold: float
     last: int
-    """How many of a run's last validations make the final value."""
+    """Of how many last validations the final value is the mean."""
 
     def rows(self) -> list[list[str]]:
-        """Return the table: headers, then an arm a line; of several seeds mean and 95% interval."""
+        """Return the table: headers, then a row for each arm; with several seeds, the mean and its 95% interval."""
         devices = {run.config.get("hardware.name") for summary in self.arms for run in summary.arm.runs}
         hours = "CPU-hours" if devices == {"cpu"} else "GPU-hours"
         to = f"to {self.threshold:.3g}"
@@ -65,10 +65,11 @@ class Summary:
         return rows
 
     def note(self) -> str:
-        """Return what the table is of, in a sentence or two."""
+        """Return one or two sentences that say what the table's numbers are."""
         left = sum(len(summary.arm.runs) - len(summary.arm.complete) for summary in self.arms)
-        runs = f"{left} run{'' if left == 1 else 's'} that did not reach the last step left out. " if left else ""
-        return f"Validation, {self.curve}; of several seeds mean and 95% interval (Student's t). {runs}".strip()
+        number, verb = ("1 run", "is") if left == 1 else (f"{left} runs", "are")
+        runs = f"{number} that did not reach the last step {verb} left out. " if left else ""
+        return f"Validation, {self.curve}. With several seeds: mean and 95% interval (Student's t). {runs}".strip()
 
 
 def summarise(
@@ -76,7 +77,7 @@ def summarise(
 ) -> Summary:
     """Return the numbers of each arm.
 
-    Without a threshold it is the highest multiple of 0.05 that the best validation of every complete run reaches.
+    Without a `threshold`, the highest multiple of 0.05 is taken that the best validation of every complete run reaches.
     """
     recorded = [name for name in ("sampled", "greedy") if any(curves[run.name][name] for run in ablation.runs)]
     name = recorded[0] if recorded else "sampled"
@@ -116,7 +117,7 @@ def final(curve: Curve, last: int = LAST) -> float:
 
 
 def area(curve: Curve) -> float:
-    """Return the area under a curve over the steps it spans, by trapezoids; a single point's value."""
+    """Return the area under a curve, by trapezoids, divided by the steps it spans; of a single point, its value."""
     if len(curve) < 2:
         return curve[0][1]
     parts = [(x2 - x1) * (y1 + y2) / 2 for (x1, y1), (x2, y2) in pairwise(curve)]
@@ -134,14 +135,17 @@ def gpu_hours(run: RunRecord, step: int) -> float | None:
 
 
 def reached(values: Sequence[float], seeds: int, text: Callable[[float], str]) -> str:
-    """Return the spread of what the runs that reached the threshold took, and how many those are if not all."""
+    """Return the mean and interval of `values`, which are of the runs that reached the threshold.
+
+    If only some of the `seeds` runs reached it, the text says how many.
+    """
     if not values or len(values) == seeds:
         return spread(values, text) if values or not seeds else "not reached"
     return f"{spread(values, text)} ({len(values)} of {seeds})"
 
 
 def spread(values: Sequence[float], text: Callable[[float], str]) -> str:
-    """Return the mean, with half the width of its interval if there are several values."""
+    """Return the mean as text; of several values with ± half the width of its interval."""
     if not values:
         return "-"
     interval = mean_interval(values)

@@ -29,7 +29,10 @@ def parser() -> argparse.ArgumentParser:
 
     listing = command("list", "every run at a glance: state, step, accuracy, pace")
     listing.add_argument(
-        "filters", nargs="*", metavar="KEY=VALUE", help="only runs like this: state=failed rollout.temperature=0.6"
+        "filters",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="only runs like this: state=failed rollout.temperature=0.6; KEY!=VALUE for all others; * and ? in a text",
     )
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.errors import UserError
 from experiments.store.events import State
 from experiments.store.rundir import RunDir, entries, find_runs
-from experiments.values import flatten
+from experiments.store.selection import START_ONE, matching, means, nearest, parse_condition
+from experiments.values import at, flatten
 
-START_ONE = "start one with: python -m experiments.run"
-MISSING = object()
+MISSING = object()  # stands for the value of a key that a config does not have
 
 
 def find(runs_dir: Path, wanted: str) -> RunDir:
@@ -24,8 +22,7 @@ def find(runs_dir: Path, wanted: str) -> RunDir:
     if (Path(wanted) / "config.yaml").is_file():
         return RunDir(Path(wanted).absolute())
     runs = {run.path.name: run for run in find_runs(runs_dir)}
-    exact = [name for name in runs if wanted in (name, runs[name].id)]
-    matches = exact or [name for name in runs if name.startswith(wanted) or runs[name].id.startswith(wanted)]
+    matches = matching(wanted, runs)
     if len(matches) == 1:
         return RunDir(runs[matches[0]].path.absolute())
     if matches:
@@ -33,10 +30,8 @@ def find(runs_dir: Path, wanted: str) -> RunDir:
         raise UserError(f"RUN must name one run, but {wanted!r} begins {len(matches)}; write more of:\n  {candidates}")
     if not runs:
         raise UserError(f"RUN must name a run, but there are none in {runs_dir}; {START_ONE}")
-    nearest = "\n  ".join(difflib.get_close_matches(wanted, runs, n=3, cutoff=0.0))
-    raise UserError(
-        f"RUN must begin a run's name or id, but {wanted!r} begins none in {runs_dir}; nearest:\n  {nearest}"
-    )
+    names = "\n  ".join(nearest(wanted, runs))
+    raise UserError(f"RUN must begin a run's name or id, but {wanted!r} begins none in {runs_dir}; nearest:\n  {names}")
 
 
 def find_all(runs_dir: Path, wanted: Sequence[str]) -> list[RunDir]:
@@ -55,65 +50,46 @@ def find_all(runs_dir: Path, wanted: Sequence[str]) -> list[RunDir]:
 
 
 class Filters:
-    """KEY=VALUE conditions, all of which a run must meet: `state`, or any dotted key of its config."""
+    """The conditions, all of which a run must meet: on `state`, or on any dotted key of its config."""
 
-    def __init__(self, conditions: Sequence[str]) -> None:
-        malformed = [text for text in conditions if "=" not in text.strip("=")]
+    def __init__(self, texts: Sequence[str]) -> None:
+        parsed = [(text, parse_condition(text)) for text in texts]
+        malformed = [text for text, condition in parsed if condition is None]
         if malformed:
-            raise UserError(*(f"a filter must be KEY=VALUE, but is {text!r}" for text in malformed))
-        pairs = [text.split("=", 1) for text in conditions]
-        self.states = [value for key, value in pairs if key == "state"]
-        unknown = [state for state in self.states if state not in list(State)]
+            raise UserError(*(f"a filter must be KEY=VALUE or KEY!=VALUE, but is {text!r}" for text in malformed))
+        conditions = [condition for _, condition in parsed if condition is not None]
+        self.on_state = [condition for condition in conditions if condition.key == "state"]
+        unknown = [c.text for c in self.on_state if not any(means(c.text, state) for state in State)]
         if unknown:
             raise UserError(*(f"state must be one of {', '.join(State)}, but is {state!r}" for state in unknown))
-        self.settings = [(key, value) for key, value in pairs if key != "state"]
-        self.unmet = {key for key, _ in self.settings}  # keys that no config has had so far
+        self.on_config = [condition for condition in conditions if condition.key != "state"]
+        self.unmet = {condition.key for condition in self.on_config}  # keys that no config has had so far
         self.seen: set[str] = set()
 
     def accept(self, run: RunDir, state: str) -> bool:
         """Return whether the run meets the conditions. Reads its config only if one is about the config."""
-        if any(state != wanted for wanted in self.states):
+        if not all(condition.accepts([state]) for condition in self.on_state):
             return False
-        if not self.settings:
+        if not self.on_config:
             return True
         config = run.load_config()
-        values = [(lookup(config, key), wanted) for key, wanted in self.settings]
+        found = {condition.key: at(config, condition.key, MISSING) for condition in self.on_config}
         if self.unmet:
-            self.unmet -= {key for key, _ in self.settings if lookup(config, key) is not MISSING}
+            self.unmet -= {key for key, value in found.items() if value is not MISSING}
             if self.unmet:
                 self.seen |= {key for key, _ in flatten(config)}
-        return all(value is not MISSING and means(wanted, value) for value, wanted in values)
+        values = {key: [] if value is MISSING else [value] for key, value in found.items()}
+        return all(condition.accepts(values[condition.key]) for condition in self.on_config)
 
     def check(self) -> None:
         """Raise UserError for keys that none of the configs looked at has, naming the nearest."""
         problems = []
         for key in sorted(self.unmet if self.seen else ()):
-            nearest = difflib.get_close_matches(key, self.seen, n=3)
-            hint = f"; did you mean {', '.join(nearest)}?" if nearest else ""
+            near = nearest(key, self.seen, alike=0.6)
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
             problems.append(f"a filter's key must be state or a key of a config, but no run has {key!r}{hint}")
         if problems:
             raise UserError(*problems)
-
-
-def lookup(config: Any, key: str) -> Any:
-    """Return the value at a dotted key, MISSING if there is none."""
-    for part in key.split("."):
-        if not isinstance(config, dict) or part not in config:
-            return MISSING
-        config = config[part]
-    return config
-
-
-def means(text: str, value: Any) -> bool:
-    """Return whether a text typed by a user means a config's value: 1 is 1.0, null is none, true is true."""
-    if value is None or isinstance(value, bool):
-        return text.lower() in {None: ("null", "none"), True: ("true",), False: ("false",)}[value]
-    if text == str(value):
-        return True
-    try:
-        return isinstance(value, int | float) and float(text) == value
-    except ValueError:
-        return False
 
 
 def readable_runs(runs_dir: Path) -> list[RunDir]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.errors import UserError
-from experiments.runs.find import START_ONE, Filters
+from experiments.runs.find import Filters
 from experiments.runs.status import Status, ago, settle, status_of
 from experiments.store.events import State
 from experiments.store.rundir import RunDir, find_runs
+from experiments.store.selection import START_ONE
 from experiments.terminal import printable
 
 if TYPE_CHECKING:

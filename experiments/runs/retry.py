@@ -12,7 +12,6 @@ from experiments.launchers.slurm.holds import HELD, last_hold
 from experiments.launchers.slurm.queue import job_of
 from experiments.models.folder import shape_of
 from experiments.models.memory import setup_of
-from experiments.runs.status import target_step
 from experiments.store.code_copy import FOLDER, PACKAGE
 from experiments.store.events import State
 from experiments.store.frozen import FIRST
@@ -104,7 +103,7 @@ def as_launched(run: RunDir) -> PlannedRun:
     events = run.events()
     frozen = next((event["config"] for event in reversed(events) if isinstance(event.get("config"), str)), FIRST)
     config = run.load_config(frozen)
-    steps = target_step(run, events)
+    steps = run.target_step(events, config)
     if steps is None:
         raise UserError(f"{run.config_file} must say trainer.total_training_steps, but does not; launch it anew")
     state, reached, verl = run.state(), run.reached(), OmegaConf.create(config)

@@ -12,8 +12,9 @@ from typing import Any
 from experiments.launchers.slurm import half_submitted
 from experiments.launchers.slurm.holds import last_hold
 from experiments.store.events import Event, State
-from experiments.store.metrics import _float, accuracy
+from experiments.store.metrics import accuracy
 from experiments.store.rundir import RunDir
+from experiments.values import as_float, is_whole
 
 TAIL_BYTES = 65_536  # a dozen of veRL's rows
 RATE_STEPS = 10  # the pace is the mean over so many last steps
@@ -88,7 +89,8 @@ def status_of(run: RunDir) -> tuple[Status, list[str]]:
         trained = [line for line in lines if TRAINED in line]
         if trained and not step:
             last = _row(trained[-1])
-            step, row, pace = _integer(last.get("step")) or 0, last.get("data", {}), _pace(trained[-RATE_STEPS:])
+            step = last["step"] if is_whole(last.get("step"), 1) else 0
+            row, pace = last.get("data", {}), _pace(trained[-RATE_STEPS:])
         if not validated:
             found = next((line for line in reversed(lines) if VALIDATED in line), None)
             if found is None:
@@ -100,9 +102,9 @@ def status_of(run: RunDir) -> tuple[Status, list[str]]:
         run=run,
         state=state,
         step=step,
-        of=target_step(run, events),
+        of=run.target_step(events),
         accuracy=accuracy(validated),
-        response_length=_float(row.get("response_length/mean")),
+        response_length=as_float(row.get("response_length/mean")),
         steps_per_hour=3600 / pace if pace else None,
         attempt=len(attempts),
         where=_where(events) + (" held" if hold else ""),
@@ -120,15 +122,6 @@ def settle(runs: Sequence[RunDir]) -> list[str]:
 
     complaint = settle_jobs(runs)
     return [f"SLURM did not say what became of the jobs: {complaint}"] if complaint else []
-
-
-def target_step(run: RunDir, events: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return the step that the run was last asked to reach: by an event, else by its frozen config."""
-    asked = next((event["steps"] for event in reversed(events) if _integer(event.get("steps")) is not None), None)
-    if asked is None:
-        trainer = run.load_config().get("trainer")
-        asked = trainer.get("total_training_steps") if isinstance(trainer, dict) else None
-    return _integer(asked)
 
 
 def tail(path: Path, size: int | None = TAIL_BYTES) -> tuple[list[bytes], bool]:
@@ -157,7 +150,7 @@ def ago(seconds: float) -> str:
 
 def local_time(moment: Any) -> str:
     """Return an event's time as local date and time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_float(moment) or 0.0))
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(as_float(moment) or 0.0))
 
 
 def _pace(lines: Sequence[bytes]) -> float | None:
@@ -209,7 +202,3 @@ def _row(line: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return row if isinstance(row, dict) and isinstance(row.get("data", {}), dict) else {}
-
-
-def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, text: str, durable: bool = True) -> None:
-    """Write `text` to `path` so that a kill at any moment leaves the old file or the new one, never a torn one.
+def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Write `content` to `path` so that a kill at any moment leaves the old file or the new one, never a torn one.
 
-    `durable`: so that a power cut leaves one of them too.
+    `durable`: so that a power cut leaves one of them too. A text is written as UTF-8.
     """
+    data = content.encode() if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
             file.flush()
             if durable:
                 os.fsync(file.fileno())

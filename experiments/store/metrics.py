@@ -7,17 +7,13 @@ from typing import Any
 
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir
-from experiments.values import at, is_number
+from experiments.values import as_float, at, is_number
 
 
 def accuracy(row: Mapping[str, Any]) -> float | None:
     """Return the sampled validation accuracy of a row of metrics, None if it has none."""
     names = (name for name in row if name.startswith("val-core/") and "/acc/mean@" in name and "_greedy/" not in name)
-    return _float(row.get(next(names, "")))
-
-
-def _float(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return as_float(row.get(next(names, "")))
 
 
 def final_accuracy(run: RunDir) -> float | None:
@@ -32,4 +28,4 @@ def step_times(run: RunDir) -> list[float]:
     rows = [at(row, "data") for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
     # A foreign folder may hold anything: what is not a number is left out.
     times = [data.get("perf/time_per_step") for data in rows if isinstance(data, Mapping)]
-    return [float(time) for time in times if time is not None and is_number(time)]
+    return [float(time) for time in times if is_number(time)]

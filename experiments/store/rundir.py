@@ -29,6 +29,7 @@ from experiments.errors import UserError
 from experiments.store import frozen
 from experiments.store.events import Event, State, state_of
 from experiments.store.files import append_line, read_jsonl, write_atomically
+from experiments.values import at, is_whole
 
 FORMAT = 1
 NOTED_ROW = "noted.json"  # in an attempt's folder: the last step's row, which metrics.jsonl may lack
@@ -74,7 +75,7 @@ class RunDir:
     @property
     def id(self) -> str:
         """The 8 hexadecimal digits at the end of the folder's name; also the run's W&B id."""
-        return self.path.name.rsplit("-", 1)[-1]
+        return id_of(self.path.name)
 
     @property
     def config_file(self) -> Path:
@@ -197,6 +198,17 @@ class RunDir:
             return 0
         return step if (self.checkpoints / f"global_step_{step}").is_dir() else 0
 
+    def target_step(self, events: Sequence[Mapping[str, Any]], config: Mapping[str, Any] | None = None) -> int | None:
+        """Return the step that the run was last asked to reach, by an event or else by its frozen config.
+
+        None where the number of epochs decides. `config`: the frozen config, for a caller that has loaded it already.
+        """
+        asked = [event["steps"] for event in events if is_whole(event.get("steps"), 1)]
+        if asked:
+            return asked[-1]
+        steps = at(self.load_config() if config is None else config, "trainer.total_training_steps")
+        return steps if is_whole(steps, 1) else None
+
     def reached(self) -> int:
         """Return the step up to which there are results: of the finish or the newest checkpoint, whichever is later."""
         return max(self.checkpoint_step(), self.finished_step())
@@ -262,6 +274,11 @@ class RunDir:
                         raise AlreadyRunning(problem) from None
                 time.sleep(0.01)
             yield
+
+
+def id_of(name: str) -> str:
+    """Return the id at the end of a run's name."""
+    return name.rpartition("-")[2]
 
 
 def find_runs(runs_dir: Path) -> list[RunDir]:

@@ -88,7 +88,7 @@ def test_the_page_holds_all_there_is_to_say_and_nothing_from_elsewhere(report: P
     for part in (
         "6 runs (5 finished, 1 killed)",
         "temperature=1.2 seed 0: killed at step 31 of 60",
-        "killed at step 31 of 60: drawn, ends at a cross; in no number and no claim",
+        "killed at step 31 of 60: drawn up to a cross; left out of the numbers and the claims",
         "The validation score is higher at temperature 1.0 than at 0.6.",
         "undecided",
         "differs from the baseline",

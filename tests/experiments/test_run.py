@@ -145,8 +145,8 @@ def test_a_mistake_gets_one_message_and_starts_nothing(name: str, tmp_path: Path
     [
         (["experiments.run"], "hydra"),
         (["experiments.runs", "list"], "rich"),
-        (["analysis.plot_ablation"], "pandas"),
-        (["analysis.report"], "pandas"),
+        (["analysis.plot_ablation"], "matplotlib"),
+        (["analysis.report"], "matplotlib"),
     ],
 )
 def test_a_python_without_the_packages_is_told(command: list[str], package: str) -> None:

@@ -199,9 +199,9 @@ def test_a_run_that_got_nowhere_is_drawn_but_does_not_end_its_arms_mean(make: Ma
     series = arm_series(arm, "reward", comparable_curves(ablation.runs)[0], View())
     assert [run.seed for run, _, _ in series.seeds] == [1, 2, 3, 4] and series.mean.steps[-1] == 44
     assert {run.name: reason for run, reason in ablation.why_left_out()} == {
-        short.name: "failed at step 2 of 60: drawn, ends at a cross; in no number and no claim; "
+        short.name: "failed at step 2 of 60: drawn up to a cross; left out of the numbers and the claims; "
         "too short for the arm's mean",
-        half.name: "killed at step 44 of 60: drawn, ends at a cross; in no number and no claim",
+        half.name: "killed at step 44 of 60: drawn up to a cross; left out of the numbers and the claims",
     }
     assert "✕ temperature=1.0 seed 3: failed at step 2 of 60, too short for the mean" in caption(ablation)
     assert seeds_text(arm) == "3 of 4 seeds"

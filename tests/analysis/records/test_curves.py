@@ -102,7 +102,7 @@ def test_what_was_not_recorded_is_empty() -> None:
 
 
 def test_validation_is_never_smoothed_and_bears_markers_whatever_it_is_called() -> None:
-    view = View(smoothing=Smoothing("ema", 0.9))
+    view = View(smoothing=Smoothing(0.9))
     for name in ("sampled", "greedy", "val/test_score/countdown", "val-core/a/b/acc/mean@4", "val-aux/a/format/mean@1"):
         assert not view.smooths(name) and Panel(name, "").is_validation, name
     assert view.smooths("reward") and view.smooths("actor/entropy") and not Panel("actor/entropy", "").is_validation

@@ -212,7 +212,7 @@ def test_what_is_missing_is_told() -> None:
     killed = verdict("order", (8, 5), rising, 2, steps=30)
     assert killed.reason == "no finished run with rollout.n = 8, 5"
     nothing = verdict("order", (8, 5), rising, 2, at=(0.5, 0.51))
-    assert (nothing.verdict, nothing.reason) == ("undecided", "m has no value in that part of some run")
+    assert (nothing.verdict, nothing.reason) == ("undecided", "some run has no value of m in that part")
 
 
 def test_the_projects_own_sweeps_are_judged_in_their_order() -> None:

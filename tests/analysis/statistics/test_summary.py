@@ -61,7 +61,7 @@ def test_a_killed_run_is_in_no_number_and_its_absence_is_told() -> None:
     without, summary = (summarise(a, comparable_curves(a.runs)[0]) for a in (whole, ablation))
     assert summary.rows()[2][1] == "2 of 3"
     assert [row[:1] + row[2:] for row in summary.rows()] == [row[:1] + row[2:] for row in without.rows()]
-    assert summary.note().endswith("1 run that did not reach the last step left out.")
+    assert summary.note().endswith("1 run that did not reach the last step is left out.")
 
 
 def test_the_last_validations_and_the_threshold_are_the_users_to_choose() -> None:

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.project import PROJECT_DIR
-from experiments.runs.find import means
 from experiments.runs.listing import COLUMNS, _shortened
 from experiments.runs.status import ago, tail
+from experiments.store.metrics import step_times
 from experiments.store.rundir import FORMAT
 
 STARTED = ("started", {"attempt": 1, "host": "node7", "steps": 40})
@@ -126,6 +126,8 @@ def test_filters_choose_by_state_and_by_any_key(folder: Any) -> None:
     assert folder.names("rollout.temperature=0.60") == ["t=0.6-0"]
     assert folder.names("state=failed", "rollout.temperature=1") == ["t=1.0-1"]
     assert folder.names("seed=2", "kl=null") == ["t=1.2-2"]
+    assert folder.names("state!=failed") == folder.names("state=fin*") == ["t=0.6-0"]
+    assert folder.names("rollout.temperature!=1.0", "kl!=0.5") == ["t=0.6-0", "t=1.2-2"]
     assert folder.names("seed=7") == []
     code, printed, _ = folder.command("list", "seed=7")
     assert code == 0 and "that meet seed=7" in printed
@@ -134,8 +136,10 @@ def test_filters_choose_by_state_and_by_any_key(folder: Any) -> None:
 @pytest.mark.parametrize(
     "condition, says",
     [
-        ("failed", "a filter must be KEY=VALUE, but is 'failed'"),
+        ("failed", "a filter must be KEY=VALUE or KEY!=VALUE, but is 'failed'"),
+        ("=x", "a filter must be KEY=VALUE or KEY!=VALUE, but is '=x'"),
         ("state=broken", "state must be one of planned, queued, running"),
+        ("state!=x*", "state must be one of planned, queued, running, finished"),
         ("rollout.temprature=0.6", "no run has 'rollout.temprature'; did you mean rollout.temperature?"),
     ],
 )
@@ -145,17 +149,17 @@ def test_a_filter_that_can_t_be_meant_is_refused(folder: Any, condition: str, sa
     assert (code, printed) == (2, "") and says in errors
 
 
-@given(st.one_of(st.booleans(), st.none(), st.integers(), st.floats(allow_nan=False), st.text()))
-def test_a_value_s_own_text_means_it(value: Any) -> None:
-    assert means(str(value), value)
-
-
-@pytest.mark.parametrize("text, value", [("1", True), ("0", False), ("0.6", "x"), ("x", 0.6), ("", None), ("1", None)])
-def test_other_texts_don_t(text: str, value: Any) -> None:
-    assert not means(text, value)
-
-
 # Damage
+
+
+def test_a_number_that_no_float_can_hold_is_infinite(folder: Any) -> None:
+    run = folder.make("a-1", STARTED)
+    data = {"training/global_step": 1, "response_length/mean": 10**400, "val-core/countdown/acc/mean@1": -(10**400)}
+    data["perf/time_per_step"] = 10**400
+    run.new_attempt().metrics.write_text(json.dumps({"step": 1, "data": data}) + "\n")
+    status = folder.listed()[0]
+    assert (status["response_length"], status["accuracy"]) == (float("inf"), float("-inf"))
+    assert step_times(run) == []
 
 
 def test_torn_lines_are_passed_over_and_told(folder: Any) -> None:
