@@ -29,6 +29,7 @@ try:
     from experiments.config.hydra_internals import split_arguments
     from experiments.launchers.base import Command
     from experiments.planning.command import check_command
+    from experiments.terminal import nobody_reads
 except UserError as error:  # another version of Hydra
     sys.exit(print_errors(error.problems))
 
@@ -78,6 +79,8 @@ def main() -> int:
     except yaml.YAMLError as error:
         problem = f"a file of conf/ must be YAML, but is not: {' '.join(str(error).split())}; mend it"
         return refuse(command, problem)
+    except BrokenPipeError:
+        return nobody_reads()
     except OSError as error:  # before the first run, or in the middle of a sweep
         where = f" {error.filename}" if error.filename else ""
         code = print_errors([f"the runs' folder must be writable, but{where}: {error.strerror}; set runs_dir"])

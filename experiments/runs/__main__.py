@@ -92,10 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return the command's exit code: 0 done, 1 a run failed, 2 the user can mend it, 130 interrupted."""
     arguments = parser().parse_args(argv)
     check_python("rich")
+    from experiments.terminal import nobody_reads
+
     try:
         return execute(arguments)
     except UserError as error:
         return print_errors(error.problems)
+    except BrokenPipeError:
+        return nobody_reads()
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         return print_errors([f"the runs' folders must be readable and writable, but{where}: {error.strerror}"])
