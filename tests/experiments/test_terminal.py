@@ -30,7 +30,9 @@ def test_hours_have_two_digits_that_count_and_no_exponent() -> None:
     assert (counted(1, "run"), counted(3, "run")) == ("1 run", "3 runs")
 
 
-@pytest.mark.parametrize("command", [["experiments.runs", "list", "--json"], ["experiments.run", "--cfg", "job"]], ids=str)
+@pytest.mark.parametrize(
+    "command", [["experiments.runs", "list", "--json"], ["experiments.run", "--cfg", "job"]], ids=str
+)
 def test_a_command_whose_reader_has_gone_ends_without_a_word(command: list[str], tmp_path: Path) -> None:
     """As `... | head` leaves it: what it says must not be taken for a mistake."""
     RunDir(tmp_path / "runs" / "a-00000001").create("seed: 1\n", {})
