@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,9 @@ def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables:
                 verl.ray_kwargs.ray_init.num_cpus = int(os.environ["SLURM_CPUS_PER_TASK"])  # Ray counts the machine's
         if config["hardware"]["fast"]:
             if FORK_SOCKET in os.environ:
-                client = Path(fork_client.__file__)
-                python = f"{sys.executable} -S -E {client} {os.environ[FORK_SOCKET]}"
-                verl.ray_kwargs.ray_init.runtime_env.py_executable = python
+                # Ray hands the command to a shell: a path may have a blank.
+                command = [sys.executable, "-S", "-E", fork_client.__file__, os.environ[FORK_SOCKET]]
+                verl.ray_kwargs.ray_init.runtime_env.py_executable = shlex.join(command)
             manager = "experiments.verl_plugin.rollout.agent_loop.BatchAgentLoopManager"
             verl.actor_rollout_ref.rollout.agent.agent_loop_manager_class = manager
             verl.reward.num_workers = 0

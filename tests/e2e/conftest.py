@@ -8,7 +8,8 @@ from tests.e2e.training import ANNEALED, Command, path_without_compilers, taken,
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("e2e")
+    """Return a folder whose name has a blank, a quote and a letter beyond ASCII: shells and Hydra must take it."""
+    return tmp_path_factory.mktemp("a user's é2e")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.config.verl import override
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import find_runs
 from tests.e2e.training import (
@@ -207,7 +208,7 @@ def test_a_step_without_one_usable_sample_stops_the_run_with_the_cause(folder: P
     )
     done = train(
         place,
-        f"reward.custom_reward_function.path={reward}",
+        override("reward.custom_reward_function.path", str(reward)),
         "trainer.val_before_train=false",
         f"hardware.fast={fast}",
         "tracking=none",

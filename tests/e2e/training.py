@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from experiments.config.verl import override
 from experiments.processes import reaping
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir, find_runs
@@ -53,7 +54,7 @@ class Command:
 
 def arguments(folder: Path, overrides: Sequence[str]) -> list[str]:
     """Return the command line of a smoke run in `folder`."""
-    paths = [f"runs_dir={folder / 'runs'}", f"data_dir={folder.parent / 'data'}"]
+    paths = [override("runs_dir", str(folder / "runs")), override("data_dir", str(folder.parent / "data"))]
     return [sys.executable, "-m", "experiments.run", "experiment=smoke", *paths, *overrides]
 
 
@@ -73,7 +74,7 @@ def train_edited(folder: Path, *overrides: str) -> Command:
     reward = folder / "reward.py"
     reward.write_text(REWARD.replace("VERSION", "0.25"))
     command = subprocess.Popen(
-        arguments(folder, [f"reward.custom_reward_function.path={reward}", *overrides]),
+        arguments(folder, [override("reward.custom_reward_function.path", str(reward)), *overrides]),
         cwd=folder,
         env=clean_environment(),
         stdout=subprocess.PIPE,
