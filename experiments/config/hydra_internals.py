@@ -22,7 +22,6 @@ if metadata.version("hydra-core") != HYDRA_VERSION:
 # ruff: noqa: E402  (below the guard: another version may not have these names)
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource as FileConfigSource
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
@@ -31,7 +30,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"  # as hydra/sweeper=basic names it
 
 
 @contextlib.contextmanager
@@ -73,9 +72,3 @@ def apply_values(values: list[Override], config: DictConfig) -> None:
     hydra.compose would compose the groups again, which takes half a second.
     """
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
-
-
-def product(overrides: list[Override]) -> list[list[str]]:
-    """Return the overrides of every job of a sweep: the product of the swept values, as Hydra's basic sweeper does."""
-    (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    return [list(job) for job in batch]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from experiments.config.identity import is_scientific
 
-# What a run's name calls a choice or a value, in the order in which the name lists them; any other key goes by its
-# last part, after these.
+# What a run's name calls a choice or a value, in the order in which the name lists them; any other key comes last.
 GROUP_LABELS = {
     "experiment": "experiment",
     "model": "model",
@@ -24,26 +23,47 @@ NOT_IN_NAMES = ("hardware", "tracking", "local")  # groups that decide where a r
 ARM_LENGTH = 100
 
 
-def arm_parts(choices: Mapping[str, str], changes: Mapping[str, Any]) -> list[str]:
+# Keys that point at content: the content is what counts for a run's identity, the path is what a person knows it by.
+PATHS = (
+    *("model.path", "task.path", "task.source", "data.train_files", "data.val_files"),
+    "reward.custom_reward_function.path",
+)
+
+
+def arm_parts(choices: Mapping[str, str], changes: Mapping[str, Any], known: Collection[str]) -> list[str]:
     """Return what tells an arm from the baseline, e.g. ["algorithm=ppo", "temperature=0.6"]; the seed is left out.
 
     Args:
         choices: choice by config group, of the groups for which another one than the default was chosen.
         changes: value by dotted key, of the keys that were set to another value than the groups give them.
+        known: every key of the config; a key goes by its shortest ending that no other key has.
     """
     groups = [group for group in choices if group.split("/")[0] not in ("hydra", *NOT_IN_NAMES)]
     groups.sort(key=lambda group: (_place(group, GROUP_LABELS), group))
-    keys = [key for key in changes if is_scientific(key) and key != "seed"]
+    keys = [key for key in changes if (is_scientific(key) or key in PATHS) and key != "seed"]
     keys.sort(key=lambda key: (_place(key, KEY_LABELS), key))
-    short = [key.rsplit(".", 1)[-1] for key in keys]
-    labels = [
-        KEY_LABELS.get(key) or (last if short.count(last) == 1 else ".".join(key.rsplit(".", 2)[-2:]))
-        for key, last in zip(keys, short, strict=True)
-    ]
+    others = {*known, *changes, *KEY_LABELS.values(), *GROUP_LABELS.values(), "seed"}
     return [
         *(_safe(f"{GROUP_LABELS.get(group, group)}={choices[group]}") for group in groups),
-        *(_safe(f"{label}={_spelt(changes[key])}") for label, key in zip(labels, keys, strict=True)),
+        *(_safe(f"{_label(key, others)}={_spelt_path(key, changes[key])}") for key in keys),
     ]
+
+
+def _label(key: str, others: Collection[str]) -> str:
+    """Return the shortest ending of a key that is neither another key nor the ending of one."""
+    if key in KEY_LABELS:
+        return KEY_LABELS[key]
+    parts = key.split(".")
+    for start in range(len(parts) - 1, 0, -1):
+        ending = ".".join(parts[start:])
+        if not any(other == ending or (other.endswith(f".{ending}") and other != key) for other in others):
+            return ending
+    return key
+
+
+def _spelt_path(key: str, value: Any) -> str:
+    """Return a value as a name spells it; of a path its end, which is what tells it from others."""
+    return "/".join(str(value).split("/")[-2:]) if key in PATHS else _spelt(value)
 
 
 def arm_name(parts: Sequence[str]) -> str:

@@ -7,14 +7,15 @@ a launcher of ours composes every job before it starts any.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.core.utils import JobReturn
 
-from experiments.config.hydra_internals import product
 from experiments.config.overrides import check_overrides
 from experiments.config.sweep_files import Sweep, load_sweeps
 from experiments.config.verl import override
@@ -48,6 +49,34 @@ def jobs(arguments: Sequence[str]) -> list[list[str]]:
         for job in around
         for seed in (sweep.seeds if "seed" not in given else [None])
     ]
+
+
+def product(overrides: Sequence[Override]) -> list[list[str]]:
+    """Return the overrides of every job of a sweep: the product of the swept values. UserError for an interval.
+
+    A later override of a key replaces an earlier one in its place, as in Hydra's basic sweeper. Mappings are merged by
+    Hydra when it composes, so each of them stays.
+    """
+    lists: list[list[str]] = []
+    places: dict[str, int] = {}
+    for item in overrides:
+        key = item.get_key_element()
+        if item.is_sweep_override() and not item.is_discrete_sweep():
+            raise UserError(
+                f"{key} must have values that can be listed with hydra/sweeper=ablation, but {item.input_line} is an "
+                "interval; list its values with commas, or choose hydra/sweeper=optuna"
+            )
+        if item.is_sweep_override():
+            texts, values = list(item.sweep_string_iterator()), list[Any](item.sweep_iterator())
+        else:
+            texts, values = [item.get_value_element_as_str()], [item.value()]
+        merges = all(isinstance(value, dict) for value in values)
+        if key in places and not merges:
+            lists[places[key]] = [f"{key}={text}" for text in texts]
+        else:
+            places[key] = len(lists)
+            lists.append([f"{key}={text}" for text in texts])
+    return [list(job) for job in itertools.product(*lists)]
 
 
 def failed(returned: Sequence[JobReturn]) -> int:

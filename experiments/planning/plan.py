@@ -132,7 +132,8 @@ def _same_run(sweep: str | None, one: Composed, other: Composed) -> str:
     keys = [key for key in {**said[0], **said[1]} if repr(said[0].get(key)) != repr(said[1].get(key))]
     ways = [[override(key, mine[key]) for key in keys if key in mine and key != "sweeps"] for mine in said]
     by = f", by {' '.join(ways[0]) or 'default'} and by {' '.join(ways[1]) or 'default'}" if any(ways) else ""
-    arm = names.run_name(names.arm_name(names.arm_parts(other.choices, other.changes)), other.config.seed)
+    parts = names.arm_parts(other.choices, other.changes, other.groups.leaves)
+    arm = names.run_name(names.arm_name(parts), other.config.seed)
     of = f"sweeps/{sweep}.yaml" if sweep else "a sweep"
     return f"the arms of {of} must be different runs, but {arm} is asked for twice{by}; drop one of the two"
 
@@ -141,7 +142,7 @@ def _plan(
     job: Composed, sweeps: Sequence[str], existing: Path | None, runs_dir: Path, run_id: str, memory: Setup | None
 ) -> PlannedRun:
     """Return the run for a checked config, its name and paths filled in."""
-    parts = names.arm_parts(job.choices, job.changes)
+    parts = names.arm_parts(job.choices, job.changes, job.groups.leaves)
     arm, seed = names.arm_name(parts), job.config.seed
     run = RunDir(existing or runs_dir / f"{names.run_name(arm, seed)}-{run_id}")
     run.check(lambda config: identity.run_id(config) == run_id)

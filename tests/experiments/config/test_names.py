@@ -12,6 +12,12 @@ from hypothesis import strategies as st
 
 from experiments.config.names import arm_name, arm_parts, run_name
 
+# Some keys of the config, among them several that end alike.
+KNOWN = (
+    *("rollout.temperature", "rollout.n", "kl.coef", "seed", "data.shuffle", "critic.shuffle", "model.path"),
+    *("actor_rollout_ref.rollout.n", "actor_rollout_ref.rollout.val_kwargs.n", "actor_rollout_ref.actor.optim.lr"),
+    *("critic.optim.lr", "actor_rollout_ref.actor.clip_ratio_high", "actor_rollout_ref.model.path"),
+)
 CASES: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({}, {}, "baseline"),
     ({}, {"seed": 3}, "baseline"),
@@ -24,8 +30,15 @@ CASES: list[tuple[dict[str, str], dict[str, Any], str]] = [
     (
         {},
         {"critic.optim.lr": 1e-3, "actor_rollout_ref.actor.optim.lr": 1e-4, "data.shuffle": False},
-        "optim.lr=0.0001,optim.lr=0.001,shuffle=False",
+        "actor.optim.lr=0.0001,critic.optim.lr=0.001,data.shuffle=False",
     ),
+    # two keys never go by one name, whichever of them an arm sets
+    ({}, {"actor_rollout_ref.rollout.val_kwargs.n": 4}, "val_kwargs.n=4"),
+    ({}, {"actor_rollout_ref.rollout.n": 4}, "actor_rollout_ref.rollout.n=4"),
+    ({}, {"critic.optim.lr": 1e-3}, "critic.optim.lr=0.001"),
+    # what is known by its content goes by the end of its path
+    ({}, {"model.path": "Qwen/Qwen2.5-3B"}, "model.path=Qwen_Qwen2.5-3B"),
+    ({}, {"model.path": "/models/mine/step-100"}, "model.path=mine_step-100"),
     # where a run is, what it writes and how long it goes on is no part of what it is
     ({"hardware": "a100x2", "tracking": "none", "local": "null", "hydra/launcher": "plan"}, {}, "baseline"),
     ({}, {"runs_dir": "/x", "trainer.total_training_steps": 3, "trainer.save_freq": 1}, "baseline"),
@@ -34,13 +47,19 @@ CASES: list[tuple[dict[str, str], dict[str, Any], str]] = [
 
 @pytest.mark.parametrize("choices, changes, name", CASES)
 def test_an_arm_is_named_by_what_differs(choices: dict[str, str], changes: dict[str, Any], name: str) -> None:
-    assert arm_name(arm_parts(choices, changes)) == name
+    assert arm_name(arm_parts(choices, changes, KNOWN)) == name
 
 
 def test_the_order_of_the_overrides_does_not_matter() -> None:
     changes = {"kl.coef": 0, "data.shuffle": True, "rollout.n": 3, "rollout.temperature": 0.6}
-    names = {arm_name(arm_parts({}, dict(order))) for order in itertools.permutations(changes.items())}
-    assert names == {"temperature=0.6,n=3,kl=0,shuffle=True"}
+    names = {arm_name(arm_parts({}, dict(order), KNOWN)) for order in itertools.permutations(changes.items())}
+    assert names == {"temperature=0.6,n=3,kl=0,data.shuffle=True"}
+
+
+@given(st.sampled_from(KNOWN), st.sampled_from(KNOWN))
+def test_two_keys_never_have_one_name(one: str, other: str) -> None:
+    parts = [arm_parts({}, {key: 4}, KNOWN) for key in (one, other)]
+    assert one == other or parts[0] != parts[1] or parts == [[], []]
 
 
 def test_the_seed_stands_last() -> None:
@@ -50,11 +69,11 @@ def test_the_seed_stands_last() -> None:
 
 @given(st.dictionaries(st.from_regex(r"[a-z.]{1,30}", fullmatch=True), st.text() | st.floats()), st.text())
 def test_a_name_is_always_one_folder(changes: dict[str, Any], seed: str) -> None:
-    name = run_name(arm_name(arm_parts({}, changes)), seed)
+    name = run_name(arm_name(arm_parts({}, changes, KNOWN)), seed)
     assert os.path.basename(name) == name and name.isascii() and name.isprintable()
     assert len(name) + len("-01234567") < 255
 
 
 @given(st.text(), st.text())
 def test_a_value_can_t_bring_in_another_part(value: str, seed: str) -> None:
-    assert run_name(arm_name(arm_parts({}, {"data.shuffle": value})), seed).count(",") == 1
+    assert run_name(arm_name(arm_parts({}, {"data.shuffle": value}, KNOWN)), seed).count(",") == 1
