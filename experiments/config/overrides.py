@@ -34,6 +34,7 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], dict[str, str]]:
     """Return the overrides parsed, and by override a problem for each that is not in Hydra's grammar."""
     parser = OverridesParser.create()
     parsed, problems = [], {}
+    torn = _torn_lists(overrides)
     for line in overrides:
         try:
             parsed.append(parser.parse_override(line))
@@ -41,8 +42,24 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], dict[str, str]]:
             key, equals, value = line.partition("=")
             quoted = shlex.quote(f'{key}="{value}"')
             do = f"where the value has special characters, quote it twice: {quoted}" if equals else "write key=value"
-            problems[line] = f"an override must be in Hydra's grammar, but is {line}; {do}"
+            told = f"an override must be in Hydra's grammar, but is {line}; {do}"
+            if line in torn:
+                told = f"a list of values must have no blanks, but the shell took one apart at them; write {torn[line]}"
+            problems[line] = told
     return parsed, problems
+
+
+def _torn_lists(overrides: Sequence[str]) -> dict[str, str]:
+    """Return, by its parts, each list of values that a shell has taken apart at the blanks: `key=0.6, 1.0`."""
+    torn: dict[str, str] = {}
+    left = list(overrides)
+    while left:
+        parts = [left.pop(0)]
+        while left and "=" not in left[0] and (parts[-1].endswith(",") or left[0].startswith(",")):
+            parts.append(left.pop(0))
+        if len(parts) > 1:
+            torn |= dict.fromkeys(parts, "".join(parts))
+    return torn
 
 
 @dataclass(frozen=True)

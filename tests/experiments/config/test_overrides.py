@@ -193,3 +193,14 @@ def test_choices_keys_types_and_grammar_are_told_together() -> None:
         "an override",
     ]
     assert "did you mean hydra.launcher.partition" in found[4]
+
+
+@pytest.mark.parametrize(
+    "typed", [["rollout.temperature=0.6,", "1.0,", "1.2"], ["rollout.temperature=0.6", ",1.0", ",", "1.2"]]
+)
+def test_a_list_with_blanks_is_told_as_the_list_that_was_meant(typed: list[str]) -> None:
+    """The shell has taken it apart: what is left of it is no override, and quoting would not help."""
+    with pytest.raises(UserError) as refused:
+        check_overrides(["seed=1,2", *typed, "show=plan"])
+    told = "a list of values must have no blanks, but the shell took one apart at them; write rollout.temperature="
+    assert refused.value.problems == (f"{told}0.6,1.0,1.2",)
