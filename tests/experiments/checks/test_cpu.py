@@ -58,7 +58,7 @@ def test_the_fast_path_is_for_models_that_its_sampler_knows(
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     config["model"]["path"] = str(folder)
-    expected = f"hardware.fast must be false for a model that is no plain qwen2 in float32, but {folder} is {kind}; "
+    expected = f"hardware.fast must be false unless the model is a plain qwen2 in float32, but {folder} is {kind}; "
     assert cpu_problems(config) == ([f"{expected}set hardware.fast=false"] if kind else [])
     config["hardware"]["fast"] = False
     assert cpu_problems(config) == []

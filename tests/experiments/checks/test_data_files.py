@@ -98,7 +98,7 @@ def test_prompts_must_fit(make: Make, tmp_path: Path) -> None:
     config = make(data__train_files=str(file))
     problem = the_problem(config)
     assert problem == (
-        f"data.max_prompt_length must be at least 17 tokens for {file}, but is 16: of its 1,000 prompts 399 are "
+        f"data.max_prompt_length must be at least 17 tokens for {file}, but is 16: 399 of its 1,000 prompts are "
         "longer; set data.max_prompt_length=17"
     )
     assert problems_of(with_values(config, suggestion(problem))) == []

@@ -69,7 +69,7 @@ BY_CHECK: dict[str, dict[str, str]] = {
     "cpu_vllm_problems": {
         "the size of a head": "test_the_sizes_of_a_head_are_those_of_vllm",
         "the package": "ours: the version that was tested",
-        "the fast path": "ours: it is a path of our own rollout server",
+        "the fast path": "ours: only our own rollout server has the fast path",
     },
     "model_path_problems": {"another part's model": "ours: a run is known by one model's content"},
     "model_problems": {

@@ -67,8 +67,8 @@ def test_the_presets_have_no_problems(base: Config, article: Config) -> None:
         ),
         (
             {f"{A}.ppo_max_token_len_per_gpu": 1024},
-            f"{A}.ppo_max_token_len_per_gpu must be at least 1280, a prompt and a response of the longest, but is "
-            f"1024; set {A}.ppo_max_token_len_per_gpu=1280",
+            f"{A}.ppo_max_token_len_per_gpu must be at least 1280, the longest prompt with the longest response, but "
+            f"is 1024; set {A}.ppo_max_token_len_per_gpu=1280",
         ),
         ({f"{A}.ppo_max_token_len_per_gpu": 640, f"{A}.{SP}": 2}, None),
         ({f"{C}.ppo_max_token_len_per_gpu": 1024}, None),
@@ -84,7 +84,7 @@ def test_the_presets_have_no_problems(base: Config, article: Config) -> None:
         (
             {f"{R}.enable_chunked_prefill": False, f"{R}.max_num_batched_tokens": 1024},
             f"{R}.max_num_batched_tokens must be at least 1280 without chunked prefill, but is 1024: veRL would raise "
-            f"it without a word; set {R}.max_num_batched_tokens=1280",
+            f"it silently; set {R}.max_num_batched_tokens=1280",
         ),
     ],
 )

@@ -233,7 +233,7 @@ def test_a_full_disk_is_told_before_the_start(tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
         check_disk(runs, 2**60)
     assert re.fullmatch(
-        rf"{runs} must have 1,099,511,627,776 MiB free, but has [\d,]+; make room, or set runs_dir to another disk",
+        rf"{runs} must have 1048576.0 TiB free, but has \d+\.\d [GT]iB; make room, or set runs_dir to another disk",
         str(refused.value),
     )
     assert not (tmp_path / "runs").exists()
