@@ -1,4 +1,4 @@
-"""checks/parallelism.py: what veRL and its workers would refuse only minutes after the start."""
+"""checks/parallelism.py refuses before the start what veRL and its workers would refuse minutes later."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ def test_heads_are_known_only_with_the_shape(base: Config) -> None:
     assert parallel_problems(with_values(base, {TP: 3, "trainer.n_gpus_per_node": 6}), None) == []
 
 
-# veRL's own opinion of the same configs
+# veRL's own answer to the same configs
 
 
 def verl_refuses(config: Config) -> bool:
-    """Whether veRL's validate_config refuses a config; it reads the critic's model, so both are a local one."""
+    """Return whether veRL's validate_config refuses a config. It reads model files, so both models are local here."""
     from hydra.errors import InstantiationException
     from verl.utils.config import validate_config
 

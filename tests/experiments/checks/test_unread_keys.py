@@ -1,4 +1,4 @@
-"""checks/unread_keys.py: one KL term, with the coefficient that counts; old keys that veRL does not read."""
+"""checks/unread_keys.py: the KL term counts once, with a coefficient that veRL reads; unread old keys are refused."""
 
 from __future__ import annotations
 

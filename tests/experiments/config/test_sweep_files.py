@@ -1,4 +1,4 @@
-"""sweeps/*.yaml, their reader and the sweeper: one factor at a time, the baseline counted once, mistakes told."""
+"""sweeps/*.yaml, config/sweep_files.py and the sweeper: one factor at a time, the baseline once, mistakes reported."""
 
 from __future__ import annotations
 
