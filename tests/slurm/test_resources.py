@@ -88,11 +88,11 @@ def test_ray_is_told_of_the_job_s_cpus(
     [
         (
             {"gpus_per_node": 1},
-            "hydra.launcher.gpus_per_node must ask for hardware.gpus_per_node=2 GPUs .* does for 1;",
+            "hydra.launcher.gpus_per_node must ask for hardware.gpus_per_node=2 GPUs .* asks for 1;",
         ),
-        ({"gres": "gpu:a100:1"}, "hydra.launcher.gres must ask for hardware.gpus_per_node=2 GPUs .* does for 1; set"),
-        ({"gres": "gpu"}, "hydra.launcher.gres must ask .* does for 1;"),
-        ({"gres": "lustre:1"}, "hydra.launcher.gres must ask .* does for 0;"),
+        ({"gres": "gpu:a100:1"}, "hydra.launcher.gres must ask for hardware.gpus_per_node=2 GPUs .* asks for 1; set"),
+        ({"gres": "gpu"}, "hydra.launcher.gres must ask .* asks for 1;"),
+        ({"gres": "lustre:1"}, "hydra.launcher.gres must ask .* asks for 0;"),
         ({"gres": "gpu:9"}, "Requested node configuration is not available"),
         ({"gres": "lustre:1,gpu:9"}, "SLURM must accept the jobs"),
     ],
