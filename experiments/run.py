@@ -81,7 +81,7 @@ def main() -> int:
     except yaml.YAMLError as error:
         problem = f"a file of conf/ must be YAML, but is not: {' '.join(str(error).split())}; mend it"
         return refuse(command, problem)
-    except OSError as error:  # it may come before the first run or in the middle of a sweep
+    except OSError as error:  # before the first run, or in the middle of a sweep
         where = f" {error.filename}" if error.filename else ""
         code = print_errors([f"the runs' folder must be writable, but{where}: {error.strerror}; set runs_dir"])
         print("python -m experiments.runs list shows what was started, if anything.", file=sys.stderr)

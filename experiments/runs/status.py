@@ -123,7 +123,7 @@ def settle(runs: Sequence[RunDir]) -> list[str]:
 
 
 def target_step(run: RunDir, events: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return the step that the run was last asked to reach: from its events, else from its frozen config."""
+    """Return the step that the run was last asked to reach: by an event, else by its frozen config."""
     asked = next((event["steps"] for event in reversed(events) if _integer(event.get("steps")) is not None), None)
     if asked is None:
         trainer = run.load_config().get("trainer")
@@ -156,7 +156,7 @@ def ago(seconds: float) -> str:
 
 
 def local_time(moment: Any) -> str:
-    """Return an event's time (Unix seconds) as local date and time."""
+    """Return an event's time as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_float(moment) or 0.0))
 
 
