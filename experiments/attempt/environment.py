@@ -21,7 +21,7 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
         "VERL_USE_EXTERNAL_MODULES": "experiments.verl_plugin",
         "VERL_FILE_LOGGER_PATH": str(attempt.metrics),
         "HYDRA_FULL_ERROR": "1",
-        "TMPDIR": scratch,  # temporary files of W&B and others are removed with the attempt's folder
+        "TMPDIR": scratch,  # what W&B and others leave here is removed with the attempt's temporary folder
         **RAY_QUIET,
         "RAY_DEDUP_LOGS": "0",
         "TOKENIZERS_PARALLELISM": "false",

@@ -65,7 +65,7 @@ def prepare(
     os.environ.update(variables)
     os.environ.setdefault(MARKER, str(run.path))  # nobody has set it if the attempt was started by hand
     if RAY_ADDRESS in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"  # Ray sets it itself only for a cluster that the driver starts
+        os.environ["RAY_AUTH_MODE"] = "token"  # the mode that Ray has for a cluster that a driver starts itself
     if "CUDA_VISIBLE_DEVICES" in os.environ:  # SLURM may give a second name to the same GPUs, which veRL refuses
         os.environ.pop("ROCR_VISIBLE_DEVICES", None)
     if config["trainer"]["device"] == "cpu":

@@ -83,7 +83,7 @@ def _end(run: RunDir) -> None:
 
 
 def _holder(run: RunDir, pid: Any) -> psutil.Process | None:
-    """Return the process `pid` if it is the attempt, which has the run's lock open; None if the pid was used again."""
+    """Return the process `pid` if it is the attempt, which has the run's lock open; None if it is gone or another."""
     with contextlib.suppress(psutil.Error, OSError, TypeError, ValueError):
         process = psutil.Process(pid)
         lock = os.stat(run.path / "lock")
