@@ -1,4 +1,4 @@
-"""Short names for the content of files: the base model, the data, the code of the reward and the plugin."""
+"""Digests: short names for the content of files (the base model, the data, the code of the reward and the plugin)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-NOT_READ = ("README.md", "metrics.json")  # a model's card and its measurements: nobody trains on them
+NOT_READ = ("README.md", "metrics.json")  # a model's card and its measurements: training does not read them
 
 
 def file_stamp(file: Path) -> tuple[int, int] | None:
-    """Return what changes when a file is written (nanoseconds, bytes), None if it can't be seen: a key for caches."""
+    """Return (time of the last change in ns, size in bytes), None if the file can't be seen: a key for caches."""
     try:
         status = file.stat()
     except OSError:
@@ -35,24 +35,26 @@ def folder_digest(folder: Path) -> str:
 
 @cache
 def files_digest(files: tuple[Path, ...]) -> str:
-    """Return 12 hexadecimal digits that name the contents of some files, in their order, wherever they lie."""
+    """Return 12 hexadecimal digits that name the contents of some files in this order, wherever the files are."""
     return _digest((str(place), _sha256(file)) for place, file in enumerate(files))
 
 
 @cache
 def code_digest(entries: tuple[Path, ...], root: Path) -> str:
-    """Return 12 hexadecimal digits that name what some Python files do, and what they import of `root` or beside them.
+    """Return 12 hexadecimal digits that name the statements of some Python files and of what they import.
 
-    Comments, docstrings and blank lines do not count: rewording them must not make every run a new one.
+    See `imported_files` for which imports count. Comments, docstrings and blank lines do not count: rewording them must
+    not turn every run into a new one.
     """
     found = imported_files(entries, root)
     return _digest((name, hashlib.sha256(statements(file).encode()).digest()) for name, file in sorted(found.items()))
 
 
 def imported_files(entries: tuple[Path, ...], root: Path) -> dict[str, Path]:
-    """Return, by name, some Python files and what they import of `root` or beside them, whatever it imports included.
+    """Return, by name, some Python files and all files that they import, directly or through others.
 
-    The name is the path inside `root`, elsewhere the file's own.
+    Only imported files inside `root`, or beside the file that imports them, count. The name is the path inside `root`,
+    and the file's own name elsewhere.
     """
     found: dict[str, Path] = {}
     waiting = [file.resolve() for file in entries]
@@ -66,7 +68,7 @@ def imported_files(entries: tuple[Path, ...], root: Path) -> dict[str, Path]:
 
 
 def _imported(file: Path, root: Path) -> list[Path]:
-    """Return the files of `root`, or beside `file`, that a Python file imports, also inside its functions."""
+    """Return the files in `root`, or beside `file`, that `file` imports, inside its functions too."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Modules that have moved: a user's own file, or the frozen config of an old run, may still name them as they were."""
+"""The new names of modules that have moved: a user's own file or an old run's frozen config may have the old ones."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def new_name(name: str) -> str | None:
 
 
 def renamed(text: str) -> str:
-    """Return a text of a frozen config in which a dotted name or a path of this package is the one of today."""
+    """Return a text of a frozen config; if it is an old dotted name or path of this package, the one of today."""
     if text.startswith(f"{PACKAGE}."):
         return new_name(text) or text
     if text.endswith(f"/{AGENT_LOOPS}"):

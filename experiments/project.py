@@ -1,4 +1,4 @@
-"""Where the project lies, and whether this is the Python that it was installed for."""
+"""Where the project's folders are, and whether this Python is the one that the project was installed for."""
 
 import sys
 from importlib.util import find_spec

@@ -1,6 +1,6 @@
 """The entry point: `python -m experiments.run [-m] [overrides]`.
 
-One run or a sweep, planned and checked before anything starts. `hydra/launcher` says where the runs are executed.
+It plans and checks one run or a sweep before anything starts. `hydra/launcher` says where the runs are executed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ try:
 except UserError as error:  # another version of Hydra
     sys.exit(print_errors(error.problems))
 
-# Hydra answers these itself (--cfg, --help, ...); every other command goes through a launcher.
+# Hydra answers commands with these flags itself; every other command goes through a launcher.
 HYDRA_QUESTIONS = (
     "--help",
     "-h",
@@ -49,7 +49,10 @@ HYDRA_QUESTIONS = (
 
 
 def run_elsewhere(config: DictConfig) -> None:
-    """Do one job of a launcher that is not ours (hydra/launcher=submitit_slurm): our local launcher does it there."""
+    """Do one job of a launcher that is not ours (e.g. hydra/launcher=submitit_slurm), by our local launcher.
+
+    RuntimeError if the job's command fails.
+    """
     overrides = list(HydraConfig.get().overrides.task)
     command = [sys.executable, "-P", "-m", "experiments.run", *overrides, "hydra/launcher=local"]
     code = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
@@ -59,14 +62,14 @@ def run_elsewhere(config: DictConfig) -> None:
 
 def main() -> int:
     """Return the command's exit code: 0 done, 1 a run failed, 2 the user can mend it, 130 interrupted."""
-    gc.disable()  # a launcher enables it when all is planned: what is composed until then stays in use
+    gc.disable()  # a launcher enables it once all is planned: whatever is composed until then stays in use
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting: `main` decides
     register_resolvers()
     arguments, command = sys.argv[1:], Command(run_elsewhere)
     try:
         if not any(argument.split("=")[0] in HYDRA_QUESTIONS for argument in arguments):
             overrides, flags = split_arguments(arguments)
-            # One run is a sweep of one: there is a single way from overrides to a launch. Hydra's parser wants all
+            # One run is a sweep of one run, so there is one way from overrides to a launch. Hydra's parser wants all
             # overrides on the same side of the flags.
             sys.argv[1:] = ["--multirun", *overrides, *flags]
             command.standby.guess(arguments)
@@ -94,7 +97,7 @@ def main() -> int:
 
 
 def refuse(command: Command, *problems: str) -> int:
-    """Print the problems, and that nothing was started if that is so; return the exit code."""
+    """Print the problems and, if it is true, that nothing was started; return the exit code."""
     code = print_errors(problems)
     if not command.launched:
         print("nothing was started.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the commands print: one console, and texts that cannot steer a terminal."""
+"""How the commands print: one console, texts that cannot control the terminal, and numbers as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def printable(text: str) -> str:
-    """Return a text from a folder, without what a terminal would obey; lines stay lines."""
+    """Return a text with "?" for every character that could control a terminal; lines stay lines."""
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
@@ -30,7 +30,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def hours_text(hours: float) -> str:
-    """Return a number of hours with two digits that count: "0.021", "4.5", "44", "1,300"."""
+    """Return a number of hours with two significant digits: "0.021", "4.5", "44", "1,300"."""
     return f"{hours:.2g}" if hours < 99.5 else f"{float(f'{hours:.2g}'):,.0f}"
 
 

@@ -10,7 +10,7 @@ Config = Mapping[str, Any]
 
 
 def at(config: Any, key: str, missing: Any = None) -> Any:
-    """Return the value at a dotted key ("rollout.temperature"), `missing` if the config has no such key."""
+    """Return the value at a dotted key ("rollout.temperature"); `missing` if the config has no such key."""
     value = config
     for part in key.split("."):
         value = value.get(part, missing) if isinstance(value, Mapping) else missing
@@ -28,7 +28,7 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def nodes(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of every node of a tree, leaves or not."""
+    """Yield (dotted key, value) of every node of a tree, leaves included."""
     for key, value in node.items():
         yield f"{prefix}{key}", value
         if isinstance(value, dict):

@@ -1,17 +1,17 @@
-"""The environment variables by which the processes of a run find each other, and what they say about this process."""
+"""The environment variables by which the processes of a run find each other, and the SLURM job of this process."""
 
 from __future__ import annotations
 
 import os
 
-MARKER = "R1Z_RUN"  # the run's folder; every process of an attempt inherits it, so that all of them can be found
-EXECUTION = "R1Z_EXECUTION"  # tells one execution of a run from the next, where the two can overlap
-ORIGIN = "R1Z_CODE_ORIGIN"  # the project that a process's copy of the code was made of; frozen configs point there
+MARKER = "R1Z_RUN"  # the run's folder; every process of an attempt inherits it, so that we can find them all
+EXECUTION = "R1Z_EXECUTION"  # an id of this execution of a run: two executions may overlap
+ORIGIN = "R1Z_CODE_ORIGIN"  # the project from which this process's code was copied; frozen configs have paths into it
 FORK_SOCKET = "R1Z_FORK_SOCKET"  # where the launcher's fork server listens, if it started one
 RAY_ADDRESS = "R1Z_RAY_ADDRESS"  # the launcher's Ray cluster, if it started one
 THREADS = "R1Z_THREADS"  # how many threads a training process uses
-# What Ray reads when a cluster starts. No usage report. No counting of CUDA devices, which would hide our logical ones.
-# No workers before somebody asks for them: those would be plain ones, and ours have an environment of their own.
+# What Ray reads when a cluster starts: send no usage report; don't count CUDA devices, which would hide our logical
+# ones; start no workers before somebody asks for them, since ours need an environment of their own.
 RAY_QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

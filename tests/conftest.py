@@ -1,4 +1,4 @@
-"""How `make test` shares the tests between two processes, which it leaves out, and what holds for all of them."""
+"""Settings of all tests: how `make test` shares them between two processes, and which it leaves out."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests import needs
 
-# Ignored where the tests run in the background; what they start would inherit that.
+# A shell that runs the tests in the background has these signals ignored, and the tests' processes would inherit that.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-settings.register_profile("untimed", deadline=None)  # a test that fails on a busy machine tells nothing
+settings.register_profile("untimed", deadline=None)  # a test must not fail because the machine is busy
 settings.load_profile("untimed")
 
-TOGETHER = ("tests/e2e/", "tests/slurm/")  # whose tests share trainings, or a machine's SLURM; the longest, so first
+# The tests of each folder share trainings or a SLURM cluster. They take longest, so they start first.
+TOGETHER = ("tests/e2e/", "tests/slurm/")
 
 
 def group(nodeid: str) -> str:
-    """Return what stays in one process: each of these folders, elsewhere each file, whose fixtures its tests share."""
+    """Return the group of a test. The tests of a group run in one process: a folder of TOGETHER, else a file."""
     file = nodeid.split("::")[0]
     return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
@@ -41,7 +42,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 class ByGroup(LoadScopeScheduling):
-    """Gives a process that is through with its group the next one."""
+    """Gives the next group of tests to a process that has finished one."""
 
     def _split_scope(self, nodeid: str) -> str:
         return group(nodeid)

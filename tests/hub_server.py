@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on the loopback: what its real client asks when it fetches a whole model."""
+"""A stand-in for the Hugging Face hub on the loopback: it answers what the real client asks to fetch a whole model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Hub:
-    """Models by their names, each with the commit that its main branch is at."""
+    """The hub's models by name, each with the commit of its main branch."""
 
     url: str = ""
     models: dict[str, tuple[str, Path]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def _oid(content: bytes) -> str:
 
 @contextlib.contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
-    """Serve a hub for as long as this lasts; its `url` is what HF_ENDPOINT must be."""
+    """Serve a hub inside the `with` block. Its `url` is the value for HF_ENDPOINT."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,6 +1,6 @@
-"""What some tests need of the machine beyond Python, make and git, and which of them a machine without it leaves out.
+"""What some tests need beyond Python, make and git; a machine without it leaves these tests out.
 
-Where CI is set nothing is left out: there a test without what it needs fails.
+If CI is set, no test is left out: there a test fails without what it needs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SBIN = ("/usr/sbin", "/sbin")
 
 @dataclass(frozen=True)
 class Need:
-    """What the tests whose ids begin with `tests` need: a program of each name ("a|b": one of them), in packages."""
+    """What the tests whose ids begin with `tests` need: all programs ("a|b": one of both), which `packages` have."""
 
     tests: str
     programs: tuple[str, ...]
@@ -25,7 +25,7 @@ class Need:
     """A command that must succeed as well."""
 
 
-# Without root the nodes of that test share the machine's network, which takes nothing more.
+# Only with root do the nodes of that test get their own network. Without root they share the machine's: nothing needed.
 NAMESPACES = [
     Need(
         "tests/slurm/test_nodes.py", ("ip", "unshare"), "iproute2 util-linux", "unshare --net --mount --pid --fork true"
@@ -47,7 +47,7 @@ NEEDS = (
 
 @cache
 def lacking(need: Need) -> tuple[str, ...]:
-    """Return what the machine lacks of a need: programs, or the right to run one."""
+    """Return what the machine lacks: programs, or the right to run a command."""
     path = os.pathsep.join((os.environ.get("PATH", ""), *SBIN))
     missing = [one for one in need.programs if not any(shutil.which(name, path=path) for name in one.split("|"))]
     if not missing and need.trial and subprocess.run(need.trial.split(), capture_output=True).returncode:
@@ -56,12 +56,12 @@ def lacking(need: Need) -> tuple[str, ...]:
 
 
 def left_out() -> list[Need]:
-    """Return the needs whose tests this machine leaves out; none where CI is set."""
+    """Return the needs that this machine lacks, whose tests it leaves out; none if CI is set."""
     return [] if os.environ.get("CI") else [need for need in NEEDS if lacking(need)]
 
 
 def message(needs: list[Need]) -> str:
-    """Return one line: which tests are left out, for want of what, and what to install."""
+    """Return one line: which tests are left out, what is missing, and what to install."""
     tests = ", ".join(f"{need.tests.rstrip('_')} (no {', '.join(lacking(need))})" for need in needs)
     packages = " ".join(dict.fromkeys(" ".join(need.packages for need in needs).split()))
     return f"left out: {tests}; CI runs them; to run them here: apt-get install {packages}"

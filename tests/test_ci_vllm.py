@@ -1,4 +1,4 @@
-""".ci/vllm without vLLM: a Python that is a shell script stands in for the installer and for pytest."""
+""".ci/vllm, tested without vLLM: a shell script takes the place of Python, and so of pip and pytest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 Start = Callable[..., subprocess.Popen[str]]
 ROOT = Path(__file__).parents[1]
-# `python --version`; `python -m venv FOLDER` makes one whose pip and python are $PIP and $TESTS, if they are set.
+# It answers `python --version`. With `python -m venv FOLDER` it makes a venv whose pip executes $PIP and whose python
+# executes $TESTS, if these are set.
 PYTHON = """#!/bin/sh
 [ "$1" = --version ] && { echo "Python $VERSION"; exit; }
 mkdir -p "$3/bin"

@@ -1,4 +1,4 @@
-""".ci/gpu-stack: what it says of a resolver's answer. The resolver itself needs an index: CI asks it."""
+""".ci/gpu-stack: what it says about the answer of a resolver. A real resolver needs a package index: CI runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STACK = "verl==0.9.1 vllm==0.24.0 torch==2.11.0 transformers==5.9.0 ray==2.60.0 
 
 
 def check(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Run the check with a resolver that is this shell script."""
+    """Run the check with a shell script in place of the resolver."""
     resolver = folder / "uv"
     resolver.write_text(f"#!/bin/sh\n{script}\n")
     resolver.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Planning, status and figures answer at once: they import no trainer. Measured in processes of their own."""
+"""Planning, status and figures answer quickly, because they import no trainer. Each is checked in a new process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAVY = ("torch", "ray", "verl", "wandb", "transformers", "vllm", "tensordict", 
 
 
 def heavy_after(code: str, *arguments: object) -> tuple[list[str], str]:
-    """Run `code` in a fresh process; return which heavy packages it has imported, and what it printed before."""
+    """Run `code` in a new process; return which heavy packages it imported, and what it printed before that."""
     report = f"import json, sys\nprint('\\n' + json.dumps(sorted(set({HEAVY}) & set(sys.modules))))"
     command = [sys.executable, "-c", f"{code}\n{report}", *map(str, arguments)]
     done = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True)
@@ -44,7 +44,7 @@ def test_a_light_module_imports_nothing_heavy(module: str) -> None:
 
 
 def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
-    """The real command: composes, checks, makes the data, names the runs, and prints the plan."""
+    """The real command composes and checks the config, makes the data, names the runs, and prints the plan."""
     code = "import sys\nfrom experiments.run import main\nassert main() == 0"
     overrides = [
         "experiment=smoke",

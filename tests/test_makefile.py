@@ -1,4 +1,4 @@
-"""`make` on a machine that lacks what it needs."""
+"""`make` on a machine without what it needs says what to install."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Says a version, and answers the question whether it will do as that version would.
+# It prints its version, and exits with 1 when it is asked whether it is new enough.
 OTHER_PYTHON = """\
 #!/bin/sh
 if [ "$1" = --version ]; then echo "Python 3.9.18"; exit 0; fi

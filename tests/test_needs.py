@@ -1,4 +1,4 @@
-"""`make test` on a machine with Python, make and git alone: it says which tests it leaves out; CI leaves out none."""
+"""`make test` on a machine with only Python, make and git says which tests it leaves out; CI leaves out none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILES = ("tests/slurm", "tests/e2e/test_full_disk.py", *PARTLY, "tests/test_need
 
 
 def collected(folder: Path, ci: str) -> list[str]:
-    """Return what pytest prints of the tests that it would run where there is no program but Python."""
+    """Return what pytest prints when it collects the tests on a machine with no program but Python."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "CI"))}
     options = ("--collect-only", "-qq", "--no-header", "-o", "addopts=--import-mode=importlib")
     done = subprocess.run(

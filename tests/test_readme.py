@@ -1,4 +1,4 @@
-"""The README and docs/ tell the truth: commands run and print what is said, links lead somewhere, names are there."""
+"""The README and docs/ tell the truth: commands run and print what the pages say, and links and names exist."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 CONFIG, RUNS = ROOT / "docs" / "config.md", ROOT / "docs" / "runs.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-# Its commands need a cluster: tests/slurm/test_docs.py executes them on one.
+# The commands of docs/slurm.md need a cluster: tests/slurm/test_docs.py executes them on one.
 HERE = [page for page in PAGES if page.name != "slurm.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
-# What is a command, by the kind of it; every kind has a test below.
+# How a command of each kind begins; every kind has a test below.
 KINDS = {
     "run": r"python -m experiments\.run( |$)",
     "runs": r"python -m experiments\.runs ",
@@ -50,13 +50,13 @@ def fenced(page: Path, languages: Collection[str]) -> list[str]:
 
 
 def inline(page: Path) -> list[str]:
-    """Return what the page has between backticks in its sentences, tables and blocks without a language."""
+    """Return the texts between backticks in the page's sentences, tables and blocks without a language."""
     texts = [FENCE.sub("", page.read_text(encoding="utf-8")), *fenced(page, ("",))]
     return [" ".join(span.split()) for text in texts for span in re.findall(r"`([^`]+)`", text)]
 
 
 def printed(page: Path) -> Iterator[tuple[str, str]]:
-    """Yield (a command, what it prints as the page says) of the page's console blocks."""
+    """Yield (a command, what the page says that it prints) of the page's console blocks."""
     for language, text in FENCE.findall(page.read_text(encoding="utf-8")):
         if language == "console":
             for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
@@ -76,12 +76,12 @@ def kind_of(text: str) -> str | None:
 
 PRINTED = {command: (page, output) for page in HERE for command, output in printed(page)}
 TYPED = [line for page in PAGES for line in fenced(page, ("bash",))]
-# A block without a language is a command, or what one printed; so is what stands in a sentence.
+# A block without a language, or a text between backticks, may be a command or what a command printed.
 SPANS = [span for page in HERE for span in [*fenced(page, ("",)), *inline(page)]]
 COMMANDS = {*TYPED, *hints(), *filter(kind_of, SPANS)} - set(PRINTED)
 SWEEP = "python -m experiments.run -m rollout.temperature=0.6,1.0,1.2"
 FIGURES = "python -m analysis.plot_ablation"
-# The files that a page has its reader write: `name` at the end of a sentence or before one, then the file.
+# The files that a page tells its reader to write: a sentence with `name` that ends in a colon, then the file.
 WRITTEN = {
     name: text
     for page in HERE
@@ -92,12 +92,12 @@ WRITTEN = {
 
 
 def of_kind(kind: str) -> list[str]:
-    """Return the commands of a kind, the sweep that is trained for all others excepted."""
+    """Return the commands of a kind, without SWEEP, which is trained once for all tests."""
     return sorted(command for command in COMMANDS - {SWEEP} if kind_of(command) == kind)
 
 
 def execute(command: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run a `python ...` command of a page in a folder, with this Python, and the folder's own project if it is one."""
+    """Run a `python ...` command of a page in a folder, with this Python and, if the folder has one, its project."""
     own = {"PYTHONPATH": str(folder)} if (folder / "experiments").is_dir() else {}
     arguments = [sys.executable, *shlex.split(command)[1:], *more]
     return subprocess.run(
@@ -107,7 +107,7 @@ def execute(command: str, folder: Path, *more: str) -> subprocess.CompletedProce
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this project in which a reader has written the pages' files."""
+    """A copy of this project with the files that the pages tell their reader to write."""
     project = tmp_path_factory.mktemp("written") / "project"
     for part in ("conf", "sweeps", "experiments", "hydra_plugins"):
         shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__", "local"))
@@ -118,14 +118,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def where(command: str, folder: Path, project: Path) -> Path:
-    """Return where a command is typed: in the project if it names a file that the reader has written, else anywhere."""
+    """Return where a command is typed: in `project` if it names a file that the reader wrote, else in `folder`."""
     stems = {Path(name).stem for name in WRITTEN}
     return project if stems & set(re.split(r"[\s=,]", command)) else folder
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first of the two commands that the project is for, as the README types it, at the size of a smoke test."""
+    """A folder in which the README's first command, SWEEP, was run at the size of a smoke test."""
     folder = tmp_path_factory.mktemp("trained")
     done = execute(SWEEP, folder, "experiment=smoke")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -144,7 +144,7 @@ def test_the_main_command_trains_and_the_second_draws(trained: Path) -> None:
 
 @pytest.mark.parametrize("command", [command for command in of_kind("figures") if command != FIGURES])
 def test_every_figure_is_drawn(command: str, trained: Path) -> None:
-    """Of the runs that the first command trained."""
+    """The figures are of the runs that SWEEP trained."""
     done = execute(command, trained)
     assert done.returncode == 0, done.stdout + done.stderr
     *table, last = done.stdout.strip().splitlines()
@@ -157,9 +157,9 @@ def test_every_figure_is_drawn(command: str, trained: Path) -> None:
 
 @pytest.mark.parametrize("command", of_kind("run"))
 def test_every_run_command_plans_or_shows(command: str, tmp_path: Path, project: Path) -> None:
-    """What trains for minutes, or on GPUs, or in SLURM's jobs, is asked for its plan; what shows something shows it.
+    """A command that trains is only asked for its plan (show=plan), since it takes minutes, GPUs or SLURM.
 
-    The data of a plan for GPUs are a thousand problems: all of them would take a minute to make.
+    Plans for GPUs get a thousand problems here, because making the article's number would take a minute.
     """
     small = ["task.train_size=1000"] if "model=qwen" in command and "task.train_size" not in command else []
     folder = where(command, tmp_path, project)
@@ -170,7 +170,7 @@ def test_every_run_command_plans_or_shows(command: str, tmp_path: Path, project:
 
 
 def plain(text: str, recorded: bool) -> str:
-    """Return a text without what differs between two machines: ids and widths, and all numbers of what was recorded."""
+    """Return a text without what differs between machines: ids, host names, blanks; `recorded`: all numbers, too."""
     text = re.sub(r"\b([0-9a-f]{12}|[0-9a-f]{8})\b", "ID", text)
     text = re.sub(rf"\b{re.escape(socket.gethostname())}\b", "laptop", text)
     if recorded:
@@ -180,7 +180,7 @@ def plain(text: str, recorded: bool) -> str:
 
 @pytest.mark.parametrize("command", sorted(PRINTED))
 def test_a_command_prints_what_the_page_says(command: str, trained: Path, project: Path, tmp_path: Path) -> None:
-    """Those of docs/runs.md are about the runs that the first command trained; the others start where nothing is yet.
+    """The commands of docs/runs.md run on the runs that SWEEP trained; the others start in a folder without runs.
 
     A line "..." stands for lines that the page leaves out.
     """
@@ -199,7 +199,7 @@ def test_a_command_prints_what_the_page_says(command: str, trained: Path, projec
 
 @pytest.mark.parametrize("command", of_kind("runs"))
 def test_every_command_over_runs_does_what_it_says(command: str, trained: Path, tmp_path: Path) -> None:
-    """On two runs of which one waits; where the page names a run of the smoke test, on those that were trained."""
+    """The command runs on two made-up runs, of which one waits; if it names experiment=smoke, on the trained runs."""
     if "experiment=smoke" in command:
         shutil.copytree(trained / "runs", tmp_path / "runs")
     else:
@@ -221,7 +221,7 @@ def test_every_command_over_runs_does_what_it_says(command: str, trained: Path, 
 
 @pytest.fixture(scope="module")
 def would_do(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Ask make what a command would do where nothing is installed yet."""
+    """Return a function that asks make what a command would do on a machine without an installation."""
     venv = tmp_path_factory.mktemp("bare") / "venv"
 
     def ask(command: str) -> str:
@@ -233,7 +233,7 @@ def would_do(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 @pytest.mark.parametrize("command", of_kind("make"))
 def test_every_make_target_exists_and_would_do_what_the_page_says(command: str, would_do: Callable[[str], str]) -> None:
-    """`make -n` only: they install gigabytes, train for minutes, or run this very test. CI runs `make test` itself."""
+    """With `make -n` only: the targets install gigabytes, train for minutes, or run this test. CI runs `make test`."""
     expected = {
         "make demo": [SWEEP, FIGURES],
         "make test": ["ruff check", "mypy", "pytest"],
@@ -249,9 +249,9 @@ def test_every_make_target_exists_and_would_do_what_the_page_says(command: str, 
 def test_what_pip_is_to_install_is_what_make_installs_or_an_extra_that_there_is(
     command: str, would_do: Callable[[str], str]
 ) -> None:
-    """pip's own dry run of this project, without its dependencies: those of .[gpu] are gigabytes for a GPU.
+    """pip makes a dry run of this project without its dependencies, because those of .[gpu] are gigabytes.
 
-    What they resolve to is asked by .ci/gpu-stack.
+    .ci/gpu-stack checks to which versions the dependencies resolve.
     """
     asked = shlex.split(command)
     for extra in re.findall(r"\[([\w,]+)\]", asked[-1]):
@@ -266,7 +266,7 @@ def test_what_pip_is_to_install_is_what_make_installs_or_an_extra_that_there_is(
 
 @pytest.mark.parametrize("command", of_kind("source"))
 def test_a_shell_finds_the_project_s_python_afterwards(command: str) -> None:
-    """The venv that runs this test stands for the one that `make` makes in .venv."""
+    """The venv that runs this test takes the place of the one that `make` makes in .venv."""
     assert command == "source .venv/bin/activate"
     typed = f"source {shlex.quote(sys.prefix)}/bin/activate && python -m experiments.run --version"
     done = subprocess.run(["bash", "-c", typed], cwd=ROOT, capture_output=True, text=True)
@@ -275,7 +275,7 @@ def test_a_shell_finds_the_project_s_python_afterwards(command: str) -> None:
 
 @pytest.mark.parametrize("command", of_kind("audit"))
 def test_the_audit_counts_the_article_s_problems(command: str, tmp_path: Path) -> None:
-    """Of a copy of four rows: the hub's half a million would have to be fetched."""
+    """It audits a file with four rows: the half a million rows on the hub would have to be fetched."""
     problems = (([1, 2, 3], 6), ([1, 1, 1], 99), ([3, 2, 1], 6), ([10, 20, 30], 60))
     rows = [{"nums": numbers, "target": target} for numbers, target in problems]
     (tmp_path / "copy.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -294,15 +294,15 @@ def test_the_parity_page_is_what_its_command_prints(command: str, tmp_path: Path
 
 @pytest.mark.parametrize("command", of_kind("benchmark"))
 def test_the_benchmark_is_there(command: str) -> None:
-    """Its usage only: it measures for minutes or hours. tests/benchmarks/ runs what of it can be tried here."""
-    done = execute(command, PROJECT_DIR, "--help")  # not installed: it is found where the project is
+    """Only its --help is run, since it measures for minutes or hours. tests/benchmarks/ runs what can be tried here."""
+    done = execute(command, PROJECT_DIR, "--help")  # benchmarks/ is not installed: it is found only in this folder
     option = {"benchmarks.gpu": "--items", "benchmarks.step": "--only"}[command.split()[2]]
     assert done.returncode == 0 and option in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("command", of_kind("wandb"))
 def test_wandb_has_the_command_that_the_page_names(command: str) -> None:
-    """Its usage only: to send something takes an account."""
+    """Only its --help is run, since sending needs an account."""
     program = Path(sys.prefix) / "bin" / "wandb"
     done = subprocess.run([program, *command.split()[1:], "--help"], capture_output=True, text=True)
     says = {"sync": "offline", "login": "API key"}[command.split()[1]]
@@ -311,7 +311,7 @@ def test_wandb_has_the_command_that_the_page_names(command: str) -> None:
 
 @pytest.mark.parametrize("command", of_kind("node"))
 def test_what_is_typed_on_a_bare_node_can_be_typed(command: str) -> None:
-    """Only the usage of what fetches gigabytes or makes a venv; what asks torch for its CUDA is run as it stands."""
+    """Of what fetches gigabytes or makes a venv, only the help or the version is run; `python -c` is run as it is."""
     program, *arguments = shlex.split(command.split(" && ")[0])
     name = program.split("3.")[0]
     asked = {
@@ -324,7 +324,7 @@ def test_what_is_typed_on_a_bare_node_can_be_typed(command: str) -> None:
 
 
 def test_no_command_is_left_out() -> None:
-    """Whatever is typed is of a kind that has a test; and whatever begins like a command is one."""
+    """Every typed line is of a kind that has a test, and so is every text that begins like a command."""
     assert [line for line in [*TYPED, *PRINTED, *hints()] if kind_of(line) is None] == []
     spans = [*SPANS, *(line for page in HERE for line in fenced(page, ("bash",)))]
     begun = [span for span in spans if re.match(r"(python|make|pip|source|hf|sbatch|git|\./|\.ci/)\S* \S", span)]
@@ -361,7 +361,7 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_and_module_that_a_page_names_is_there(page: Path) -> None:
-    """Of this project; what a reader is told to write is not."""
+    """Checks files and modules of this project, without the files that a reader is told to write."""
     own = "conf|sweeps|experiments|analysis|hydra_plugins|benchmarks|docs|tests"
     files = [span for span in inline(page) if re.fullmatch(rf"({own})/[\w./-]*", span)]
     assert [name for name in files if name not in WRITTEN and not (ROOT / name).exists()] == []
@@ -374,7 +374,7 @@ def test_every_file_and_module_that_a_page_names_is_there(page: Path) -> None:
 
 
 def test_the_map_names_every_package_once_and_nothing_else() -> None:
-    """The README's last block: a line for each folder of the project, and for each package below it."""
+    """The README's last block has one line for each folder of the project and for each package inside it."""
     blocks = [text for language, text in FENCE.findall(README.read_text(encoding="utf-8")) if not language]
     named, top = [], ""
     for line in blocks[-1].splitlines():

@@ -22,7 +22,7 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
         "VERL_USE_EXTERNAL_MODULES": "experiments.verl_plugin",
         "VERL_FILE_LOGGER_PATH": str(attempt.metrics),
         "HYDRA_FULL_ERROR": "1",
-        "TMPDIR": scratch,  # what W&B and others leave in a temporary folder goes with the attempt's
+        "TMPDIR": scratch,  # what W&B and others leave here is removed with the attempt's temporary folder
         **RAY_QUIET,
         "RAY_DEDUP_LOGS": "0",
         "TOKENIZERS_PARALLELISM": "false",
@@ -35,7 +35,7 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
         "WANDB_SILENT": "true",
     }
     if config["trainer"]["device"] == "cpu":
-        # One thread a process, since veRL's processes take turns; only the training ones get more.
+        # One thread for each process, since veRL's processes take turns; only training processes get more (THREADS).
         variables |= {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", THREADS: str(threads(config))}
     if Path(config["model"]["path"]).is_dir():
         variables["HF_HUB_OFFLINE"] = "1"
@@ -43,7 +43,7 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
 
 
 def threads(config: dict[str, Any]) -> int:
-    """Return how many threads each training process of a CPU run uses: what the config asks for, if there are cores."""
+    """Return how many threads each training process of a CPU run uses: as many as the config says, if cores suffice."""
     ranks = int(config["hardware"]["gpus_per_node"])
     return max(1, min(int(config["hardware"]["threads"]), (os.cpu_count() or 1) // ranks))
 
@@ -51,30 +51,31 @@ def threads(config: dict[str, Any]) -> int:
 def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables: dict[str, str]) -> Any:
     """Return the DictConfig for veRL's entry: a frozen config with this attempt's own paths, steps and Ray.
 
-    `variables` are those of the attempt's environment; the processes on a cluster that was there before need them too.
+    `variables`: the attempt's environment. Processes on a cluster that the launcher started need it from veRL's config.
     """
 
     verl = OmegaConf.create(verl_node(config))
     with open_dict(verl):
         verl.trainer.total_training_steps = steps
-        verl.trainer.total_epochs = 1_000_000  # the number of steps ends a run, not the size of the data set
+        verl.trainer.total_epochs = 1_000_000  # steps end a run, not the size of the data set
         verl.trainer.rollout_data_dir = str(attempt.rollouts)
         verl.trainer.validation_data_dir = str(attempt.validation)
         if verl.trainer.v1.trainer_mode == "ablation":
-            verl.trainer.v1.trainer_mode = "stoppable"  # the same one, heeding a warning
+            verl.trainer.v1.trainer_mode = "stoppable"  # the same trainer, which also stops when it is warned
         if RAY_ADDRESS in os.environ:
-            # The launcher's cluster has its CPUs already; it knows neither this run nor its folder nor its code.
+            # The launcher's cluster already has its CPUs, but does not know this run, its folder and its code.
             known = (MARKER, ORIGIN, "PYTHONPATH")
             marked = {**variables, **{name: os.environ[name] for name in known if name in os.environ}}
             if config["hardware"]["nodes"] > 1:
-                del marked["TMPDIR"]  # which the other nodes don't have; Ray was given one on each
+                del marked["TMPDIR"]  # the other nodes don't have it; Ray has one on each node
             runtime_env = {**verl.ray_kwargs.ray_init.runtime_env, "env_vars": marked}
             verl.ray_kwargs.ray_init = {"address": os.environ[RAY_ADDRESS], "runtime_env": runtime_env}
         else:
-            verl.ray_kwargs.ray_init.address = "local"  # never somebody else's cluster
+            verl.ray_kwargs.ray_init.address = "local"  # never join somebody else's cluster
             verl.ray_kwargs.ray_init._temp_dir = variables["TMPDIR"]
             if verl.ray_kwargs.ray_init.num_cpus is None and "SLURM_CPUS_PER_TASK" in os.environ:
-                verl.ray_kwargs.ray_init.num_cpus = int(os.environ["SLURM_CPUS_PER_TASK"])  # Ray counts the machine's
+                # Otherwise Ray would count all CPUs of the machine.
+                verl.ray_kwargs.ray_init.num_cpus = int(os.environ["SLURM_CPUS_PER_TASK"])
         if config["hardware"]["fast"]:
             if FORK_SOCKET in os.environ:
                 # Ray hands the command to a shell: a path may have a blank.

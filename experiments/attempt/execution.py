@@ -1,8 +1,8 @@
-"""One execution of a run.
+"""Execute one attempt of a run.
 
-Reads a frozen config, holds the run's lock, sets the environment that veRL reads, starts a Ray of its own, calls
-veRL's entry and writes down how it ended. Whatever happens, no process, port, shared memory or temporary folder of the
-attempt is left behind by a caller that then calls `processes.reap`.
+It reads a frozen config, holds the run's lock, sets the environment that veRL reads, starts a Ray of its own, calls
+veRL's entry and records how the attempt ended. Whatever happens, no process, port, shared memory or temporary folder of
+the attempt is left once the caller has then called `processes.reaping.reap`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from experiments.variables import MARKER, RAY_ADDRESS, own_job_id
 
 
 def train(verl: Any, here: bool) -> None:
-    """Run veRL's own entry on a Ray cluster of this process, and take the cluster down again.
+    """Run veRL's own entry on a Ray cluster of this process, and end the cluster.
 
-    `here`: veRL's task runner, an actor otherwise, is this process.
+    `here`: veRL's task runner runs in this process, and not in a Ray actor.
     """
     import ray
     from verl.trainer.main_ppo import run_ppo
@@ -55,16 +55,17 @@ def train(verl: Any, here: bool) -> None:
 def prepare(
     run: RunDir, config: dict[str, Any], frozen: str, steps: int, scratch: str
 ) -> tuple[Attempt, dict[str, str]]:
-    """Make the next attempt's folder and record its start; return it and the variables of its environment.
+    """Make the next attempt's folder and record its start; return the attempt and the variables of its environment.
 
-    From here on this process prints into the attempt's log. What raises does so before, where one sees it.
+    When this returns, the process prints into the attempt's log. Whatever raises here does so before that, so that the
+    user sees it.
     """
     attempt = run.new_attempt()
     variables = environment(config, run, attempt, scratch)
     os.environ.update(variables)
-    os.environ.setdefault(MARKER, str(run.path))  # started by hand, nobody has set it
+    os.environ.setdefault(MARKER, str(run.path))  # nobody has set it if the attempt was started by hand
     if RAY_ADDRESS in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"  # as Ray has it for a cluster that a driver starts itself
+        os.environ["RAY_AUTH_MODE"] = "token"  # the mode that Ray has for a cluster that a driver starts itself
     if "CUDA_VISIBLE_DEVICES" in os.environ:  # SLURM may give a second name to the same GPUs, which veRL refuses
         os.environ.pop("ROCR_VISIBLE_DEVICES", None)
     if config["trainer"]["device"] == "cpu":
@@ -103,7 +104,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
             failure = of_an_error(error)
             try:
                 run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
-            except OSError:  # the disk may be full: then the terminal is the only place
+            except OSError:  # the disk may be full: then only the terminal is left
                 print(f"error: {failure.cause}; {failure.remedy}", file=sys.stderr)
             return 1
         signal.signal(signal.SIGTERM, interrupt)
@@ -116,7 +117,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
-            if warning.deadline(attempt.path) is not None:  # the kill it was warned of, reaching Ray first
+            if warning.deadline(attempt.path) is not None:  # the end that SLURM warned of, and it reached Ray first
                 run.record(Event.INTERRUPTED, attempt=attempt.number, step=run.checkpoint_step())
                 return INTERRUPTED
             failure = classify(attempt.log)
@@ -137,7 +138,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, once: a handler of SIGINT and SIGTERM."""
+    """Raise KeyboardInterrupt once, and ignore later signals: a handler for SIGINT and SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the clean-up short
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What a killed attempt left half done, put in order before the next one starts."""
+"""Repair what a killed attempt left half done, before the next attempt starts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from experiments.store.rundir import NOTED_ROW, RunDir
 
 
 def repair_checkpoints(run: RunDir) -> None:
-    """Make veRL's pointer name a complete checkpoint, and drop the torn ones that a kill left.
+    """Make veRL's pointer name a complete checkpoint, and delete the torn checkpoints that a kill left.
 
-    veRL writes data.pt last and then the pointer, in place: a kill leaves data.pt torn, or after it an empty pointer.
+    veRL writes data.pt last, and then the pointer in place. So a kill leaves a torn data.pt or an empty pointer.
     """
     complete = {
         int(folder.name.removeprefix("global_step_")): folder
@@ -22,7 +22,7 @@ def repair_checkpoints(run: RunDir) -> None:
     }
     pointer = run.checkpoints / "latest_checkpointed_iteration.txt"
     step = run.checkpoint_step()
-    if step not in complete:  # nothing vouches for them; torch writes zip files, whose end says that they are whole
+    if step not in complete:  # find a whole data.pt: torch writes zip files, and only a whole one has a zip file's end
         step = max((n for n, folder in complete.items() if zipfile.is_zipfile(folder / "data.pt")), default=0)
         if step:
             write_atomically(pointer, str(step))
@@ -34,7 +34,10 @@ def repair_checkpoints(run: RunDir) -> None:
 
 
 def restore_row(run: RunDir) -> None:
-    """Append the row that a kill between a checkpoint and its step's row kept from metrics.jsonl; see stopping.py."""
+    """Append to metrics.jsonl the row of a step if a kill came after the step's checkpoint and before its row.
+
+    verl_plugin/lifecycle/stopping.py notes the row with the checkpoint.
+    """
     for attempt in reversed(run.attempts()):
         try:
             noted = (attempt.path / NOTED_ROW).read_text()

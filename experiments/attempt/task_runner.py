@@ -1,4 +1,4 @@
-"""veRL's task runner: the actor that it is, and one that is the attempt's own process and starts sooner.
+"""Run veRL's task runner: in a Ray actor, as veRL does, or in the attempt's own process, which starts sooner.
 
 Imports ray and veRL. Read in veRL 0.9.1: verl/trainer/main_ppo.py.
 """
@@ -24,14 +24,14 @@ from experiments.variables import MARKER
 
 
 class TaskRunner(TaskRunnerV1.__ray_actor_class__):  # type: ignore[misc, name-defined]
-    """Knows our trainer, and leaves no shared memory behind."""
+    """veRL's task runner, which also registers our trainer and removes its shared memory at the end."""
 
     def run(self, config: Any) -> None:
         from experiments.verl_plugin.lifecycle import stopping  # noqa: F401  registers trainer_mode=stoppable in this process
 
         try:
             self.train(config)
-        finally:  # this process's actors end with it
+        finally:  # the actors of this process end with it
             reaping.drop_shared_memory(Path(os.environ[MARKER]))
 
     def train(self, config: Any) -> None:
@@ -39,7 +39,7 @@ class TaskRunner(TaskRunnerV1.__ray_actor_class__):  # type: ignore[misc, name-d
 
 
 class EagerTaskRunner(TaskRunner):
-    """Does what veRL's does, but TransferQueue and the rollout servers start while the workers start."""
+    """Does what veRL's task runner does, but starts TransferQueue and the rollout servers while the workers start."""
 
     def train(self, config: Any) -> None:
         from experiments.verl_plugin.rollout.replica import start_early
@@ -54,7 +54,7 @@ class EagerTaskRunner(TaskRunner):
         try:
             with ThreadPoolExecutor() as beside:
                 queue = beside.submit(transfer_queue.init, config.transfer_queue)
-                self.servers = start_early(config)  # kept: without a handle Ray would end them
+                self.servers = start_early(config)  # kept, because Ray ends an actor without a handle
                 self.trainer = trainer(config=config)
                 self.trainer.init()
                 queue.result()
@@ -71,7 +71,7 @@ class EagerTaskRunner(TaskRunner):
 
 
 def actor_class(here: bool) -> Any:
-    """Return what run_ppo takes for an actor class; `here`: its actor is this process, and one less is started."""
+    """Return what run_ppo uses as the actor class. `here`: the "actor" is this process, so none must be started."""
     if not here:
         return ray.remote(TaskRunner)
 

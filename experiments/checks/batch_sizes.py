@@ -1,8 +1,8 @@
-"""How a batch divides: over the GPUs, into mini-batches, into micro-batches.
+"""Check how a batch divides: over the GPUs, into mini-batches, into micro-batches.
 
 Read in veRL 0.9.1: verl/workers/engine_workers.py (train_mini_batch), verl/workers/engine/utils.py
-(prepare_micro_batches), verl/utils/config.py (validate_config). A batch that its mini-batches do not divide is no error
-there: trainer_base.py fills it up with padding to a common multiple, and trains on that.
+(prepare_micro_batches), verl/utils/config.py (validate_config). veRL accepts a batch that its mini-batches do not
+divide: trainer_base.py fills it up with padding to a common multiple, and trains on the padding too.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ BATCH = "data.train_batch_size"
 
 
 def key_of(config: Mapping[str, Any], ours: str, verls: str) -> str:
-    """Return the key to name for a value of veRL's that follows ours: veRL's own where it was set by itself."""
+    """Return the key to name in a message: ours if veRL's has the same value, else veRL's, which was set by itself."""
     return ours if at(config, ours) == at(config, verls) else verls
 
 
 def group_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return the problem of GRPO with groups of one."""
+    """Return a problem if GRPO has groups of one response."""
     n, key = at(config, f"{ROLLOUT}.n"), key_of(config, "rollout.n", f"{ROLLOUT}.n")
     if at(config, "algorithm.adv_estimator") != "grpo" or n >= 2:
         return []
@@ -34,15 +34,15 @@ def group_problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def batch_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return problems of sizes that veRL would find minutes later inside Ray, or silently pad."""
+    """Return problems of sizes. veRL would report them minutes later inside Ray, or silently add padding."""
     found = [*group_problems(config), *size_problems(config)]
-    return found or micro_batch_problems(config)  # those follow from the sizes
+    return found or micro_batch_problems(config)  # with wrong sizes, what it says would be wrong too
 
 
 def size_problems(config: Mapping[str, Any]) -> list[str]:
     """Return problems of the batch and the mini-batches."""
     n, batch, ranks = int(at(config, f"{ROLLOUT}.n")), int(at(config, BATCH)), ranks_of(config)
-    multiple = ranks // math.gcd(ranks, n)  # what the batch must be a multiple of, so that its samples divide
+    multiple = ranks // math.gcd(ranks, n)  # the samples of a multiple of this divide over the ranks
     if batch % multiple:
         return [
             f"{BATCH} x {key_of(config, 'rollout.n', f'{ROLLOUT}.n')} must be a multiple of the {ranks} GPUs, but is "
@@ -56,7 +56,7 @@ def size_problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def mini_batch_problems(key: str, mini: int, config: Mapping[str, Any]) -> list[str]:
-    """Return the problem of the actor's or the critic's mini-batch."""
+    """Return a problem if the mini-batch of the actor or the critic (`key`) does not divide the batch."""
     n, batch, ranks = int(at(config, f"{ROLLOUT}.n")), int(at(config, BATCH)), ranks_of(config)
     multiple = ranks // math.gcd(ranks, n)
     fitting = [size for size in divisors(batch) if size % multiple == 0]
@@ -77,7 +77,10 @@ def mini_batch_problems(key: str, mini: int, config: Mapping[str, Any]) -> list[
 
 
 def micro_batch_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return problems of the micro-batches: they must divide a rank's mini-batch, or its share of the whole batch."""
+    """Return problems of the micro-batches.
+
+    In an update they must divide a rank's mini-batch; for log-probabilities, a rank's share of the whole batch.
+    """
     actor_rollout_ref, critic = config["actor_rollout_ref"], config["critic"]
     actor, rollout, ref = (actor_rollout_ref[name] for name in ("actor", "rollout", "ref"))
     n, ranks = int(rollout["n"]), ranks_of(config)

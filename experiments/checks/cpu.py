@@ -1,4 +1,4 @@
-"""What a run on a CPU asks for, told before anything starts: a model that the fast path can sample, CPUs of Ray's."""
+"""Check what a run on a CPU needs: enough CPUs in Ray, and a model that our fast path or vLLM can sample from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CPUS_A_RANK = 3  # verl/single_controller/ray/base.py, veRL 0.9.1: ResourcePoolM
 
 
 def cpu_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return problems of a resolved config that is to run on a CPU; nothing for another device."""
+    """Return problems of a resolved config that is to run on a CPU; none for another device."""
     if config["trainer"]["device"] != "cpu":
         return []
     threads = config["hardware"]["threads"]
@@ -25,9 +25,10 @@ def cpu_problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def _ray_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return a problem if Ray would wait for ever for CPUs that it was told there are none of."""
+    """Return a problem if the run's processes ask Ray for more CPUs than it was given: Ray would wait for ever."""
     given, ranks = config["ray_kwargs"]["ray_init"]["num_cpus"], int(config["trainer"]["n_gpus_per_node"])
-    # Beside the ranks: the transfer queue's controller and its storage; on the plain path the task runner and two more.
+    # Beside the ranks, the transfer queue's controller and its storage ask for CPUs. On the plain path the task runner,
+    # the agent loops and the reward's workers do, too.
     others = [1, config["transfer_queue"]["backend"]["SimpleStorage"]["num_data_storage_units"]]
     if not config["hardware"]["fast"]:
         others += [1, config["actor_rollout_ref"]["rollout"]["agent"]["num_workers"], config["reward"]["num_workers"]]
@@ -41,13 +42,16 @@ def _ray_problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def _sampler_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return a problem if verl_plugin.sampler does not know the model; one on the hub is looked at when it is there."""
+    """Return a problem if our fast path (rollout/generate_qwen2) can't sample from the model.
+
+    Nothing is said about a model that is not fetched from the hub yet.
+    """
     rollout, folder = config["actor_rollout_ref"]["rollout"], hub_model.find(str(config["model"]["path"]))
     if not config["hardware"]["fast"] or rollout["name"] != "hf" or folder is None:
         return []
     try:
         model = model_folder.ModelFolder.read(folder).config
-    except ValueError:  # model_problems tells of it
+    except ValueError:  # model_problems reports it
         return []
     ropes = [model.get(key) or {} for key in ("rope_parameters", "rope_scaling")]
     plain = (
@@ -59,7 +63,7 @@ def _sampler_problems(config: Mapping[str, Any]) -> list[str]:
         return []
     kind = f"{'' if plain else 'special '}{model.get('model_type')} in {rollout['dtype']}"
     return [
-        f"hardware.fast must be false for a model that is no plain qwen2 in float32, but {config['model']['path']} is "
+        f"hardware.fast must be false unless the model is a plain qwen2 in float32, but {config['model']['path']} is "
         f"{kind}; set hardware.fast=false"
     ]
 
@@ -70,7 +74,7 @@ HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # vllm/v1/attention
 
 
 def cpu_vllm_problems(config: Mapping[str, Any], shape: Shape | None) -> list[str]:
-    """Return what keeps vLLM from running on a CPU; nothing for another engine or device. `shape`: None if unknown."""
+    """Return what keeps vLLM from running on a CPU; none for another engine or device. `shape`: None if unknown."""
     if config["trainer"]["device"] != "cpu" or config["actor_rollout_ref"]["rollout"]["name"] != "vllm":
         return []
     found = []
@@ -85,7 +89,7 @@ def cpu_vllm_problems(config: Mapping[str, Any], shape: Shape | None) -> list[st
         )
     if config["hardware"]["fast"]:
         found.append(
-            "hardware.fast must be false with vLLM, but is true: it is a path of our own rollout server; "
+            "hardware.fast must be false with vLLM, but is true: only our own rollout server has the fast path; "
             "set hardware=cpu_vllm"
         )
     if shape is not None and shape.head not in HEADS:

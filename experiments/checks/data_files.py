@@ -1,4 +1,4 @@
-"""The parquet files that veRL trains and validates on, checked before anything starts."""
+"""Check the parquet files that veRL trains and validates on, before anything starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = 10_000  # prompts that are tokenized at once
 
 @dataclass(frozen=True)
 class Limits:
-    """What of a config its data must fit."""
+    """The values of a config that its data must fit."""
 
     model: str
     max_prompt_length: int
@@ -37,16 +37,16 @@ class Limits:
 
 
 def paths(files: Any) -> list[str]:
-    """Return data.train_files or data.val_files, which may be null, a path or several, as a list."""
+    """Return the value of data.train_files or data.val_files (null, a path or several paths) as a list."""
     return [str(file) for file in (files if isinstance(files, list) else [files]) if file is not None]
 
 
 def data_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return problems of the parquet files: missing, empty, wrong columns or rows, prompts beyond the limit."""
+    """Return problems of the parquet files: missing or empty files, wrong columns or rows, prompts too long."""
     found = []
     given = {key: paths(config["data"][key]) for key in ("train_files", "val_files")}
     for key, files in given.items():
-        # Training files that are null are made when a run is planned; nothing is, to validate on, beside one's own.
+        # Planning makes both files if data.train_files is null. Beside the user's own training files it makes nothing.
         if not files and (config["data"][key] is not None or (key == "val_files" and given["train_files"])):
             found.append(
                 f"data.{key} must be a parquet file, or several, but is {config['data'][key]}; set it, or leave both "
@@ -57,9 +57,9 @@ def data_problems(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-@cache  # the arms of a sweep have their data in common
+@cache  # the arms of a sweep share their data
 def parquet_problems(key: str, file: Path, stamp: tuple[int, int] | None, limits: Limits) -> list[str]:
-    """Return problems of one parquet file of veRL rows."""
+    """Return problems of one parquet file of veRL rows. `stamp`: its file_stamp; a changed file is read again."""
     import pyarrow
     import pyarrow.parquet as parquet
 
@@ -84,7 +84,10 @@ def parquet_problems(key: str, file: Path, stamp: tuple[int, int] | None, limits
 
 
 def truth_problems(key: str, file: Path, column: Any) -> list[str]:
-    """Return a problem if rows of an Arrow column reward_model hold no ground_truth; none at all is a task's choice."""
+    """Return a problem if some rows of an Arrow column reward_model have no ground_truth.
+
+    A task may choose to have no ground_truth in any row.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -99,7 +102,7 @@ def truth_problems(key: str, file: Path, column: Any) -> list[str]:
 
 
 def too_few_rows(key: str, file: Path, rows: int, limits: Limits) -> str:
-    """Return the problem of a training file with less than a batch; what to do is the largest batch that it fills."""
+    """Return the problem of a training file with less than a batch; it proposes the largest batch that fits."""
     multiple = limits.ranks // math.gcd(limits.ranks, limits.n)
     largest = rows // multiple * multiple
     do = f"set data.train_batch_size={largest}" if largest else f"build one with at least {multiple} rows"
@@ -107,7 +110,7 @@ def too_few_rows(key: str, file: Path, rows: int, limits: Limits) -> str:
 
 
 def are_chats(kind: Any) -> bool:
-    """Return whether an Arrow type is that of chats: lists of messages that have a text as their content."""
+    """Return whether an Arrow type is a type of chats: lists of messages, each with a text as its content."""
     import pyarrow as pa
 
     message = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
@@ -118,9 +121,9 @@ def are_chats(kind: Any) -> bool:
 
 
 def first_empty(prompts: Any) -> int | None:
-    """Return the number of the first prompt of an Arrow column of chats that is null or says nothing, None if all do.
+    """Return the row of the first prompt, in an Arrow column of chats, that is null or has no text; None without one.
 
-    A message that is null makes its prompt null as well: veRL can read neither.
+    A prompt with a null message counts as null: veRL can read neither.
     """
     import pyarrow.compute as pc
 
@@ -134,7 +137,7 @@ def first_empty(prompts: Any) -> int | None:
 
 
 def longest_chats(prompts: Any) -> list[Any]:
-    """Return the 256 prompts of an Arrow column with the longest message, which take the most tokens or nearly so."""
+    """Return the 256 prompts of an Arrow column with the longest messages: they have the most tokens, or nearly."""
     import pyarrow.compute as pc
 
     if not are_chats(prompts.type):
@@ -146,9 +149,9 @@ def longest_chats(prompts: Any) -> list[Any]:
 
 
 def prompt_problems(key: str, file: Path, prompts: Any, limits: Limits) -> list[str]:
-    """Return a problem if prompts of an Arrow column are no chats, or longer than data.max_prompt_length tokens.
+    """Return a problem if prompts of an Arrow column are not chats, or are longer than data.max_prompt_length tokens.
 
-    Only the longest are tokenized; if one is too long, all are counted.
+    Only the longest prompts are tokenized; if one of them is too long, all are, to count the prompts that are too long.
     """
     empty = first_empty(prompts) if are_chats(prompts.type) else None
     if empty is not None:
@@ -162,12 +165,12 @@ def prompt_problems(key: str, file: Path, prompts: Any, limits: Limits) -> list[
         ]
     folder = hub_model.find(limits.model)
     if folder is None or not (folder / "tokenizer.json").is_file():
-        return []  # on the hub: veRL checks when it has the tokenizer, and the plan says so
+        return []  # not fetched from the hub: veRL checks once it has the tokenizer, and the plan says so
     from tokenizers import Tokenizer
 
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the library has no kind of its own
+    except Exception as error:  # the library has no exception class of its own
         reason = (str(error).splitlines() or ["no reason given"])[0]
         return [
             f"model.path must hold a tokenizer, but {folder / 'tokenizer.json'} can't be read ({reason}); "
@@ -179,8 +182,8 @@ def prompt_problems(key: str, file: Path, prompts: Any, limits: Limits) -> list[
         if len("".join(read.split())) < len("".join(text.split())):
             return [
                 f"model.path must have a tokenizer that keeps every character of the prompts, but {text[:60]!r} "
-                f"of {file} is read as {read[:60]!r}; take this model's own model.template and task.space, or "
-                "write prompts in its words"
+                f"of {file} is read as {read[:60]!r}; set this model's own model.template and task.space, or "
+                "write prompts with characters that it knows"
             ]
     longest, limit = max(len(encoding.ids) for encoding in encodings), limits.max_prompt_length
     if longest <= limit:
@@ -190,8 +193,8 @@ def prompt_problems(key: str, file: Path, prompts: Any, limits: Limits) -> list[
         batch = _texts(prompts.slice(start, BATCH).to_pylist())
         longer += sum(len(encoding.ids) > limit for encoding in tokenizer.encode_batch(batch, add_special_tokens=False))
     return [
-        f"data.max_prompt_length must be at least {longest} tokens for {file}, but is {limit}: of its {len(prompts):,} "
-        f"prompts {longer:,} are longer; set data.max_prompt_length={longest}"
+        f"data.max_prompt_length must be at least {longest} tokens for {file}, but is {limit}: {longer:,} "
+        f"of its {len(prompts):,} prompts are longer; set data.max_prompt_length={longest}"
     ]
 
 

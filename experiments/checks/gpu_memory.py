@@ -1,6 +1,6 @@
-"""Which phases of a step do not fit a GPU, by the estimate of models/memory.py, and which settings need less.
+"""Check whether each phase of a step fits a GPU, by the estimate of models/memory.py, and name settings that need less.
 
-The estimate's constants have not been confirmed on a GPU, so a problem names the settings to change and no values.
+The estimate's constants have not been confirmed on a GPU. So a problem names the settings to change, but no values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SHARE, TENSOR = f"{ROLLOUT}.gpu_memory_utilization", f"{ROLLOUT}.tensor_model_pa
 def memory_problems(config: Config, setup: Setup | None) -> list[str]:
     """Return a problem for each phase that does not fit, with the settings that need less.
 
-    `setup`: what the config asks of a GPU (models.memory.setup_of); nothing is said where that is unknown.
+    `setup`: what the config asks of a GPU (models.memory.setup_of); None if unknown, and then there are no problems.
     """
     if setup is None:
         return []
@@ -52,7 +52,7 @@ def remedy(setup: Setup, phase: str, config: Config) -> str:
 
 
 def _micro_batches(setup: Setup, phase: str, config: Config) -> list[str]:
-    """Return the keys that say how large the micro-batches of a phase may be: in tokens, or in samples."""
+    """Return the keys that limit the micro-batches of a phase ("log-prob" or "update"), in tokens or in samples."""
     if phase == "update":
         sections, work, switch = [ACTOR], "ppo", f"{ACTOR}.use_dynamic_bsz"
     else:

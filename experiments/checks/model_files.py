@@ -1,4 +1,4 @@
-"""The base model's files: are they there, whole, and of one piece?"""
+"""Check the files of the base model: they must exist, be complete and belong together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from experiments.models.weights import _missing_shards, tensors
 
 
 def model_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return problems of a local model folder, or of what the hub's cache holds of a name; nothing is fetched."""
+    """Return problems of a local model folder, or of the copy in the hub's cache if model.path is a name on the hub.
+
+    Nothing is fetched.
+    """
     path = str(config["model"]["path"])
     folder = hub_model.find(path)
     if folder is None:
@@ -28,7 +31,10 @@ def model_problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def _missing_files(folder: Path, again: str, tokenizer: str) -> list[str]:
-    """Return a problem for each kind of file that a model's folder lacks, or that is torn; `again`: what to do."""
+    """Return a problem for each kind of file that a model's folder lacks, and for each damaged file.
+
+    `again`, `tokenizer`: what to do about missing files, and about a missing tokenizer.
+    """
     found = []
     if not (folder / "config.json").is_file():
         found.append(f"model.path must hold a config.json, but {folder} has none; {again}")
@@ -48,7 +54,7 @@ def _missing_files(folder: Path, again: str, tokenizer: str) -> list[str]:
 
 
 def model_path_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return a problem for each part of a run that reads another model than the one that is known by its content."""
+    """Return a problem for each veRL key that names another model than model.path, whose content the identity has."""
     path = config["model"]["path"]
     return [
         f"{role}.model.{key} must be model.path, {path}, but is {config[role]['model'][key]}; set model.path instead"

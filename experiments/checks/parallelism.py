@@ -1,4 +1,4 @@
-"""What veRL and vLLM demand of how a model and its sequences are split over GPUs; veRL would say it minutes later.
+"""Check how a model and its sequences are split over GPUs: veRL and vLLM would refuse a wrong split minutes later.
 
 Read in veRL 0.9.1: verl/workers/engine_workers.py (init_model), verl/utils/seqlen_balancing.py, verl/workers/config/.
 """
@@ -24,7 +24,7 @@ from experiments.verl_keys import (
 
 
 def rollout_problems(config: Mapping[str, Any], shape: Shape | None) -> list[str]:
-    """Return the problem of how a rollout engine is split over GPUs."""
+    """Return a problem if a rollout engine can't be split over GPUs as asked. `shape`: None if unknown."""
     rollout, ranks = config["actor_rollout_ref"]["rollout"], ranks_of(config)
     names = ("tensor_model_parallel_size", "data_parallel_size", "pipeline_model_parallel_size")
     sizes = {f"{ROLLOUT}.{name}": int(rollout[name]) for name in names}
@@ -43,13 +43,13 @@ def rollout_problems(config: Mapping[str, Any], shape: Shape | None) -> list[str
 
 
 def splits_heads(shape: Shape, size: int) -> bool:
-    """Return whether a model's heads divide over so many GPUs; key-value heads may be repeated."""
+    """Return whether a model's heads divide over `size` GPUs; key-value heads may be repeated."""
     kv = shape.num_key_value_heads
     return shape.num_attention_heads % size == 0 and (kv % size == 0 or size % kv == 0)
 
 
 def split_of(shape: Shape) -> str:
-    """Return what a number of GPUs must do to split a model's heads, in words."""
+    """Return, in words, the condition on a number of GPUs that are to share a model's heads."""
     return (
         f"divide the model's {shape.num_attention_heads} attention heads and divide its {shape.num_key_value_heads} "
         "key-value heads or be a multiple of them"
@@ -57,7 +57,7 @@ def split_of(shape: Shape) -> str:
 
 
 def sequence_problems(config: Mapping[str, Any], shape: Shape | None) -> list[str]:
-    """Return problems of Ulysses' sequence parallelism, in the actor and the critic."""
+    """Return problems of Ulysses sequence parallelism, in the actor and the critic. `shape`: None if unknown."""
     found = []
     model, ranks = config["actor_rollout_ref"]["model"], ranks_of(config)
     for name, section in ((ACTOR, config["actor_rollout_ref"]["actor"]), ("critic", config["critic"])):
@@ -77,7 +77,10 @@ def sequence_problems(config: Mapping[str, Any], shape: Shape | None) -> list[st
 
 
 def token_problems(config: Mapping[str, Any]) -> list[str]:
-    """A micro-batch cut by tokens must hold one sequence at least; the actor and its log-probs are cut alike."""
+    """Return problems of micro-batches that are cut by tokens.
+
+    Each must hold at least one whole sequence. The actor's updates and log-probabilities must be cut in the same way.
+    """
     actor_rollout_ref, critic = config["actor_rollout_ref"], config["critic"]
     actor, rollout, ref = (actor_rollout_ref[name] for name in ("actor", "rollout", "ref"))
     found = []
@@ -108,14 +111,17 @@ def token_problems(config: Mapping[str, Any]) -> list[str]:
         if tokens * parallel < longest:
             least = -(-longest // parallel)
             found.append(
-                f"{key} must be at least {least}, a prompt and a response of the longest, but is {tokens!r}; "
+                f"{key} must be at least {least}, the longest prompt with the longest response, but is {tokens!r}; "
                 f"set {key}={least}"
             )
     return found
 
 
 def length_problems(config: Mapping[str, Any], positions: int | None) -> list[str]:
-    """Return problems of how long a sequence may get: for the engine, and for the model's positions."""
+    """Return problems of how long a sequence may get, for the rollout engine and for the model.
+
+    `positions`: the model's max_position_embeddings; None if unknown.
+    """
     rollout, data = config["actor_rollout_ref"]["rollout"], config["data"]
     prompt, response = int(data["max_prompt_length"]), int(data["max_response_length"])
     longest, most, key, found = prompt + response, rollout["max_model_len"], f"{ROLLOUT}.max_model_len", []
@@ -140,7 +146,7 @@ def length_problems(config: Mapping[str, Any], positions: int | None) -> list[st
         )
     if tokens < least and not rollout["enable_chunked_prefill"]:
         found.append(
-            f"{key} must be at least {least} without chunked prefill, but is {tokens!r}: veRL would raise it without a "
-            f"word; set {key}={least}"
+            f"{key} must be at least {least} without chunked prefill, but is {tokens!r}: veRL would raise it "
+            f"silently; set {key}={least}"
         )
     return found

@@ -1,7 +1,7 @@
 """All checks that a config must pass before it is started: every problem at once, each with what to do.
 
-First each value is checked by itself. The checks that compare values come next, those that read a faulty value left
-out, because nothing true could be said about it.
+First each value is checked by itself. Then come the checks that compare values. A check that reads a faulty value is
+left out, because it could say nothing true.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from experiments.values import Config
 
 
 class Faulty(Exception):
-    """A check asked for a value that is known to be faulty, and so has nothing to say."""
+    """A check asked for a value that is known to be faulty, so the check is left out."""
 
 
 class Sound(Mapping[str, Any]):
@@ -54,7 +54,7 @@ class Sound(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class Model:
-    """What the checks read from the base model's folder, once for all of them; None where it is not known."""
+    """What the checks need to know about the base model, read once for all of them. None: not known."""
 
     shape: Shape | None
     positions: int | None
@@ -65,11 +65,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is wrong with a config, and what was read to find it out."""
+    """What is wrong with a config, and the memory setup that was read to find it out."""
 
     problems: list[str]
     """Each says what must be, what is and what to do; empty if the run can be started."""
     memory: Setup | None
+    """What the config asks of a GPU's memory; None if not known."""
 
 
 CHECKS: tuple[Callable[[Config, Model], list[str]], ...] = (
@@ -105,7 +106,7 @@ def examine(config: Config, faults: Mapping[str, str]) -> Findings:
 
 
 def _read_model(config: Config) -> Model:
-    """Return what is known about the model; a value that is read on the way may be faulty."""
+    """Return what is known about the model; what follows from a faulty value stays None."""
     shape = positions = memory = None
     with contextlib.suppress(Faulty):
         shape, positions = shape_of(config), model_folder.positions(str(config["model"]["path"]))
@@ -114,6 +115,6 @@ def _read_model(config: Config) -> Model:
 
 
 def faults_of(config: Config) -> dict[str, str]:
-    """Return the problems of single values, by their keys: numbers, choices, Python files."""
+    """Return the problems of single values (numbers, choices, Python files), by key."""
     found = faults(config)
     return found | {key: problem for key, problem in code_problems(config).items() if key not in found}

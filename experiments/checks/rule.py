@@ -1,4 +1,4 @@
-"""A rule for one value of a config: what it must be, and what is said if it is not."""
+"""A rule for one value of a config: what the value must be, and what the message says if it is not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def always(config: Config) -> bool:
 
 @dataclass(frozen=True)
 class Rule:
-    """What the value at a key must be; `do` is the end of the message, a value that would work."""
+    """What the value at a key must be: `good` tests it, `kind` says it in words, `do` proposes a value that works."""
 
     key: str
     kind: str
@@ -24,10 +24,10 @@ class Rule:
     do: str
     when: Callable[[Config], bool] = always
     repeats: str | None = None
-    """The key of ours that this one of veRL's follows unless it is set by itself: not told twice."""
+    """Our key that this key of veRL's copies unless it is set by itself: one wrong value is then reported once."""
 
     def fits(self, value: Any) -> bool:
-        """Return whether a value is good; one that can't even be compared is not."""
+        """Return whether a value is good; a value that can't even be compared is not."""
         try:
             return self.good(value)
         except (TypeError, OverflowError):
@@ -35,36 +35,36 @@ class Rule:
 
 
 def whole(key: str, least: int, do: str, **more: Any) -> Rule:
-    """Return the rule of a whole number of at least `least`."""
+    """Return the rule that a value must be a whole number of at least `least`."""
     return Rule(key, f"a whole number of at least {least}", lambda value: is_whole(value, least), do, **more)
 
 
 def whole_or_null(key: str, do: str) -> Rule:
-    """Return the rule of a whole number of at least 1, or none."""
+    """Return the rule that a value must be null or a whole number of at least 1."""
     return Rule(key, "null or a whole number of at least 1", lambda value: value is None or is_whole(value, 1), do)
 
 
 def above_zero(key: str, do: str, **more: Any) -> Rule:
-    """Return the rule of a number above 0."""
+    """Return the rule that a value must be a number above 0."""
     return Rule(key, "a number above 0", lambda value: is_number(value) and value > 0, do, **more)
 
 
 def not_negative(key: str, do: str, **more: Any) -> Rule:
-    """Return the rule of a number of at least 0."""
+    """Return the rule that a value must be a number of at least 0."""
     return Rule(key, "a number of at least 0", lambda value: is_number(value) and value >= 0, do, **more)
 
 
 def flag(key: str, do: str = "false", **more: Any) -> Rule:
-    """Return the rule of a truth value."""
+    """Return the rule that a value must be true or false."""
     return Rule(key, "true or false", lambda value: isinstance(value, bool), f"try {do}", **more)
 
 
 def one_of(key: str, choices: tuple[Any, ...], do: str, **more: Any) -> Rule:
-    """Return the rule of one of some texts."""
+    """Return the rule that a value must be one of the texts in `choices`."""
     names = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
     return Rule(key, names, lambda value: isinstance(value, str) and value in choices, do, **more)
 
 
 def text(key: str, do: str, kind: str = "a text") -> Rule:
-    """Return the rule of a text that is not empty."""
+    """Return the rule that a value must be a text that is not empty."""
     return Rule(key, kind, lambda value: isinstance(value, str) and bool(value.strip()), do)

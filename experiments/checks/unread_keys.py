@@ -1,4 +1,7 @@
-"""The KL term as veRL will read it, and the keys that veRL has and does not read."""
+"""Find settings that would have no effect: KL coefficients without their switch, and keys that veRL no longer reads.
+
+Also the KL term that would count twice, and learning rates that are no numbers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from experiments.values import at, is_whole
 from experiments.verl_keys import ACTOR, ROLLOUT, ranks_of
 
 LOSS, REWARD = f"{ACTOR}.use_kl_loss", "algorithm.use_kl_in_reward"
-# Coefficients that count only if their switch is on, and veRL's default of both.
+# The coefficients, each with the switch without which veRL does not read it; and veRL's default of both coefficients.
 COEFFICIENTS = ((f"{ACTOR}.kl_loss_coef", LOSS), ("algorithm.kl_ctrl.kl_coef", REWARD))
 DEFAULT_COEFFICIENT = 0.001
 
@@ -34,7 +37,7 @@ LEGACY: tuple[tuple[str, Any, str, str], ...] = (
 
 
 def kl_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return problems of the KL term: counted twice, or a coefficient that counts for nothing."""
+    """Return problems of the KL term: it counts twice, or a coefficient has no effect."""
     found = []
     if at(config, LOSS) and at(config, REWARD):
         wrong = REWARD if at(config, "algorithm.adv_estimator") != "gae" else LOSS
@@ -52,7 +55,7 @@ def kl_problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def legacy_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return a problem for each key of old that is set, though veRL refuses it or does not read it."""
+    """Return a problem for each old key that is set although veRL refuses it or no longer reads it."""
     found = []
     for old, default, new, does in LEGACY:
         value = at(config, old)
@@ -63,13 +66,13 @@ def legacy_problems(config: Mapping[str, Any]) -> list[str]:
             instead = max(1, value // ranks_of(config)) if is_whole(value, 1) else 1
         found.append(
             f"{old} must be {left}, but is {value!r}: veRL {does}; set {old}={left} {new}={instead}"
-            + (", which counts one" if does is _TOGETHER else "")
+            + (", which counts one GPU" if does is _TOGETHER else "")
         )
     return found
 
 
 def rate_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return problems of the learning rates, once what is a number by its text is one."""
+    """Return problems of the learning rates. A text that veRL reads as a number has already become that number."""
     rates = {
         "actor_rollout_ref.actor.optim.lr": config["actor_rollout_ref"]["actor"]["optim"]["lr"],
         "critic.optim.lr": config["critic"]["optim"]["lr"],

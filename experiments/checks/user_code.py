@@ -1,4 +1,4 @@
-"""The Python files that a config points at: the task's and the reward's."""
+"""Check the Python files that a config points at: the file of the task and the file of the reward."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ REWARD = "reward.custom_reward_function.path"
 
 
 def python_files(config: Mapping[str, Any]) -> dict[str, Path]:
-    """Return, by key, the files of the task and of its reward, absolute; a relative one is so to where one types."""
+    """Return, by key, the absolute paths of the task's and the reward's file.
+
+    A relative path starts at the folder in which the command is typed.
+    """
     named = {"task.path": config["task"].get("path"), REWARD: config["reward"]["custom_reward_function"]["path"]}
     return {key: Path(str(path)).expanduser().absolute() for key, path in named.items() if path is not None}
 
@@ -31,7 +34,7 @@ def code_problems(config: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-@cache  # the arms of a sweep have their code in common
+@cache  # the arms of a sweep share their code
 def _not_python(file: Path, stamp: tuple[int, int] | None) -> str | None:
     try:
         compile(file.read_bytes(), file, "exec", dont_inherit=True)

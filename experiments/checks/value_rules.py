@@ -1,4 +1,4 @@
-"""Single values of a config: the type and the range that each must have, whatever the others are."""
+"""The rules for single values of a config: the type and the range that each value must have by itself."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def faults(config: Config) -> dict[str, str]:
     found: dict[str, str] = {}
     for rule in RULES:
         value = at(config, rule.key)
-        # One value in two places is one mistake; what differs from ours was set by itself.
+        # veRL's key copies ours: the same wrong value in both is one mistake. Another value was set by itself.
         twice = rule.repeats in found and value == at(config, rule.repeats or "")
         if not twice and rule.when(config) and not rule.fits(value):
             found[rule.key] = f"{rule.key} must be {rule.kind}, but is {value!r}; {rule.do}"
@@ -199,7 +199,7 @@ def faults(config: Config) -> dict[str, str]:
 
 
 def _schedule_faults(temperature: Config) -> Iterator[tuple[str, str]]:
-    """Yield problems of the temperature's schedule: one that its group does not have, points that are none."""
+    """Yield (key, problem) of the temperature's schedule: a schedule that its group does not have, or wrong points."""
     schedule, points = temperature["schedule"], temperature.get("points")
     kinds: tuple[str, ...] = ("linear", "cosine") if "end" in temperature else ("constant",)
     if "points" in temperature:

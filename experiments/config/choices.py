@@ -1,4 +1,4 @@
-"""The choices of config groups on a command line: which there are, which of the command's are none of them."""
+"""The choices of config groups on a command line (model=..., kl=...): which exist, and which are wrong."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hydra.core.override_parser.types import Glob, Override, QuotedString
 
 from experiments.project import CONFIG_DIR
 
-OPTIONAL = ("experiment", "local")  # groups without which a config is whole
+OPTIONAL = ("experiment", "local")  # groups that a config may do without
 
 
 @dataclass(frozen=True)
 class BadChoice:
-    """What is wrong with one override of a group, and what the rest of the command can be checked with."""
+    """What is wrong with one override of a group, and what stands in for it while the rest is checked."""
 
     group: str
     problems: list[str]
     instead: list[str] | None
-    """Overrides to put in its place; None where there is no telling what was meant."""
+    """Overrides to put in its place; None if nobody can tell what was meant."""
 
 
 def groups() -> set[str]:
@@ -30,21 +30,21 @@ def groups() -> set[str]:
 
 
 def options(group: str) -> list[str]:
-    """Return the choices of a group of conf/; of one of Hydra's (initialised by now) also those of plugins."""
+    """Return the choices of a group; for one of Hydra's (Hydra must be initialised) the choices of plugins too."""
     if group.startswith("hydra/"):
         return GlobalHydra.instance().config_loader().get_group_options(group)
     return sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
 
 
 def bad_choices(parsed: Sequence[Override]) -> dict[str, BadChoice]:
-    """Return, by override, what chooses a file that its group has not, or takes the group away."""
+    """Return, by override, those that choose a file that their group does not have or that delete the group."""
     ours = groups()
     items = [item for item in parsed if item.key_or_group in ours and item.package is None]
     return {item.input_line or "": bad for item in items if (bad := _bad(item))}
 
 
 def _names(item: Override) -> list[str]:
-    """Return the texts among what an override gives a group: its choice, several, or those that it sweeps over."""
+    """Return the choices that an override gives a group, as texts: one, a list, or the values of a sweep."""
     if isinstance(item.value(), Glob):
         return []
     given = list(item.sweep_iterator()) if item.is_discrete_sweep() else [item.value()]

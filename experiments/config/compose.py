@@ -1,6 +1,6 @@
-"""From overrides to a config: our groups on veRL's own tree, and back to veRL's argument list.
+"""Compose the config of one run from overrides: our config groups write into veRL's own config tree.
 
-Light: finds veRL's config folder without importing veRL.
+Light: this module finds veRL's config folder without importing veRL.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def register_resolvers() -> None:
 
 
 def _nonzero(value: Any) -> bool:
-    """Return whether a number is not 0; true for what is no number (preflight says so in words)."""
+    """Return whether a number is not 0. Also true if the value is not a number: preflight reports that."""
     try:
         return float(value) != 0
     except (TypeError, ValueError):
@@ -47,9 +47,9 @@ def _nonzero(value: Any) -> bool:
 
 
 def _share(batch: Any, n: Any, *ranks: Any) -> Any:
-    """Return how many of batch x n samples one rank gets; null for what is no number (preflight says so in words).
+    """Return how many of batch x n samples one rank gets. None if a value is not a number: preflight reports that.
 
-    `ranks`: one number, or several whose product counts: nodes, GPUs of a node.
+    `ranks`: how many ranks there are, as one number or as factors of it (nodes, GPUs per node).
     """
     if all(isinstance(value, int) and value > 0 for value in (batch, n, *ranks)):
         return batch * n // math.prod(ranks)
@@ -57,7 +57,7 @@ def _share(batch: Any, n: Any, *ranks: Any) -> Any:
 
 
 def _placement(key: str, _root_: DictConfig) -> Any:
-    """Return a key of `placement` for the config that asks."""
+    """Return the value that models.placement.placement has at `key` for the config that calls this resolver."""
     model, hardware = _root_.model, _root_.hardware
     gpus = (hardware.nodes, hardware.gpus_per_node, hardware.get("memory_gib"))
     return placement(model.parameters, model.shape, *gpus, _root_.algorithm.adv_estimator)[key]
@@ -71,7 +71,10 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 
 def plain(config: DictConfig, resolve: bool = False) -> dict[str, Any]:
-    """Return the config as plain dicts and lists; its interpolations resolved or as they are written."""
+    """Return the config as plain dicts and lists. `resolve`: resolve the interpolations instead of keeping their text.
+
+    TypeError if the config is not a mapping.
+    """
     container = OmegaConf.to_container(config, resolve=resolve)
     if not isinstance(container, dict):
         raise TypeError(f"a config must be a mapping, but is a {type(container).__name__}")

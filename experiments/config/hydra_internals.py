@@ -1,6 +1,6 @@
-"""Every private name of Hydra that this project uses, with the reason why its public interface does not do.
+"""Every private name of Hydra that this project uses, with the reason why Hydra's public interface is not enough.
 
-Read in hydra-core 1.3.8. Another version may have moved or changed them, so it is refused.
+The names were read in hydra-core 1.3.8. Another version may have moved or changed them, so it is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"  # as 
 def hydra_in(source: str) -> Iterator[None]:
     """Let `hydra.compose` read a folder, or verl://FOLDER, and put back the Hydra that was running before.
 
-    hydra.initialize_config_dir does the same, but not while Hydra runs a command: it forgets the command's Hydra.
+    hydra.initialize_config_dir can't be used while Hydra runs a command: it forgets the Hydra of the command.
     """
     instance = GlobalHydra.instance()
     running = instance.hydra
@@ -61,7 +61,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def group_exists(loader: ConfigLoader, name: str) -> bool:
     """Return whether a config group of that name is on Hydra's search path."""
-    if not isinstance(loader, ConfigLoaderImpl):  # Hydra has no other
+    if not isinstance(loader, ConfigLoaderImpl):  # Hydra has no other kind of loader
         raise TypeError(f"Hydra's config loader must be a ConfigLoaderImpl, but is a {type(loader).__name__}")
     return bool(loader.repository.group_exists(name))
 

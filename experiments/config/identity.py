@@ -1,6 +1,7 @@
-"""From a resolved config to the run's identity: two configs with the same scientific content are the same run.
+"""The identity of a run, from its resolved config: two configs with the same scientific content are the same run.
 
-Same run: same folder, same checkpoint, same W&B id. Light: the analysis reads from here what is scientific.
+The same run has the same folder, the same checkpoints and the same W&B id. Light, since the analysis imports this
+module to learn which keys are scientific.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 
 from experiments.values import flatten
 
-# What cannot change the result, and so stays outside the identity. Everything else is scientific, a key that a newer
-# veRL adds included, until it is listed here.
+# Keys that cannot change the result and so stay outside the identity. Every other key is scientific. A key that a newer
+# veRL adds is scientific too, until it is listed here.
 NOT_SCIENTIFIC = (
     r"runs_dir|data_dir|show|sweeps",
     r"tracking\..*",
@@ -41,7 +42,7 @@ NOT_SCIENTIFIC = (
     r"(.*\.)?(global_profiler|profiler|trace|prometheus)\..*",
     # how long: more steps extend the same run, unless the learning rate depends on them (see `scientific`)
     r"trainer\.(total_training_steps|total_epochs)",
-    # replaced by the content they point at: model.digest, task.digest, task.code, plugin.code
+    # paths: the content that they point at counts in their place (model.digest, task.digest, task.code, plugin.code)
     r"model\.(path|parameters|shape(\..*)?|countdown(\..*)?)|(actor_rollout_ref|critic)\.model\.(path|tokenizer_path|hf_config_path)",
     r"task\.(path|source)|data\.(train_files|val_files)|reward\.custom_reward_function\.path",
     r"reward\.custom_reward_function\.reward_kwargs\.log_every",
@@ -61,12 +62,12 @@ def is_scientific(key: str) -> bool:
 def scientific(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the leaves of a resolved config that can change the result, in canonical form, by dotted key, sorted."""
     leaves = dict(sorted(flatten(config)))
-    steps = STEPS if any(_is_of_the_length(leaves, optimizer) for optimizer in OPTIMIZERS) else None
+    steps = STEPS if any(_rate_depends_on_steps(leaves, optimizer) for optimizer in OPTIMIZERS) else None
     return {key: canonical(value) for key, value in leaves.items() if is_scientific(key) or key == steps}
 
 
-def _is_of_the_length(leaves: Mapping[str, Any], optimizer: str) -> bool:
-    """Return whether an optimiser's learning rate depends on how many steps there will be: more make another run."""
+def _rate_depends_on_steps(leaves: Mapping[str, Any], optimizer: str) -> bool:
+    """Return whether an optimiser's learning rate depends on the number of steps: then more steps are another run."""
     kind, former_name, warm_up, share = (leaves.get(f"{optimizer}.{key}") for key in LEARNING_RATE)
     falls = any(name not in (None, "constant") for name in (kind, former_name))
     return falls or bool(share and not (isinstance(warm_up, int) and warm_up > 0))
@@ -79,9 +80,10 @@ def run_id(config: Mapping[str, Any]) -> str:
 
 
 def canonical(value: Any) -> Any:
-    """Return the value so that equal ones have one spelling: 1 and 1.0, 0.0 and -0.0, a tuple and a list.
+    """Return the one spelling that equal values share: of 1 and 1.0, of 0.0 and -0.0, of a tuple and a list.
 
-    True, 1 and "1" stay three values. What veRL takes for a number is one by then: composer.numbers_as_verl_has_them.
+    True, 1 and "1" stay three values. config.verl.numbers_as_verl_has_them has already turned a text that veRL reads
+    as a number into that number.
     """
     if value is None or isinstance(value, (str, bool, int)):
         return value

@@ -1,6 +1,6 @@
-"""conf/local/: the user's own defaults, of which a misspelt key is refused as one on the command line is.
+"""Check conf/local/, the user's own defaults: a misspelt key there is refused, as it is on the command line.
 
-Hydra takes any key from a file: `rollot:` would make a node that nothing reads, without a word.
+Hydra accepts any key from a file: `rollot:` would silently make a node that nothing reads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FOLDER = CONFIG_DIR / "local"
 
 
 def check_local(overrides: Sequence[str]) -> None:
-    """Raise one UserError that names every key of the user's file in conf/local/ that nothing composes."""
+    """Raise one UserError that names every key of the user's file in conf/local/ that the config does not have."""
     if not FOLDER.is_dir():
         return
     parsed = [item for item in parse_overrides(overrides) if not item.is_sweep_override()]
@@ -33,7 +33,8 @@ def check_local(overrides: Sequence[str]) -> None:
     text = file.read_text(encoding="utf-8")
     content = yaml.safe_load(text) or {}
     if not isinstance(content, dict) or PACKAGE not in text.splitlines()[:3]:
-        raise UserError(f"{file} must be a mapping below a first line {PACKAGE}, but is not; else nothing reads it")
+        problem = f"{file} must be a mapping below a first line {PACKAGE}, but is not"
+        raise UserError(f"{problem}; write that line first, or nothing reads the file")
     groups = [
         item.input_line or "" for item in parsed if (CONFIG_DIR / item.key_or_group).is_dir() and item not in chosen
     ]
@@ -49,7 +50,7 @@ def check_local(overrides: Sequence[str]) -> None:
 def unknown(
     content: Mapping[str, Any], known: Collection[str], free: Collection[str], prefix: str = ""
 ) -> Iterator[str]:
-    """Yield the keys, dotted, that are not among the known ones; what is in a `free` one is the user's own matter."""
+    """Yield the dotted keys that are not in `known`. Inside a key of `free` the user may set any key."""
     for key, value in content.items():
         name = f"{prefix}{key}"
         if name not in known:

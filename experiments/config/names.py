@@ -1,4 +1,4 @@
-"""What a run is called, for people: what differs from the baseline. identity.py says what makes it a run of its own."""
+"""The name of a run, for people: it lists what differs from the baseline. identity.py says which runs are the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from experiments.config.identity import is_scientific
 
-# What a run's name calls a choice or a value, in the order in which the name lists them; any other key comes last.
+# What a run's name calls a group or a key, in the order in which the name lists them. Any other group comes after these
+# groups, under its own name; any other key comes after these keys, under its shortest ending that no other key has.
 GROUP_LABELS = {
     "experiment": "experiment",
     "model": "model",
@@ -19,7 +20,7 @@ GROUP_LABELS = {
     "kl": "kl_group",
 }
 KEY_LABELS = {"rollout.temperature": "temperature", "rollout.n": "n", "kl.coef": "kl"}
-NOT_IN_NAMES = ("hardware", "tracking", "local")  # groups that decide where a run is, or what is every run's
+NOT_IN_NAMES = ("hardware", "tracking", "local")  # groups that say where a run executes, or that all runs share
 ARM_LENGTH = 100
 
 
@@ -34,9 +35,9 @@ def arm_parts(choices: Mapping[str, str], changes: Mapping[str, Any], known: Col
     """Return what tells an arm from the baseline, e.g. ["algorithm=ppo", "temperature=0.6"]; the seed is left out.
 
     Args:
-        choices: choice by config group, of the groups for which another one than the default was chosen.
-        changes: value by dotted key, of the keys that were set to another value than the groups give them.
-        known: every key of the config; a key goes by its shortest ending that no other key has.
+        choices: the choice by config group, for each group whose choice is not the default.
+        changes: the value by dotted key, for each key that was set to another value than its group gives it.
+        known: every key of the config.
     """
     groups = [group for group in choices if group.split("/")[0] not in ("hydra", *NOT_IN_NAMES)]
     groups.sort(key=lambda group: (_place(group, GROUP_LABELS), group))
@@ -67,13 +68,13 @@ def _spelt_path(key: str, value: Any) -> str:
 
 
 def arm_name(parts: Sequence[str]) -> str:
-    """Return the arm's part of a run's name: "baseline", or its parts; cut where that would be too long a name."""
+    """Return the arm's part of a run's name: its parts, or "baseline" without any; cut to ARM_LENGTH characters."""
     name = ",".join(parts) or "baseline"
     return name if len(name) <= ARM_LENGTH else f"{name[: ARM_LENGTH - 3]}..."
 
 
 def run_name(arm: str, seed: Any) -> str:
-    """Return e.g. "temperature=0.6,seed=1": one folder's name on any file system, the id still to be added."""
+    """Return e.g. "temperature=0.6,seed=1", a valid folder name on any file system; the caller adds the id."""
     return f"{arm},{_safe(f'seed={_spelt(seed)}')}"
 
 

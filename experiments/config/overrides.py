@@ -1,4 +1,4 @@
-"""What is wrong with overrides by themselves: their grammar, their keys, their types, the choices of groups."""
+"""Check the overrides of a command by themselves: their grammar, their keys, their types and the choices of groups."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ def _torn_lists(overrides: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Checked:
-    """What is wrong with the overrides of a command, and the overrides that are left."""
+    """What is wrong with the overrides of a command, and the overrides that can still be used."""
 
     problems: list[str]
     rest: list[str] | None
-    """Those that are right, with stand-ins for choices that are none; None where nobody can tell what was meant."""
+    """The right ones, with stand-ins for choices that do not exist; None if nobody can tell what was meant."""
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Raise one UserError that names every override of which the choice, the key or the type of the value is wrong."""
+    """Raise one UserError that names every override with a wrong choice, a wrong key or a value of a wrong type."""
     if problems := checked(overrides).problems:
         raise UserError(*problems)
 
@@ -80,7 +80,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
 def checked(overrides: Sequence[str]) -> Checked:
     """Return what is wrong with overrides: grammar, a choice or a key that does not exist, values of a wrong type.
 
-    A key begins to exist by being in veRL's tree or in conf/; `+key=value` adds one on purpose and is let through.
+    A key exists if it is in veRL's tree or in conf/. `+key=value` adds a new key on purpose, so it is accepted.
     """
     register_resolvers()
     parsed, ungrammatical = parse(overrides)
@@ -101,7 +101,7 @@ def checked(overrides: Sequence[str]) -> Checked:
         of = known_to_hydra if key.startswith("hydra.") else known
         if key in of:
             problems = _value_problems(item, base) if of is known else []
-        else:  # of a group whose choice nobody can tell it may be right
+        else:  # a key below a group may be right if nobody can tell which file of the group was meant
             problems = [] if key.split(".")[0] in unclear else [unknown_key(key, of, ours if of is known else ())]
         if problems:
             found.setdefault(line, []).extend(problems)
@@ -113,7 +113,7 @@ def checked(overrides: Sequence[str]) -> Checked:
 
 
 def _chosen(parsed: Sequence[Override], bad: Mapping[str, BadChoice]) -> list[str]:
-    """Return the choices of groups that all jobs of a command have, with stand-ins for those that are none."""
+    """Return the group choices that all jobs of a command share, with stand-ins for choices that do not exist."""
     ours = groups()
     right = [item for item in parsed if item.key_or_group in ours and item.input_line not in bad]
     stand_ins, _ = parse([line for choice in bad.values() for line in choice.instead or ()])
@@ -121,11 +121,11 @@ def _chosen(parsed: Sequence[Override], bad: Mapping[str, BadChoice]) -> list[st
 
 
 def _value_problems(item: Override, base: DictConfig) -> list[str]:
-    """Return what is wrong with the values that a key, which there is, is given."""
+    """Return what is wrong with the values that an override gives to an existing key."""
     key = item.key_or_group
     if item.is_delete():
         return [f"{key} must stay, since something reads it, but is deleted (~); set a value instead"]
-    if item.is_interval_sweep():  # an optimiser's: numbers, whatever it will draw
+    if item.is_interval_sweep():  # for an optimising sweeper, which only draws numbers from it
         return []
     expected, found = _selected(base, key), []
     values = list(item.sweep_iterator()) if item.is_sweep_override() else [item.value()]
@@ -136,7 +136,7 @@ def _value_problems(item: Override, base: DictConfig) -> list[str]:
 
 
 def unknown_key(key: str, known: Any, groups: Any = ()) -> str:
-    """Return the message for a key that nothing composes, with the nearest ones that exist."""
+    """Return the message for a key that the config does not have, with the nearest keys that it has."""
     candidates = list(dict.fromkeys([*known, *groups]))
     near = difflib.get_close_matches(key, candidates, n=3, cutoff=0.6)
     last = key.rsplit(".", 1)[-1]
@@ -153,13 +153,13 @@ def unknown_key(key: str, known: Any, groups: Any = ()) -> str:
 def _selected(config: DictConfig, key: str) -> Any:
     try:
         value = OmegaConf.select(config, key)
-    except Exception:  # an interpolation of something not filled in yet: any type will do
+    except Exception:  # an interpolation of a value that is not filled in yet: any type is accepted
         return None
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _type_problem(expected: Any, value: Any) -> str | None:
-    """Return what the value must be, or None if it fits the default. A whole-number default takes any number."""
+    """Return what the value must be, or None if it fits the default. A whole-number default accepts any number."""
     text = isinstance(value, str)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if value is None:

@@ -1,7 +1,7 @@
 """The article's scripts beside our presets, argument by argument: `python -m experiments.config.parity`.
 
-Prints docs/parity.md. The values on our side are read from the composed presets, so the page can't promise what the
-config does not hold.
+Prints docs/parity.md. The values on our side are read from the composed presets, so the page can't claim a value that
+the config does not have.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ CHANGES: dict[str, tuple[str | None, str]] = {
     "trainer.project_name": ("trainer.project_name", "tracking.project"),
     "trainer.experiment_name": ("trainer.experiment_name", "null: the run's name, filled in by the plan"),
 }
-# What the scripts left to defaults that have changed since, or that veRL does in another way.
+# What the scripts left to defaults, where a default has changed since or veRL now works in another way.
 UNSAID: tuple[tuple[str, str, str, str], ...] = (
     (f"{ACTOR}.entropy_coeff", "0.001", f"{ACTOR}.entropy_coeff", "the default is 0 now; the presets set the old one"),
     (f"{ROLLOUT}.temperature", "1.0", f"{ROLLOUT}.temperature", "the default still; rollout.temperature sets it"),

@@ -1,11 +1,11 @@
-"""Many configs that share almost everything: what their groups say is composed once, values are set in copies.
+"""Compose the configs of a sweep quickly: the groups are composed once, and each job sets its values in a copy.
 
-Hydra takes half a second to compose veRL's tree, and OmegaConf a tenth to resolve it; an arm of a sweep differs from
-its neighbour in a few values. Hydra itself composes the chosen groups first and sets values last, so a copy of the
+Hydra takes half a second to compose veRL's tree, and OmegaConf a tenth of a second to resolve it, but the arms of a
+sweep differ in a few values only. Hydra itself composes the chosen groups first and sets values last. So a copy of the
 composed groups with the values set is what Hydra makes; test_sweep_compose.py compares the two.
 
-Read in hydra-core 1.3.8: ConfigLoaderImpl._load_configuration_impl. Its _apply_overrides_to_config, used here, is
-private.
+The order was read in hydra-core 1.3.8: ConfigLoaderImpl._load_configuration_impl. Its private method
+_apply_overrides_to_config is used here, through hydra_internals.apply_values.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from experiments.config.identity import canonical
 from experiments.project import CONFIG_DIR
 from experiments.values import flatten
 
-# Functions whose value depends on nothing but their arguments; what calls any other is resolved anew for every arm.
+# Resolvers whose value depends only on their arguments. A leaf that calls any other resolver is resolved for every arm.
 PURE = ("oc.select", "project_dir", "verl_config_dir", "nonzero", "share", "cpu_attention")
 CALLED = re.compile(r"\$\{\s*([\w.]+)\s*:")
 REPEATS = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
@@ -43,7 +43,7 @@ class Composer:
     """Composes the jobs of one command."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig | None = None) -> None:
-        """Take Hydra's loader, and in a sweep the config of the command that sweeps."""
+        """Take Hydra's config loader and, in a sweep, the config of the sweeping command (`master`)."""
         self.loader, self.master = loader, master
         self.parser = OverridesParser.create()
         self.parsed: dict[str, Override] = {}
@@ -74,13 +74,13 @@ class Composer:
         )
 
     def _parse(self, line: str) -> Override:
-        """Return a parsed override; the jobs of a command have most of theirs in common."""
+        """Return an override parsed. Kept for later jobs: the jobs of a command share most of their overrides."""
         if line not in self.parsed:
             (self.parsed[line],) = self.parser.parse_overrides([line])
         return self.parsed[line]
 
     def _is_choice(self, item: Override) -> bool:
-        """Return whether an override chooses a file of a group; kl={coef: 0} is none, though kl is a group."""
+        """Return whether an override chooses a file of a group. kl={coef: 0} does not, though kl is a group."""
         return not isinstance(item.value(), dict) and group_exists(self.loader, item.key_or_group)
 
     def _groups(self, lines: Sequence[str]) -> Groups:
@@ -122,22 +122,22 @@ class Groups:
 
     @cached_property
     def references(self) -> dict[str, tuple[str, ...] | None]:
-        """For each leaf that is an interpolation the keys that it may read; None if that can't be told."""
+        """For each leaf that is an interpolation: the keys that it may read, or None if they are unknown."""
         return {key: _references(key, value) for key, value in self.leaves.items() if "${" in str(value)}
 
     def source(self, key: str) -> str:
-        """Return the key that a leaf repeats, "${other.key}", else its own: OmegaConf need not parse that text."""
+        """Return other.key for a leaf "${other.key}", which saves OmegaConf a parse, else the leaf's own key."""
         repeats = REPEATS.fullmatch(str(self.leaves[key]))
         return repeats[1] if repeats else key
 
     def is_simple(self, item: Override) -> bool:
-        """Return whether an override replaces one leaf by a value that refers to nothing."""
+        """Return whether an override replaces one leaf by a value without an interpolation."""
         value = item.value()
         plain_override = not (item.is_add() or item.is_force_add() or item.is_delete() or isinstance(value, dict))
         return plain_override and item.key_or_group in self.leaves and "${" not in str(value)
 
     def readers(self, changed: frozenset[str]) -> frozenset[str]:
-        """Return the interpolations whose values may follow from the changed leaves, directly or through others."""
+        """Return the leaves whose interpolations may read the changed leaves, directly or through other leaves."""
         if changed not in self._readers:
             self._readers[changed] = self._find_readers(changed)
         return self._readers[changed]
@@ -162,17 +162,17 @@ class Composed:
     config: DictConfig
     groups: Groups
     choices: dict[str, str]
-    """Choice by group, of the groups that the command sets to another choice than conf/config.yaml."""
+    """The choice by group, for each group whose choice is not the one of conf/config.yaml."""
     touched: dict[str, Any]
-    """What the command sets besides, by key."""
+    """The values that the command sets, by key."""
     simple: bool
-    """Whether the command only replaces leaves by values that refer to nothing."""
+    """Whether the command only replaces leaves, and only by values without an interpolation."""
     _tree: dict[str, Any] | None = None
     _stale: dict[str, Any] = field(default_factory=dict)
 
     @property
     def changes(self) -> dict[str, Any]:
-        """Return what the command sets to another value than the groups, by key of a leaf."""
+        """Return the values, by key, that the command sets and that differ from what the groups give."""
         leaves = self.groups.leaves
         return {
             key: value
@@ -181,16 +181,17 @@ class Composed:
         }
 
     def fill_in(self, values: Mapping[str, Any]) -> None:
-        """Set what planning finds out: values by key, which are no difference of the arm from others."""
+        """Set the values, by key, that planning finds out. They do not count as changes of the arm."""
         with open_dict(self.config):
             for key, value in values.items():
                 OmegaConf.update(self.config, key, value, merge=False)
         self._stale |= values
 
     def resolved(self) -> dict[str, Any]:
-        """Return the config as plain dicts and lists, every interpolation resolved: one mapping, kept up to date.
+        """Return the config as plain dicts and lists, with every interpolation resolved.
 
-        What no change can reach is taken from the groups' own resolved config.
+        A simple config returns one mapping each time, brought up to date: don't change it. Values that no change can
+        reach come from the groups' own resolved config.
         """
         if not self.simple:
             return plain(self.config, resolve=True)
@@ -225,6 +226,7 @@ def default_choices() -> dict[str, str]:
 
 
 def _leaves(values: Sequence[Override]) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of every leaf that the overrides set; a deleted key has the value "deleted"."""
     for item in values:
         value = "deleted" if item.is_delete() else item.value()
         if isinstance(value, dict) and value:
@@ -234,6 +236,7 @@ def _leaves(values: Sequence[Override]) -> Iterator[tuple[str, Any]]:
 
 
 def _references(key: str, value: Any) -> tuple[str, ...] | None:
+    """Return the absolute keys that the interpolations in the leaf `key` may read; None if the text does not tell."""
     if not isinstance(value, str) or set(CALLED.findall(value)) - set(PURE) or re.search(r"\w\[", value):
         return None
     found = []
@@ -246,5 +249,5 @@ def _references(key: str, value: Any) -> tuple[str, ...] | None:
 
 
 def _meets(one: str, other: str) -> bool:
-    """Return whether one of two keys is the other, or inside it."""
+    """Return whether two keys are equal, or one is inside the other."""
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")

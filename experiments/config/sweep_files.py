@@ -1,6 +1,7 @@
-"""A file of sweeps/: one factor and its levels around the baseline, the seeds, and the claims that it tests.
+"""Read a file of sweeps/: one factor and its levels around the baseline, the seeds, and the claims that it tests.
 
-Read at both ends: the sweeper takes the levels, the analysis the axes, the order of the arms and the claims. Light.
+Both ends read it: the sweeper takes the levels; the analysis takes the axes, the order of the arms and the claims. So
+this module is light.
 
     title: Rollout temperature            # of the figure
     factor: rollout.temperature           # a key of the config, or a group of conf/
@@ -13,16 +14,18 @@ Read at both ends: the sweeper takes the levels, the analysis the axes, the orde
         metric: val-core/countdown/acc/mean@1
         at: [0.8, 1.0]                    # the part of the training whose mean counts, as shares of its steps
         order: [1.0, 0.6]                 # the metric is higher in each level than in the next ...
-        # order: [8, ">=", 5, ">", 3]     # ... (or at least not lower by a twentieth) ...
+        # order: [8, ">=", 5, ">", 3]     # ... (>=: higher, equal, or lower by less than a twentieth) ...
         # slope: [1.2, 1.0]               # ... or: within `at` it rises more in each level than in the next ...
-        # close: [8, 5]                   # ... or: these differ less than the sweep's other neighbours do ...
-        # rises: [1.0]  falls: [1.2]      # ... or: in these levels it ends `at` higher (lower) than it began ...
-        # never_rises: [0]                # ... or: in these it ends `at` less than a twentieth above its beginning ...
-        # slows: [0.01]                   # ... or: in these it rises less within `at` than it did in the beginning ...
+        # close: [8, 5]                   # ... or: these two differ less than other neighbouring levels do ...
+        # rises: [1.0]  falls: [1.2]      # ... or: in these levels its mean in `at` is above (below) its first mean ...
+        # never_rises: [0]                # ... or: ... is less than a twentieth above its first mean ...
+        # slows: [0.01]                   # ... or: in these it rises less within `at` than it did at first ...
         # settles: [1.0]                  # ... or: in these it changes within `at` by less than a twentieth ...
         # minimum_inside: [1.0]           # ... or: in these levels it falls first and then rises
 
-A file with `include` instead of a factor stands for the named ones.
+"At first" and "first mean": in a part as long as `at` that begins with the training.
+
+A file with `include: [NAME, ...]` instead of a factor stands for the sweeps that it names.
 """
 
 from __future__ import annotations
@@ -59,11 +62,11 @@ class Claim:
     kind: str
     """One of KINDS."""
     levels: tuple[Any, ...]
-    """The values of the factor that it speaks about; in KINDS' "order" the highest metric first."""
+    """The values of the factor that the claim speaks about; for "order", the level with the highest metric first."""
     at: tuple[float, float]
     """The part of the training whose mean counts, as shares of its steps: (0.8, 1.0) is the last fifth."""
     or_equal: tuple[bool, ...] = ()
-    """Of KINDS' "order": whether each level need only be no lower than the next."""
+    """For "order": for each level but the last, whether the claim says only that it is not lower than the next."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,10 @@ class Sweep:
 
 
 def load_sweeps(names: Sequence[str], folder: Path = SWEEPS_DIR) -> list[Sweep]:
-    """Return the named sweeps, each once, those that a file includes in its place; UserError naming every mistake."""
+    """Return the named sweeps, each once; a file with `include` gives the sweeps that it names.
+
+    UserError names every mistake in the files.
+    """
     problems: list[str] = []
     found: dict[str, Sweep] = {}
     for name in names:
@@ -154,7 +160,8 @@ def _read(name: str, folder: Path, problems: list[str]) -> Sweep | None:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problems.append(
-            f"sweeps/{name}.yaml must look like the others there, but {error!r}; see experiments/config/sweep_files.py"
+            f"sweeps/{name}.yaml must look like the other files there, but reading it raised {error!r}; "
+            "see experiments/config/sweep_files.py"
         )
         return None
 

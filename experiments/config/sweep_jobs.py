@@ -1,8 +1,9 @@
-"""hydra/sweeper=ablation, the default: Hydra's own comma syntax, and `sweeps=temperature,kl` for files of sweeps/.
+"""The jobs of a command with hydra/sweeper=ablation, the default sweeper.
 
-A named sweep varies one factor at a time around whatever else the command says. The jobs of several sweeps share the
-baseline: each of them asks for it, and the plan counts it once. Unlike Hydra's basic sweeper this one composes nothing:
-a launcher of ours composes every job before it starts any.
+It reads Hydra's own comma syntax, and `sweeps=temperature,kl` for files of sweeps/. A named sweep varies one factor at
+a time around whatever else the command says. Several sweeps share the baseline: each of them asks for it, and the plan
+counts it once. Unlike Hydra's basic sweeper this one composes nothing: our launchers compose every job before they
+start any.
 """
 
 from __future__ import annotations
@@ -80,14 +81,14 @@ def product(overrides: Sequence[Override]) -> list[list[str]]:
 
 
 def failed(returned: Sequence[JobReturn]) -> int:
-    """Return how many jobs failed, after saying why each did.
+    """Print why each job failed, and return how many did.
 
-    Of a launcher that is not ours: it hands the errors of its jobs back, which are raised to whoever looks.
+    For a launcher that is not ours: it returns the errors of its jobs, and reading `return_value` raises a job's error.
     """
     errors = 0
     for job in returned:
         try:
-            _ = job.return_value  # Hydra writes which job it was
+            _ = job.return_value  # on an error, Hydra prints which job it was
         except Exception as error:
             errors += 1
             print(f"error: {error}", file=sys.stderr)

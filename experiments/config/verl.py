@@ -15,6 +15,7 @@ from experiments.config.compose import plain, register_resolvers, verl_config_di
 from experiments.config.hydra_internals import hydra_in
 from experiments.values import flatten, nodes
 
+# Top-level nodes of our config that veRL does not know.
 OUR_NODES = (
     "seed",
     "runs_dir",
@@ -31,7 +32,7 @@ OUR_NODES = (
     "tracking",
 )
 
-# What Hydra's grammar takes for a text without quotes.
+# A text that needs no quotes in Hydra's grammar.
 PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.@-]*")
 
 CONSTANTS = ("null", "true", "false", "nan", "inf")
@@ -96,9 +97,10 @@ NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def numbers_as_verl_has_them(config: Mapping[str, Any]) -> dict[str, int | float]:
-    """Return by key, for each leaf of a resolved config that is spelt unlike veRL's own number there, that number.
+    """Return, by key, the number to use for each leaf that is written unlike veRL's own default number at that key.
 
-    "1" and 1 are the same learning rate, and must be the same run; 1.0 epochs are none that veRL could count to.
+    "1" and 1 are the same learning rate, so they must be the same run. Where veRL's default is a whole number, 1.0
+    becomes 1: veRL could not count to 1.0 epochs.
     """
     known = verl_numbers()
     found = {}

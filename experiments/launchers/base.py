@@ -1,4 +1,4 @@
-"""What all launchers share: from a batch of overrides to planned runs, shown and checked before anything starts."""
+"""What all launchers share: turn a batch of overrides into planned runs, checked and shown before anything starts."""
 
 from __future__ import annotations
 
@@ -26,51 +26,52 @@ from experiments.processes.standby import Standby
 from experiments.store.metrics import final_accuracy
 from experiments.store.rundir import RunDir
 
-# Their jobs are what somebody wrote down; those of any other follow from what the jobs before came to.
+# The jobs of these sweepers are written down by somebody. Any other sweeper optimises: it chooses its next jobs by the
+# results of the jobs before.
 LISTING_SWEEPERS = ("hydra_plugins.ablations.AblationSweeper", BASIC_SWEEPER)
 
 
 @dataclass
 class Command:
-    """What the launches of one command share: a sweeper that optimises launches again and again.
+    """What the launches of one command share; a sweeper that optimises launches many times.
 
-    Hydra takes it for the command's task function, which is what it hands to a launcher.
+    Hydra treats it as the command's task function, because the task function is what Hydra passes on to a launcher.
     """
 
     task: TaskFunction
-    """What does one job of a launcher that is not ours."""
+    """The function that does one job of a launcher that is not ours."""
     standby: Standby = field(default_factory=Standby)
     launched: bool = False
     """Whether runs have been started or submitted."""
 
     @property
     def __wrapped__(self) -> TaskFunction:
-        """Return the function whose file names Hydra's job."""
+        """Return `task`: Hydra names the job after the file of this function."""
         return self.task
 
     def __call__(self, config: DictConfig) -> Any:
         return self.task(config)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Command, (self.task,)  # a launcher that is not ours sends it to another process; the helpers stay here
+        return Command, (self.task,)  # a launcher that is not ours sends it to another process, without the helpers
 
 
 class PlannedLauncher(Launcher):
-    """Composes each job, plans them all, and leaves the starting to `start`."""
+    """Composes each job, plans them all, and calls `start` to start them."""
 
     waits = True
     """Whether the runs have ended when `start` returns."""
     starts = True
-    """Whether it starts runs, for which it fetches the base models that it lacks."""
+    """Whether the launcher starts runs; if so, it fetches the base models that are missing."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.composer = config, Composer(hydra_context.config_loader, config)
         self.command = task_function if isinstance(task_function, Command) else Command(task_function)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Start what is missing of the jobs; SystemExit with the command's exit code if it is not 0.
+        """Start the runs that are not done; SystemExit with the command's exit code if that is not 0.
 
-        The jobs' return values are what a sweeper that optimises is to maximise: the final validation accuracy.
+        A job's return value is the final validation accuracy of its run: a sweeper that optimises maximises it.
         """
         if not job_overrides:
             raise UserError(
@@ -84,8 +85,8 @@ class PlannedLauncher(Launcher):
                 self.expect(jobs[0].config)
             if not listed and (shown or not self.waits):
                 raise UserError(
-                    "a sweeper that optimises must see each trial's accuracy before the next one, but this command "
-                    "waits for none; use hydra/launcher=local, or slurm with hydra.launcher.wait=true, and no show="
+                    "a sweeper that optimises must see each trial's accuracy before the next trial, but this command "
+                    "waits for no run; use hydra/launcher=local, or slurm with hydra.launcher.wait=true, and no show="
                 )
             asked = plan_runs(jobs, listed)
         if self.starts and shown is None and (names := not_fetched(asked)):
@@ -114,7 +115,7 @@ class PlannedLauncher(Launcher):
         return returned
 
     def expect(self, config: DictConfig) -> None:
-        """Prepare, while the plan is made, for runs like the one with this config; the plan may refuse them yet."""
+        """Prepare for runs like the one with this config while the plan is made. The plan may still refuse the runs."""
 
     @abstractmethod
     def start(self, runs: Sequence[PlannedRun]) -> int:
@@ -123,9 +124,9 @@ class PlannedLauncher(Launcher):
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector from walking hundreds of configs, all in use, again and again: a third of the time.
+    """Disable the garbage collector: it would walk hundreds of configs, all in use, again and again.
 
-    The command itself has disabled it from its start.
+    That was a third of the planning time. The command itself disables the collector from its start.
     """
     gc.disable()
     try:
@@ -136,7 +137,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def verl_command(run: PlannedRun) -> str:
-    """Return the shell command by which veRL's own entry trains the same run (on its plain path)."""
+    """Return the shell command with which veRL's own entry trains the same run, on veRL's plain path."""
     variables = "VERL_USE_EXTERNAL_MODULES=experiments.verl_plugin,experiments.verl_plugin.training.trainer"
     if run.config["trainer"]["device"] == "cpu":
         variables = f"VERL_PLATFORM=cpu OMP_NUM_THREADS=1 {variables}"

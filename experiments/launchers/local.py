@@ -1,4 +1,4 @@
-"""hydra/launcher=local: on this machine, one run after the other, with a progress bar."""
+"""hydra/launcher=local: execute runs on this machine, one after the other, with a progress bar."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from experiments.store.rundir import AlreadyRunning, RunDir
 from experiments.variables import MARKER
 
 POLL_SECONDS = 0.25
-PATIENCE_SECONDS = 20.0  # how long an interrupted attempt may take to go down by itself
+PATIENCE_SECONDS = 20.0  # how long an interrupted attempt may take to end by itself
 
 
 def run_all(runs: Sequence[PlannedRun], standby: Standby, code: Path | None = None) -> int:
-    """Execute what has something left to do, one run after the other; return the command's exit code.
+    """Execute the runs that are not done, one after the other; return the command's exit code.
 
-    `code`: the copy of the code to execute (see snapshot); None: one is made of the code as it is now.
+    `code`: the copy of the code to execute (see store/code_copy.py); None: copy the code as it is now.
 
-    Ctrl-C interrupts the run in progress, leaves it resumable and skips the rest (exit code 130). What another
-    launcher has taken, and what was cancelled while it waited for its turn, is passed over.
+    Ctrl-C interrupts the run in progress, which can be resumed, and skips the rest (exit code 130). A run that another
+    launcher has started, or that was cancelled while it waited for its turn, is passed over.
     """
     signal.signal(signal.SIGINT, interrupt)
     todo = [run for run in runs if run.action not in ("skip", "wait")]
@@ -60,7 +60,7 @@ def run_all(runs: Sequence[PlannedRun], standby: Standby, code: Path | None = No
 
 
 def take_turns(runs: Sequence[PlannedRun], code: Path, progress: Progress, standby: Standby) -> list[int]:
-    """Execute the runs in order up to an interrupt; return the exit codes of those that were executed."""
+    """Execute the runs in order until an interrupt; return the exit codes of the executed runs."""
     codes: list[int] = []
     for run in runs:
         if full := _full_disk(run):
@@ -87,7 +87,7 @@ def take_turns(runs: Sequence[PlannedRun], code: Path, progress: Progress, stand
 
 
 def _full_disk(run: PlannedRun) -> Failure | None:
-    """Return the failure of a run that the disk has no room for any more: those before it may have filled it."""
+    """Return the failure of a run if the disk has no room for it: the runs before it may have filled the disk."""
     try:
         check_disk(run.folder.path, disk_needed(run.config))
     except UserError as error:
@@ -96,7 +96,7 @@ def _full_disk(run: PlannedRun) -> Failure | None:
 
 
 def reap(run: RunDir) -> None:
-    """End what an attempt left behind; AlreadyRunning, and nothing ended, if another attempt lives."""
+    """End the processes that an attempt left behind. AlreadyRunning, and nothing is ended, if another attempt lives."""
     with run.lock():
         reaping.reap(run.path)
 
@@ -108,7 +108,7 @@ class Child:
     process: subprocess.Popen
 
     def interrupt(self) -> None:
-        """Ask for a clean end; insist after PATIENCE_SECONDS."""
+        """Ask for a clean end; kill after PATIENCE_SECONDS."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(PATIENCE_SECONDS)
@@ -133,7 +133,7 @@ def execute(run: PlannedRun, code: Path, progress: Progress, standby: Standby) -
             [*python, "-m", "experiments.attempt", *attempt_arguments(run)],
             env=environment,
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C comes to the launcher, which passes it on once
+            start_new_session=True,  # Ctrl-C reaches only the launcher, which passes it on once
         )
     )
     interrupted = False
@@ -150,7 +150,7 @@ def execute(run: PlannedRun, code: Path, progress: Progress, standby: Standby) -
             reap(run.folder)
     progress.update()
     exit_code = child.process.returncode
-    silent = len(run.folder.events()) == events and not run.folder.is_locked()  # what it printed stands on the terminal
+    silent = len(run.folder.events()) == events and not run.folder.is_locked()  # then its output is on the terminal
     failure = None
     if run.folder.state() == State.KILLED:
         failure = of_a_silent_end(run.folder.path, exit_code)
@@ -163,8 +163,8 @@ def execute(run: PlannedRun, code: Path, progress: Progress, standby: Standby) -
 
 
 def record_failure(run: PlannedRun, failure: Failure, progress: Progress) -> None:
-    """Record a failure; say it where it can't be recorded."""
+    """Record a failure; if it can't be recorded, print it."""
     try:
         run.folder.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
-    except OSError:  # the disk may be full; the run's state is "killed" then, and resumes
+    except OSError:  # the disk may be full: the run's state is then "killed", and it can be resumed
         progress.note(f"{run.name} failed: {failure.kind}: {failure.cause}\n  do: {failure.remedy}")

@@ -1,4 +1,7 @@
-"""What a launch prints: the plan, the progress, the summary. Reads the runs' folders; holds no state of its own."""
+"""The progress of the run that a launch executes: a bar on a terminal, else a line now and then.
+
+It reads the run's folder.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ from rich.progress import Progress as Bars
 from experiments.planning.plan import PlannedRun
 from experiments.terminal import console
 
-LINE_SECONDS = 20.0  # how often a line is printed where there is no terminal for a bar
+LINE_SECONDS = 20.0  # how often a line is printed without a terminal
 
 
 def labels(runs: Sequence[PlannedRun]) -> list[str]:
-    """Return for each run the parts of its name that not all of them share; the whole name if they share all."""
+    """Return, for each run, the parts of its name that not all runs share; the whole name if all parts are shared."""
     parts = [run.name.rsplit("-", 1)[0].split(",") for run in runs]
     varying = [[part for part in own if not all(part in other for other in parts)] for own in parts]
     return [",".join(some or own) for some, own in zip(varying, parts, strict=True)]
 
 
 class Progress:
-    """A bar for the run in progress; lines instead where the output is no terminal."""
+    """A bar for the run in progress, or lines if the output is not a terminal."""
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
         self.total, self.number = len(runs), 0
@@ -65,7 +68,7 @@ class Progress:
         self.label = label
 
     def update(self) -> None:
-        """Read what the attempt wrote since the last look."""
+        """Read what the attempt has written since the last call, and show it."""
         for row in self._new_rows():
             data = row["data"]
             if "training/global_step" in data:
@@ -78,7 +81,7 @@ class Progress:
             self._print_line()
 
     def pass_over(self, run: PlannedRun, why: str) -> None:
-        """Say that a run is not executed after all."""
+        """Print that a run is not executed after all, and why."""
         self.number += 1
         self.note(f"[{self.number}/{self.total}] {self.labels[run.name]}: {why}")
 
@@ -100,13 +103,17 @@ class Progress:
         console.print(f"{self.label}: step {self.step}/{self.run.steps}  {self.figures}  {self.left}".rstrip())
 
     def _seconds_left(self, seconds_per_step: float) -> timedelta:
-        """Return how long the other steps will take at the pace since the first one that was seen, that one's at it."""
+        """Return how long the remaining steps will take.
+
+        The pace is the mean since the first step that was seen; at that first step it is `seconds_per_step`.
+        """
         now = time.monotonic()
         first, since = self.first = self.first or (self.step, now)
         pace = (now - since) / (self.step - first) if self.step > first else seconds_per_step
         return timedelta(seconds=round(pace * (self.run.steps - self.step)))
 
     def _new_rows(self) -> list[dict[str, Any]]:
+        """Return the whole rows that the new attempt has added to its metrics since the last call."""
         attempts = self.run.folder.attempts()
         if len(attempts) <= self.attempts_before:
             return []

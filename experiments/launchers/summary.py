@@ -1,4 +1,4 @@
-"""What a launch prints at its end: where each run got to."""
+"""The table that a launch prints at its end: how far each run got, and why runs failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiments.terminal import console
 
 
 def print_summary(runs: Sequence[PlannedRun]) -> None:
-    """Print where each run got to: first and last validation accuracy, reward, response length, time."""
+    """Print how far each run got: its state and step, its first and last accuracy, reward and length, and its time."""
     table = Table(title="where the runs are", title_justify="left")
     for column in ("run", "state", "step", "accuracy T=1", "greedy", "reward", "length", "format", "s/step", "minutes"):
         table.add_column(column, overflow="fold")
@@ -32,7 +32,7 @@ def print_summary(runs: Sequence[PlannedRun]) -> None:
 
 
 def failed_log(run: RunDir) -> Path | None:
-    """Return the log of the attempt that a run's last failure is about; None if that died before it had one."""
+    """Return the log of the attempt that a run's last failure is about; None if the attempt has no log."""
     number = failed = None
     for event in run.events():
         if event["event"] == Event.STARTED:
@@ -71,7 +71,7 @@ def _summary_row(run: PlannedRun) -> list[str]:
 
 
 def active_seconds(run: RunDir) -> float:
-    """Return how long the run's attempts took together, by its events."""
+    """Return how many seconds the run's ended attempts took together, by the run's events."""
     total, since = 0.0, None
     for event in run.events():
         if event["event"] == Event.STARTED:

@@ -1,4 +1,4 @@
-"""What is wrong with a command before Hydra has composed it: keys, types, sweeps; and then all else that is wrong."""
+"""Check a command before Hydra composes it: its keys, types and sweeps first, then everything else."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from experiments.project import CONFIG_DIR
 
 
 def check_command(overrides: Sequence[str]) -> None:
-    """Raise one UserError with the problems of the overrides themselves and, if there are any, of what is left of them.
+    """Raise one UserError if overrides are wrong; it also names the problems of the runs that the others ask for.
 
-    Without such problems the plan, which comes later, tells all that is wrong.
+    If no override is wrong, nothing is raised: the plan comes later and reports every other problem.
     """
     command = checked(overrides)
     found, rest = list(command.problems), command.rest
@@ -40,12 +40,13 @@ def check_command(overrides: Sequence[str]) -> None:
 
 
 def _problems(rest: Sequence[str]) -> Sequence[str]:
+    """Return the problems of the runs that the overrides ask for."""
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             composer = Composer.of_running_hydra()
             plan_runs([composer.compose(job) for job in jobs(rest)])
     except UserError as error:
         return error.problems
-    except (HydraException, OmegaConfBaseException):  # not to be composed with what is wrong left out
+    except (HydraException, OmegaConfBaseException):  # the other overrides can't be composed without the wrong ones
         return ()
     return ()

@@ -1,4 +1,4 @@
-"""What a config points at: the data set is made, and everything is named by a digest of its content."""
+"""Make the data set of a run, and name everything that its config points at by a digest of its content."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from experiments.project import PACKAGE_DIR, PROJECT_DIR
 from experiments.tasks import dataset
 
 PLUGIN = PACKAGE_DIR / "verl_plugin"
-WITHOUT_NUMBERS = PLUGIN / "lifecycle"  # decides no number of a training, so that runs stay the same when it changes
+WITHOUT_NUMBERS = PLUGIN / "lifecycle"  # it decides no number of a training: runs stay the same when it changes
 
 
 def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the data set; return, by key, digests of the content that a resolved config points at, and whole paths."""
+    """Make the data set; return, by key, digests of what a resolved config points at, and absolute paths.
+
+    Raises UserError if the data set can't be made.
+    """
     name, code = str(config["model"]["path"]), python_files(config)
     reward = code.get(REWARD)
     found: dict[str, Any] = {
-        "model.digest": f"hub:{name}@main",  # of what is yet to be fetched: a launch does so first
+        "model.digest": f"hub:{name}@main",  # if it is not fetched yet: a launch fetches it first and plans again
         "task.code": digests.code_digest((reward,), PROJECT_DIR) if reward else None,
         "plugin.code": plugin_code(),
         **{key: str(file) for key, file in code.items()},  # an attempt works in a folder of its own
@@ -50,9 +53,9 @@ def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("train_files", "val_files"):
         whole = [Path(file).expanduser().absolute() for file in paths(data[key])]
         files += whole
-        if whole:  # as they were typed, a path or several
+        if whole:  # a list stays a list, and one path stays one path
             found[f"data.{key}"] = [str(file) for file in whole] if isinstance(data[key], list) else str(whole[0])
-    if all(file.is_file() for file in files):  # a missing one is told by preflight
+    if all(file.is_file() for file in files):  # preflight reports a missing file
         own = digests.files_digest(tuple(files))
         found["task.digest"] = f"{found.get('task.digest', 'files')}:{own}"
     return found
@@ -60,14 +63,15 @@ def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def plugin_code() -> str:
-    """Return 12 hexadecimal digits that name what the plugin makes of a config."""
+    """Return 12 hexadecimal digits that name the plugin's code, as far as it decides numbers of a training."""
     files = sorted(PLUGIN.rglob("*.py"))
     deciding = (file for file in files if file.name != "__init__.py" and WITHOUT_NUMBERS not in file.parents)
     return digests.code_digest(tuple(deciding), PROJECT_DIR)
 
 
-@cache  # the arms of a sweep have their data in common, or their problem
+@cache  # the arms of a sweep share their data, or its problem
 def _build(file: Path, name: str, arguments: str, data_dir: str) -> dataset.DataSet | UserError:
+    """Return the data set that a task's file makes of its arguments (JSON text), or the error."""
     try:
         return dataset.prepare(file, name, json.loads(arguments), Path(data_dir).absolute())
     except UserError as error:
@@ -76,7 +80,7 @@ def _build(file: Path, name: str, arguments: str, data_dir: str) -> dataset.Data
 
 @cache
 def code_version() -> dict[str, Any]:
-    """Return the commit, whether the working tree differs from it, and the versions that matter."""
+    """Return {"commit", "diff" (of the working tree from the commit), "versions" (of the packages that matter)}."""
 
     def git(*arguments: str) -> str | None:
         try:

@@ -1,4 +1,4 @@
-"""What a planned run will cost: hours and disk, from what like runs took or from what the hardware's preset states."""
+"""Estimate the hours and the disk that planned runs will take, from similar runs or from the hardware's preset."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from experiments.verl_keys import ACTOR, has_critic
 if TYPE_CHECKING:
     from experiments.planning.plan import PlannedRun
 
-BYTES = {"model": 4, "optimizer": 8, "hf_model": 4}  # a parameter, in fp32, by checkpoint.save_contents
+BYTES = {"model": 4, "optimizer": 8, "hf_model": 4}  # of an fp32 parameter, by entry of checkpoint.save_contents
 MOST_CONFIGS = 60  # finished runs whose configs are read, newest first: a folder of thousands must not delay a plan
 
-# Runs that agree in these take about the same time for a step.
+# Runs with the same values of these keys take about the same time for a step.
 LIKE = (
     *(
         "model.name",
@@ -39,28 +39,28 @@ Kind = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run has still to pay."""
+    """What the rest of a run will cost."""
 
     seconds_per_step: float | None
-    """None where nothing was measured and the preset states nothing."""
+    """None if nothing was measured and the hardware's preset states nothing."""
     measured: int
-    """How many like runs the time was measured in; 0 if the hardware's preset states it."""
+    """In how many runs of the same kind the time was measured; 0 if the hardware's preset states it."""
     steps: int
-    """Steps still to make."""
+    """Steps still to train."""
     devices: int
     disk: int
-    """Bytes that its checkpoints can take at most."""
+    """The most bytes that the run's checkpoints can take."""
     checkpoint: int
     """Bytes of one checkpoint; 0 for a model of unknown size."""
 
     @property
     def hours(self) -> float:
-        """Return the device-hours of the steps: without starting up, which takes under a minute on a CPU."""
+        """Return the device-hours of the steps. Start-up is left out: on a CPU it takes less than a minute."""
         return (self.seconds_per_step or 0.0) * self.steps * self.devices / 3600
 
 
 def costs(runs: Sequence[PlannedRun]) -> list[Cost]:
-    """Return the cost of each run; like runs are looked for in the folder that holds the first of them."""
+    """Return the cost of each run. Runs of the same kind are looked for in the runs folder of the first run."""
     kinds = {kind_of(run.config) for run in runs if run.action not in ("skip", "wait")}
     times = measured_times(runs[0].folder.path.parent, kinds) if kinds else {}
     return [_cost(run, times.get(kind_of(run.config), [])) for run in runs]
@@ -80,13 +80,13 @@ def _cost(run: PlannedRun, times: Sequence[float]) -> Cost:
 
 
 def kind_of(config: Mapping[str, Any]) -> Kind:
-    """Return what decides how long a run's steps take."""
+    """Return the values of LIKE, which decide how long a run's steps take."""
     values = (at(config, key) for key in LIKE)
     return tuple(value if isinstance(value, (str, int, float)) else str(value) for value in values)
 
 
 def measured_times(runs_dir: Path, kinds: set[Kind]) -> dict[Kind, list[float]]:
-    """Return for each kind the median seconds of a step (perf/time_per_step) of every run of that kind in a folder."""
+    """Return, for each kind, a list of seconds: the median perf/time_per_step of each run of that kind in a folder."""
     found: dict[Kind, list[float]] = {}
     trained = [run for run in find_runs(runs_dir) if run.attempts()]
     trained.sort(key=lambda run: run.attempts()[-1].path.stat().st_mtime, reverse=True)
@@ -94,7 +94,7 @@ def measured_times(runs_dir: Path, kinds: set[Kind]) -> dict[Kind, list[float]]:
         try:
             times = step_times(run)
             kind = kind_of(run.load_config()) if times else None
-        except (UserError, OSError):  # a foreign or damaged folder: `experiments.runs list` tells of it
+        except (UserError, OSError):  # a foreign or damaged folder: `experiments.runs list` reports it
             continue
         if kind is not None and kind in kinds:
             found.setdefault(kind, []).append(median(times))
@@ -102,7 +102,7 @@ def measured_times(runs_dir: Path, kinds: set[Kind]) -> dict[Kind, list[float]]:
 
 
 def checkpoint_bytes(config: Mapping[str, Any]) -> dict[str, int]:
-    """Return the bytes of one checkpoint of each role that is trained; 0 for a model of unknown size."""
+    """Return the bytes of one checkpoint of each role that is trained ("actor", "critic"); 0 if the size is unknown."""
     model = config["model"]
     parameters = model_parameters(Path(model["path"]).expanduser()) or model["parameters"] or 0
     roles = {"actor": at(config, ACTOR), **({"critic": config["critic"]} if has_critic(config) else {})}
@@ -114,9 +114,9 @@ def checkpoint_bytes(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def disk_needed(config: Mapping[str, Any]) -> int:
-    """Return the bytes that a run's checkpoints can take at most; 0 for a model of unknown size.
+    """Return the most bytes that a run's checkpoints can take; 0 for a model of unknown size.
 
-    Of each role: the checkpoints that are kept (null: all that are saved) and the one that is being written.
+    For each role these are the checkpoints that are kept (null: all) and the one that is being written.
     """
     saves, total = saves_of(config), 0
     for role, each in checkpoint_bytes(config).items():
@@ -126,7 +126,7 @@ def disk_needed(config: Mapping[str, Any]) -> int:
 
 
 def saves_of(config: Mapping[str, Any]) -> int:
-    """Return how many checkpoints a whole run saves: one every trainer.save_freq steps, and one after the last."""
+    """Return how many checkpoints a whole run saves: one every trainer.save_freq steps, and one after the last step."""
     steps, every = int(at(config, "trainer.total_training_steps")), int(at(config, "trainer.save_freq"))
     return -(-steps // every) if every > 0 else 0
 

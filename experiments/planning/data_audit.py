@@ -1,9 +1,9 @@
-"""What a data set holds: `python -m experiments.planning.data_audit model=qwen2.5-3b task.source=hub`.
+"""Print what a data set contains: `python -m experiments.planning.data_audit model=qwen2.5-3b task.source=hub`.
 
-Takes any overrides. The model decides how many rows there are: the tiny one's are few, Qwen's the article's.
+Takes any overrides. The model decides how many rows there are: few for the tiny model, the article's number for Qwen.
 
-Counts what the article's split keeps and drops: rows without a solution, test problems that are train problems; and
-the ranges of numbers and targets.
+Counts the rows that the article's split keeps and those that it drops (rows without a solution, test problems that are
+also train problems), and prints the ranges of the numbers and the targets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from experiments.tasks.dataset import arguments
 
 
 def read_split(task: dict[str, Any]) -> tuple[list[Problem], int]:
-    """Return the problems of a resolved `task`, train problems first, and how many of them those are."""
+    """Return (the problems of a resolved `task`, train problems first; how many of them are train problems)."""
     train, test = int(task["train_size"]), int(task["test_size"])
     if task["source"] != "generated":
         return hub.read(hub.locate(str(task["source"])), train + test), train
@@ -54,13 +54,13 @@ def main() -> int:
     try:
         check_overrides(sys.argv[1:])
         config = plain(compose_config(sys.argv[1:]), resolve=True)
-        identity(**arguments(config["task"], config["model"]["template"]))  # says what is wrong with them
+        identity(**arguments(config["task"], config["model"]["template"]))  # raises UserError if they are wrong
         print(report(*read_split(config["task"])))
     except UserError as error:
         problems = list(error.problems)
     except (HydraException, OmegaConfBaseException) as error:
         problems = [str(error)]
-    except TypeError:  # another task's keys, which countdown's functions do not take
+    except TypeError:  # the keys of another task, which countdown's functions do not accept
         problems = [f"task must be countdown for its audit, but is {config['task'].get('name')!r}; leave it out"]
     else:
         return 0

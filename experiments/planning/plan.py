@@ -1,4 +1,4 @@
-"""What a launch would do: the requested configs as runs, held against what is already in the runs folder."""
+"""Plan a launch: turn the requested configs into runs, and compare them with what is already in the runs folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from experiments.store.events import State
 from experiments.store.frozen import FIRST, freeze_launch
 from experiments.store.rundir import RunDir, entries
 
-WANDB_TAG = 64  # the most characters that W&B takes for a tag
+WANDB_TAG = 64  # the most characters that W&B accepts in a tag
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class PlannedRun:
     frozen: str = FIRST
     """The file in the run's folder that holds this config, once it is frozen."""
     memory: Setup | None = None
-    """What the run asks of a GPU's memory; None where that is not known, and on a CPU."""
+    """What the run asks of a GPU's memory; None if that is not known, and on a CPU."""
 
     @property
     def action(self) -> str:
-        """Return start, resume, extend, skip (done) or wait (running, or queued)."""
+        """Return "start", "resume", "extend", "skip" (done) or "wait" (running or queued)."""
         if self.state in (State.RUNNING, State.QUEUED):
             return "wait"
         if self.state == State.PLANNED and not self.folder.events_file.exists():
             return "start"
-        if self.folder.finished_step() >= self.steps:  # whatever became of an extension
+        if self.folder.finished_step() >= self.steps:  # even if an extension beyond these steps failed
             return "skip"
         if not self.folder.checkpoint_step():
             return "start"
@@ -58,9 +58,9 @@ class PlannedRun:
 def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun]:
     """Return the run of each job, in order; jobs that ask for the same run get the same object (see `distinct`).
 
-    Raises UserError naming every problem of all jobs. Data sets are generated here (and found again by their content);
-    no run's folder is made. `listed`: the jobs are the arms of a sweep as somebody wrote them down; two of them that
-    are the same run are a mistake then, unless different files of sweeps/ share it.
+    Raises UserError naming every problem of all jobs. Data sets are generated here, unless they exist already; no run's
+    folder is made. `listed`: the jobs are arms that somebody wrote down. Then two jobs for the same run are a mistake,
+    unless different files of sweeps/ share the run.
     """
     problems: dict[str, None] = {}
     asked: dict[str, Composed] = {}
@@ -87,7 +87,7 @@ def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun
     if problems:
         raise UserError(*problems)
     folders = [Path(job.config.runs_dir).absolute() for job in asked.values()]
-    # A run is found by its id: what it was called depends on how it was first asked for.
+    # A run is found by its id: its name depends on how it was first asked for.
     there = {folder: {RunDir(path).id: path for path in entries(folder)} for folder in set(folders)}
     runs = {
         run_id: _plan(job, sweeps[run_id], there[folder].get(run_id), folder, run_id, memory[run_id])
@@ -99,7 +99,7 @@ def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun
 
 
 def not_fetched(runs: Sequence[PlannedRun]) -> list[str]:
-    """Return the names on the hub of base models that are not in its cache: what they hold is not known yet."""
+    """Return the hub names of the base models that are not in the hub's cache yet, so that nothing is known of them."""
     paths = dict.fromkeys(str(run.config["model"]["path"]) for run in runs)
     return [path for path in paths if hub_model.find(path) is None]
 
@@ -110,7 +110,7 @@ def distinct(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 
 
 def _check(job: Composed) -> tuple[dict[str, Any], Findings]:
-    """Fill in what the config points at; return the resolved config and what preflight found."""
+    """Fill in the content that the config points at; return the resolved config and what preflight found."""
     job.fill_in(numbers_as_verl_has_them(job.resolved()))
     config = job.resolved()
     faults = faults_of(config)
@@ -162,14 +162,14 @@ def _plan(
 
 
 def _checkpoint_problems(run: PlannedRun) -> list[str]:
-    """Return a problem if a run that is to go on from a checkpoint has other devices than those that wrote it."""
+    """Return a problem if a run that goes on from a checkpoint is asked for with another number of devices."""
     trainer, ranks = run.config["trainer"], run.folder.checkpoint_ranks()
     asked = int(trainer["nnodes"]) * int(trainer["n_gpus_per_node"])
     if run.action not in ("resume", "extend") or ranks in (None, asked):
         return []
     return [
         f"{run.name} must go on with {ranks} GPUs (on a CPU: ranks), since veRL's checkpoint of step "
-        f"{run.folder.checkpoint_step()} is cut for so many, but is asked for with {asked}; set hardware.gpus_per_node"
+        f"{run.folder.checkpoint_step()} is cut for {ranks}, but is asked for with {asked}; set hardware.gpus_per_node"
     ]
 
 
@@ -181,7 +181,7 @@ def freeze(run: PlannedRun) -> PlannedRun:
 
 
 def launched(launcher: str, run: PlannedRun, code: Path) -> dict[str, Any]:
-    """Return what the event of a launch says: how far, with which of the frozen configs, and which code."""
+    """Return the fields of a launch's event: the launcher, the last step, the frozen config, the copy of the code."""
     return {"launcher": launcher, "steps": run.steps, "config": run.frozen, "code": code.name}
 
 

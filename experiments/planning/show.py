@@ -1,4 +1,4 @@
-"""The plan as a table for people, or as JSON for programs."""
+"""Show the plan, as a table for people or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from experiments.terminal import counted, hours_text, size
 
 
 def print_plan(runs: Sequence[PlannedRun], asked: int) -> None:
-    """Print what each arm will do and cost, a row an arm.
+    """Print what will be done for each arm and what that will cost, one row per arm.
 
     Args:
         runs: distinct runs.
@@ -58,7 +58,7 @@ def print_plan(runs: Sequence[PlannedRun], asked: int) -> None:
 
 
 def summary(runs: Sequence[PlannedRun], estimates: Sequence[Cost], asked: int) -> list[str]:
-    """Return the plan's totals in sentences: what will be done, what it costs and says who, what sharing saves."""
+    """Return the plan's totals in sentences: what will be done, the cost and its source, what sharing saves."""
     unit, hours = unit_of(runs), sum(cost.hours for cost in estimates)
     done = Counter(VERBS[run.action] for run in runs)
     lines = [", ".join(f"{number} {verb}" for verb, number in done.items())]
@@ -70,7 +70,7 @@ def summary(runs: Sequence[PlannedRun], estimates: Sequence[Cost], asked: int) -
         lines.append(f"estimate: {'; '.join(sources)}")
     if asked > len(runs):
         saved = asked - len(runs)
-        # What is shared is the baseline: the run that the most sweeps ask for.
+        # The shared run is the baseline: the run that most sweeps ask for.
         shared = max(range(len(runs)), key=lambda place: len(runs[place].config["sweeps"] or ()))
         cost = estimates[shared].hours * saved
         lines.append(
@@ -80,7 +80,7 @@ def summary(runs: Sequence[PlannedRun], estimates: Sequence[Cost], asked: int) -
 
 
 def remarks(runs: Sequence[PlannedRun]) -> list[str]:
-    """Return what preflight found and let pass: the memory that a GPU needs, and oddities of the models' folders."""
+    """Return what preflight found but accepted: the memory that a GPU needs, and oddities of the models' folders."""
     needs: dict[str, dict[str, None]] = {}
     for run in runs:
         if run.memory is not None:
@@ -146,11 +146,12 @@ def words(run: PlannedRun) -> str:
 
 
 def unit_of(runs: Sequence[PlannedRun]) -> str:
-    """Return what the hours are of: GPU, or CPU for veRL on the CPU."""
+    """Return the device that the hours are counted for: "CPU" if all runs use veRL on the CPU, else "GPU"."""
     return "CPU" if all(run.config["trainer"]["device"] == "cpu" for run in runs) else "GPU"
 
 
 def _source(run: PlannedRun, cost: Cost) -> str:
+    """Return in words where the estimate of a run's time comes from."""
     if cost.measured:
         return f"{cost.seconds_per_step:.3g} s a step, measured in {counted(cost.measured, 'run')} of the same kind"
     if cost.seconds_per_step is None:

@@ -1,4 +1,4 @@
-"""`python -m experiments.runs`: looking after the runs in a folder."""
+"""The command `python -m experiments.runs`: it parses the command line and calls the module of each subcommand."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def parser() -> argparse.ArgumentParser:
         help="only runs like this: state=failed rollout.temperature=0.6; KEY!=VALUE for all others; * and ? in a text",
     )
     listing.add_argument("--json", action="store_true", help="print JSON")
-    listing.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
+    listing.add_argument("--watch", action="store_true", help="show the list again and again, until Ctrl-C")
     command("show", "one run: config against the baseline, events, attempts, last samples", 1)
     logs = command("logs", "what the run's last attempt printed", 1)
-    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
-    command("cancel", "end runs that are going, take back those that wait", "+")
+    logs.add_argument("-f", "--follow", action="store_true", help="print what comes until the run ends")
+    command("cancel", "end runs that are running or waiting", "+")
     command("retry", "launch failed runs again, as they were frozen (default: all that failed)", "*")
     command("diff", "how two runs differ", 2)
     clean = command("clean", "delete the checkpoints of finished runs (default: of all)", "*")

@@ -1,4 +1,4 @@
-"""`cancel`: end a run that is going, or take one back that waits for its start."""
+"""`cancel`: end a run that is running, or one that still waits for its start."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from experiments.processes import reaping
 from experiments.store.events import TERMINAL, Event, State
 from experiments.store.rundir import RunDir
 
-PATIENCE_SECONDS = 20.0  # how long an attempt may take to go down by itself
-JOB_PATIENCE_SECONDS = 45.0  # and one in a job: SLURM kills what has not ended after KillWait, 30 s as a rule
+PATIENCE_SECONDS = 20.0  # how long an attempt on this machine may take to end by itself
+JOB_PATIENCE_SECONDS = 45.0  # how long one in a job may take: SLURM kills it after KillWait, usually 30 s
 WAITING = (Event.PLANNED, Event.LAUNCHED, Event.SUBMITTED)  # events after which a run waits for its start
 
 
 def cancel(runs: Sequence[RunDir]) -> int:
-    """Cancel the runs; UserError, and none cancelled, if one of them neither runs nor waits, or runs elsewhere."""
+    """Cancel the runs; return the exit code.
+
+    UserError, and no run is cancelled, if one neither runs nor waits, or runs on another machine without a job.
+    """
     problems = [problem for run in runs if (problem := _problem(run, run.events()))]
     if problems:
         raise UserError(*problems)
@@ -36,7 +39,7 @@ def cancel(runs: Sequence[RunDir]) -> int:
     deadline = time.monotonic() + JOB_PATIENCE_SECONDS
     for run in runs:
         if run in submitted:
-            while run.is_locked() and time.monotonic() < deadline:  # its own last word comes before ours
+            while run.is_locked() and time.monotonic() < deadline:  # the attempt records its end before we do
                 time.sleep(0.1)
         elif run.is_locked():
             _end(run)
@@ -46,6 +49,7 @@ def cancel(runs: Sequence[RunDir]) -> int:
 
 
 def _problem(run: RunDir, events: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return why a run can't be cancelled, None if it can."""
     state = run.state(events)
     words = [event.get("event") for event in events if event.get("event") in (*WAITING, Event.STARTED, *TERMINAL)]
     if state != State.RUNNING:
@@ -61,11 +65,11 @@ def _problem(run: RunDir, events: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _end(run: RunDir) -> None:
-    """End the living attempt on this machine: asked first, so that it says goodbye, killed after PATIENCE_SECONDS."""
+    """End the living attempt on this machine: ask it first, so that it records its end; kill after PATIENCE_SECONDS."""
     started = next(event for event in reversed(run.events()) if event.get("event") == Event.STARTED)
     holder = _holder(run, started.get("pid"))
     if holder is None:
-        problem = f"the process that runs {run.path.name} must be {started.get('pid')}, but that is another one"
+        problem = f"{run.path.name} must be run by process {started.get('pid')}, but that is another process"
         raise UserError(f"{problem}; end it by hand, then cancel again")
     holder.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -79,7 +83,7 @@ def _end(run: RunDir) -> None:
 
 
 def _holder(run: RunDir, pid: Any) -> psutil.Process | None:
-    """Return the process `pid` if it is the attempt: the one that has the run's lock open. A pid can be used again."""
+    """Return the process `pid` if it is the attempt, which has the run's lock open; None if it is gone or another."""
     with contextlib.suppress(psutil.Error, OSError, TypeError, ValueError):
         process = psutil.Process(pid)
         lock = os.stat(run.path / "lock")

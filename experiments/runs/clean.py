@@ -1,4 +1,4 @@
-"""`clean`: free the disk of the checkpoints of finished runs; records, logs and samples stay."""
+"""`clean`: delete the checkpoints of finished runs to free the disk; records, logs and samples stay."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from experiments.store.events import Event, State
 from experiments.store.rundir import AlreadyRunning, RunDir
 from experiments.terminal import size
 
-DELETED = ".checkpoints-deleted"  # a cut short deletion must not leave a folder that looks like checkpoints
+DELETED = ".checkpoints-deleted"  # a deletion that is cut short must leave nothing that looks like a checkpoint
 
 
 def clean(runs: Sequence[RunDir], named: bool, yes: bool) -> int:
     """Delete the checkpoints of finished runs once the user agrees; return the exit code.
 
     Args:
-        named: the user named the runs: then one that has not finished is a mistake, else it is passed over.
-        yes: the user agrees already.
+        named: whether the user named the runs. If so, a run that has not finished is a mistake; else it is passed over.
+        yes: whether the user has already agreed.
     """
     unfinished = [run for run in runs if run.state() != State.FINISHED]
     if named and unfinished:
@@ -62,9 +62,9 @@ def _agreed() -> bool:
 
 
 def _delete(run: RunDir, bytes_: int) -> int:
-    """Delete a run's checkpoints, unless it has been started again; return the bytes that were freed.
+    """Delete a run's checkpoints, unless the run has been started again; return the bytes that were freed.
 
-    veRL's pointer to the last step stays: by it, asking for the run again is answered with "done".
+    veRL's pointer to the last step stays, so that a plan still shows the run as done.
     """
     trash = run.path / DELETED
     try:

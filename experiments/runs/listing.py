@@ -1,4 +1,4 @@
-"""`list`: every run at a glance, as a table, as JSON, or again and again."""
+"""`list`: every run at a glance, as a table (once, or again and again) or as JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NARROWEST_NAME = 24
 
 
 def list_runs(runs_dir: Path, conditions: Sequence[str], as_json: bool, watch: bool) -> int:
-    """Print the runs that meet the conditions; return the exit code. `watch`: until Ctrl-C."""
+    """Print the runs that meet the conditions (KEY=VALUE); return the exit code. `watch`: repeat until Ctrl-C."""
     if as_json and watch:
         raise UserError("--json and --watch exclude each other; leave one out")
     if as_json:
@@ -47,7 +47,7 @@ def list_runs(runs_dir: Path, conditions: Sequence[str], as_json: bool, watch: b
         console.print(table(runs_dir, conditions, console.width if console.is_terminal else None), soft_wrap=True)
         return 0
     if not console.is_terminal:
-        raise UserError("--watch must have a terminal, but the output is none; use list, or list --json")
+        raise UserError("--watch must have a terminal, but the output is not one; use list, or list --json")
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
@@ -60,9 +60,9 @@ def list_runs(runs_dir: Path, conditions: Sequence[str], as_json: bool, watch: b
 
 
 def read_all(runs_dir: Path, filters: Filters) -> tuple[list[Status], list[str]]:
-    """Return (where each run is, by name, as far as the filters accept it; what could not be read as it should).
+    """Return (the status of each run that the filters accept, sorted by name; notes on what could not be read).
 
-    Folders that are no runs, that can't be read or that a newer version made are notes, not errors.
+    A folder that is not a run, that can't be read or that a newer version made gives a note, not an error.
     """
     try:
         entries = sorted(entry for entry in runs_dir.iterdir() if not entry.name.startswith("."))
@@ -90,9 +90,9 @@ def read_all(runs_dir: Path, filters: Filters) -> tuple[list[Status], list[str]]
 
 
 def table(runs_dir: Path, conditions: Sequence[str], width: int | None) -> Text:
-    """Return the table of the runs, and the notes below it; names are cut to fit into `width` columns.
+    """Return the table of the runs with the notes below it. Names are cut to fit into `width` columns; None: not cut.
 
-    Aligned here: rich's own Table takes a second for a thousand rows.
+    The cells are aligned here, because rich's own Table takes a second for a thousand rows.
     """
     from rich.text import Text
 
@@ -119,7 +119,7 @@ def table(runs_dir: Path, conditions: Sequence[str], width: int | None) -> Text:
 
 
 def cells(status: Status) -> tuple[str, ...]:
-    """Return a row of the table."""
+    """Return the row of a run, a text for each of COLUMNS."""
 
     def number(value: float | None, form: str) -> str:
         return "-" if value is None else f"{value:{form}}"
@@ -146,7 +146,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _shortened(name: str, width: int) -> str:
-    """Return a run's name cut in the middle: its end is the id, by which it can be named."""
+    """Return a run's name cut in the middle to `width` characters: the id at its end is enough to name the run."""
     if len(name) <= width:
         return name
     settings, _, identity = name.rpartition("-")

@@ -1,4 +1,4 @@
-"""`logs`: what the last attempt printed, as it was or as it comes."""
+"""`logs`: print the log of a run's last attempt, once or while it grows."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from experiments.store.rundir import Attempt, RunDir
 
 POLL_SECONDS = 0.3
 ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.?)")
-# A log holds what a model wrote: nothing of it may steer the terminal. A progress bar's returns become lines.
+# A log has text that a model wrote, which must not control the terminal. A progress bar's returns become lines.
 CONTROLS = bytes(code for code in range(256) if (code < 32 and code not in b"\t\n\r") or code == 127)
 
 
 def logs(run: RunDir, follow: bool) -> int:
-    """Print the log of the run's last attempt; with `follow`, until the run ends, attempt after attempt.
+    """Print the log of the run's last attempt; return the exit code. `follow`: until the run ends, attempt by attempt.
 
-    UserError if there is no attempt yet, and nothing to wait for.
+    UserError if there is no attempt and none to wait for.
     """
     attempt, offset = _last(run), 0
     if attempt is None and not (follow and run.state() in (State.PLANNED, State.QUEUED)):
@@ -29,7 +29,7 @@ def logs(run: RunDir, follow: bool) -> int:
             State.PLANNED,
             State.QUEUED,
             State.RUNNING,
-        )  # asked first: what came before is then printed
+        )  # asked before we read, so that all that came before the end is printed
         if attempt is not None:
             offset = _print_from(attempt, offset, whole_lines=follow and not ended)
         newest = _last(run)
@@ -47,7 +47,7 @@ def _last(run: RunDir) -> Attempt | None:
 
 
 def _print_from(attempt: Attempt, offset: int, whole_lines: bool) -> int:
-    """Print what is new since `offset`; return the offset up to which is printed."""
+    """Print what the log has after byte `offset`; return the offset up to which it is printed."""
     try:
         with open(attempt.log, "rb") as file:
             file.seek(offset)

@@ -1,4 +1,4 @@
-"""`retry`: launch failed runs once more, as they were frozen: the config and the code of their last launch."""
+"""`retry`: launch failed runs again with the config and the code of their last launch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FAILED = (State.FAILED, State.KILLED)
 
 
 def failed_among(runs: Sequence[RunDir]) -> list[RunDir]:
-    """Return the runs that failed, died without a word, or that SLURM holds."""
+    """Return the runs that failed, that were killed, or whose job SLURM holds."""
     return [run for run in runs if run.state() in FAILED or held(run)]
 
 
 def held(run: RunDir) -> str | None:
-    """Return the id of the run's job if SLURM holds it, as far as the last look saw."""
+    """Return the id of the run's job if SLURM held it at our last look, else None."""
     events = run.events()
     hold = last_hold(events) if run.state(events) == State.QUEUED else None
     return str(hold["job"]) if hold and hold.get("kind") == HELD else None
@@ -38,8 +38,8 @@ def held(run: RunDir) -> str | None:
 def retry(runs: Sequence[RunDir]) -> int:
     """Execute failed runs again, one after the other, each from its last checkpoint; return the exit code.
 
-    Those that SLURM holds are released. UserError, and nothing launched, if one of the others has not failed or was
-    launched on a cluster.
+    Jobs that SLURM holds are released. UserError, and nothing is launched, if one of the other runs has not failed or
+    was launched on a cluster.
     """
     problems = []
     holds = {run: held(run) for run in runs}
@@ -88,12 +88,12 @@ def code_of(run: RunDir) -> Path:
         return code
     raise UserError(
         f"{run.path.name} must be tried again with the code that it was launched with, but {code} has no copy of it; "
-        "launch it anew: python -m experiments.run with the settings that runs show tells"
+        "launch it anew: python -m experiments.run with the settings that `runs show` prints"
     )
 
 
 def as_launched(run: RunDir) -> PlannedRun:
-    """Return a run as it was last launched; UserError if its config is not one of ours."""
+    """Return the plan of a run as it was last launched; UserError if its config is foreign or damaged."""
     from omegaconf import OmegaConf
 
     from experiments.planning.plan import PlannedRun
@@ -108,7 +108,7 @@ def as_launched(run: RunDir) -> PlannedRun:
         raise UserError(f"{run.config_file} must say trainer.total_training_steps, but does not; launch it anew")
     state, reached, verl = run.state(), run.reached(), OmegaConf.create(config)
     planned = PlannedRun(run.path.name, run, config, verl, steps, state, reached, frozen)
-    try:  # all that a launch reads
+    try:  # these read everything that a launch reads
         plan_json([planned], 1)
         ray_options(config), is_wanted(config)
         return replace(planned, memory=setup_of(config, shape_of(config)))
@@ -118,7 +118,7 @@ def as_launched(run: RunDir) -> PlannedRun:
 
 
 def release(job: str) -> None:
-    """Have SLURM start a job that it holds; the next look at the runs says what came of it."""
+    """Ask SLURM to release a job that it holds; UserError if it refuses. The next look at the runs shows the result."""
     from experiments.launchers.slurm.commands import SlurmError, call
 
     try:

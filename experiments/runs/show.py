@@ -17,13 +17,13 @@ from experiments.terminal import printable
 from experiments.values import flatten
 
 SAMPLES = 3
-SAMPLE_BYTES = 65_536  # of a file of rollouts, from its beginning
-CONTENT = ("digest", "code")  # last parts of keys that name content: filled in when a run is planned, no setting
+SAMPLE_BYTES = 65_536  # how much of a rollout file is read, from its beginning
+CONTENT = ("digest", "code")  # last parts of keys that are not settings: planning fills in the content's digest
 ABSENT = "(not there)"
 
 
 def show(run: RunDir) -> int:
-    """Print a run: where it is, its config against the baseline, its events, attempts and last samples."""
+    """Print a run: its state, its config against the baseline, its events, attempts and last samples; return 0."""
     status, notes = status_of(run)
     config = run.load_config()
     of = "" if status.of is None else f" of {status.of}"
@@ -37,13 +37,13 @@ def show(run: RunDir) -> int:
     for frozen in dict.fromkeys(event.get("config") for event in run.events() if event.get("event") == Event.STARTED):
         if isinstance(frozen, str) and frozen != FIRST:
             changed = differences(run.load_config(FIRST), run.load_config(frozen), scientific=False)
-            _section(f"what attempts with {frozen} changed; the result it cannot change", changed)
+            _section(f"what attempts with {frozen} changed; it cannot change the result", changed)
     _section("last samples", samples(run))
     return 0
 
 
 def diff(first: RunDir, second: RunDir) -> int:
-    """Print how two runs differ: how far they are, then the config, what can change the result first."""
+    """Print how two runs differ: their states, then their configs, first what can change the result; return 0."""
     for mark, run in (("-", first), ("+", second)):
         status, _ = status_of(run)
         figures = "" if status.accuracy is None else f", validation accuracy {status.accuracy:.3f}"
@@ -72,11 +72,11 @@ def baseline() -> dict[str, Any]:
 def differences(
     before: Mapping[str, Any], after: Mapping[str, Any], scientific: bool = True, content: bool = False
 ) -> list[str]:
-    """Return a line "key: before -> after" for each leaf in which two configs differ, by key.
+    """Return a line "key: before -> after" for each leaf in which two configs differ, sorted by key.
 
     Args:
-        scientific: of the keys that can change the result, or of the others.
-        content: also of the digests of what a config points at.
+        scientific: compare the keys that can change the result; False: the other keys.
+        content: compare the digests of what the configs point at, too.
     """
     old, new = dict(flatten(before)), dict(flatten(after))
     keys = sorted(key for key in old.keys() | new.keys() if is_scientific(key) == scientific)
@@ -88,7 +88,7 @@ def differences(
 
 
 def samples(run: RunDir) -> Iterator[str]:
-    """Yield the first few responses of the last training step that was dumped."""
+    """Yield the first SAMPLES responses of the last training step whose rollouts were written."""
     for attempt in reversed(run.attempts()):
         files = sorted(attempt.rollouts.glob("*.jsonl"), key=_step)
         if files:

@@ -1,4 +1,4 @@
-"""Where a run is, read off the ends of its files: fast enough for a thousand runs at a glance."""
+"""The status of a run, read from the ends of its files, so that a thousand runs can be listed quickly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from experiments.store.rundir import RunDir
 from experiments.values import as_float, is_whole
 
 TAIL_BYTES = 65_536  # a dozen of veRL's rows
-RATE_STEPS = 10  # the pace is the mean over so many last steps
+RATE_STEPS = 10  # the pace is the mean over this many last steps
 TRAINED = b'"training/global_step"'  # only a row of a trained step has it
 VALIDATED = b'"val-core/'
 
@@ -30,21 +30,21 @@ class Status:
     state: State
     step: int
     of: int | None
-    """The step it was last asked to reach."""
+    """The step that the run was last asked to reach."""
     accuracy: float | None
     """The last validation accuracy, sampled as training samples (greedy validation rows left out)."""
     response_length: float | None
     """The last training step's mean response length, in tokens."""
     steps_per_hour: float | None
-    """The pace of the last RATE_STEPS steps, validations counted, start-up not."""
+    """The pace of the last RATE_STEPS steps; validations count, start-up does not."""
     attempt: int
-    """How many attempts there were, the present one counted."""
+    """How many attempts there are, the present one included."""
     where: str
     """The host of the last attempt, or the job that waits for one."""
 
     @property
     def eta_seconds(self) -> float | None:
-        """How long a running run still takes at its pace."""
+        """How many seconds a running run still takes at its pace; None if it does not run or has no pace yet."""
         if self.state != State.RUNNING or not self.steps_per_hour or self.of is None:
             return None
         return max(0, self.of - self.step) / self.steps_per_hour * 3600
@@ -68,7 +68,7 @@ class Status:
 
 
 def status_of(run: RunDir) -> tuple[Status, list[str]]:
-    """Return (where a run is, a note on each file with damaged lines).
+    """Return (the status of a run, notes on why its job is held and on files with damaged lines).
 
     Raises UserError or OSError if the folder can't be read, or was made by a newer version.
     """
@@ -113,7 +113,7 @@ def status_of(run: RunDir) -> tuple[Status, list[str]]:
 
 
 def settle(runs: Sequence[RunDir]) -> list[str]:
-    """Have SLURM's verdict on the runs' jobs written into their events; return its complaint, if it has one."""
+    """Ask SLURM what happened to the runs' jobs and record it in their events; return SLURM's complaint, if any."""
     if not any(b'"submitted"' in _read(run.events_file) for run in runs) and not any(
         half_submitted.pending(runs_dir) for runs_dir in {run.path.parent for run in runs}
     ):
@@ -154,7 +154,7 @@ def local_time(moment: Any) -> str:
 
 
 def _pace(lines: Sequence[bytes]) -> float | None:
-    """Return the mean seconds a step of rows of metrics, validations counted; None if no row tells."""
+    """Return the mean seconds per step in rows of metrics, with validations; None if no row has its time."""
     times = [
         seconds + (_number(line, b"timing_s/testing") or 0.0)
         for line in lines
@@ -164,7 +164,7 @@ def _pace(lines: Sequence[bytes]) -> float | None:
 
 
 def _number(line: bytes, key: bytes) -> float | None:
-    """Return one number of a row of metrics without parsing the hundred others: a third of the time for the table."""
+    """Return one number of a row of metrics without parsing the hundred others, which saves a third of list's time."""
     start = line.find(b'"' + key + b'":')
     if start < 0:
         return None
@@ -177,6 +177,7 @@ def _number(line: bytes, key: bytes) -> float | None:
 
 
 def _where(events: Sequence[Mapping[str, Any]]) -> str:
+    """Return the host and the job of the last submission or attempt, e.g. "node1 job 12_3"."""
     for event in reversed(events):
         if event.get("event") in (Event.SUBMITTED, Event.STARTED):
             job = f"job {event['job']}" if event.get("job") else ""

@@ -14,9 +14,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def straight(folder: Path) -> Command:
-    """Four GRPO steps in one go, with W&B offline: what the other runs are held against.
+    """Four GRPO steps in one attempt, with W&B offline: the run with which the other runs are compared.
 
-    No compiler is there, and the ports are taken that Ray, its dashboard and its clients, and torch have by default.
+    It has no compiler, and the default ports of Ray, its dashboard, its clients and torch are taken.
     """
     path = path_without_compilers(folder / "bin")
     assert not any(shutil.which(name, path=path) for name in ("cc", "gcc", "c++", "g++", "clang", "make"))
@@ -26,6 +26,6 @@ def straight(folder: Path) -> Command:
 
 @pytest.fixture(scope="session")
 def plain_annealed(folder: Path) -> Command:
-    """Two steps on veRL's own path, each at a temperature of its own, with a reward that is edited after the launch."""
+    """Two steps on veRL's own path, each at its own temperature, with a reward that is edited after the launch."""
     lean = ("trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.total_training_steps=2")
     return train_edited(folder / "plain-annealed", "hardware.fast=false", *ANNEALED, *lean)

@@ -1,9 +1,9 @@
-"""SIGKILL at random moments of real trainings: `python -m tests.e2e.kills KILLS [SEED]`.
+"""Kill real trainings with SIGKILL at random moments: `python -m tests.e2e.kills KILLS [SEED]`.
 
 A run is started, killed at a random moment (the attempt, the launcher, or both), started again, and so on until it is
-through; then the next run, until KILLS processes or pairs of them were killed. Every other run saves only every third
-step, so that a resumed attempt makes steps again whose rows are there. After each kill no row that was on the disk may
-be gone; each run must end with the rows of a run that nobody killed, each step trained once.
+finished. Then comes the next run, until there were KILLS kills. Every other run saves only every third step, so that a
+resumed attempt repeats steps whose rows are already on the disk. After each kill, no row that was on the disk may be
+gone. Each run must end with the rows of a run that was never killed, with each step trained once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEPS = 6
 OVERRIDES = (f"trainer.total_training_steps={STEPS}", "tracking=none")
 SAVE_FREQ = (3, 1)
 TARGETS = ("attempt", "launcher", "both")
-STARTS = 0.25  # the share of the kills that come at any moment after the command, which is mostly before the first step
+STARTS = 0.25  # the share of kills at any time after the command, which is mostly before the first step
 TOLERANCE = 1e-5
 TRAINED = "training/global_step"  # only the row of a trained step has it
 Rows = list[tuple[int, dict[str, float]]]
@@ -39,8 +39,8 @@ Rows = list[tuple[int, dict[str, float]]]
 def joined(run: RunDir) -> Rows:
     """Return every row that counts, in the order in which they were written.
 
-    A resumed attempt makes the steps after its checkpoint anew: rows that were written of them before count no more.
-    Written here from these words; the analysis has its own (analysis/records/history.py).
+    A resumed attempt repeats the steps after its checkpoint, so the rows that were written of them before don't count.
+    This is written independently of the analysis, which has its own function (analysis/records/history.py).
     """
     kept: Rows = []
     for attempt in run.attempts():
@@ -51,14 +51,14 @@ def joined(run: RunDir) -> Rows:
 
 
 def _lives(process: subprocess.Popen, seconds: float) -> bool:
-    """Return whether a process is still there after so long."""
+    """Return whether a process is still alive after `seconds`."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
     return process.poll() is None
 
 
 def determined(row: dict[str, float]) -> dict[str, float]:
-    """Return the metrics of a row that are no times and no memory."""
+    """Return the metrics of a row without times and memory."""
     return {key: float(value) for key, value in row.items() if "timing" not in key and "perf/" not in key}
 
 
@@ -67,16 +67,16 @@ class Killer:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.random = folder, random.Random(seed)
-        self.launchers: list[int] = []  # the process ids of those that were killed
+        self.launchers: list[int] = []  # the process ids of all launchers that were started
         self.expected = self._straight()
         self.kills = 0
-        self.redone = 0  # rows of steps that a resumed attempt made anew
+        self.redone = 0  # how many rows are of steps that a resumed attempt repeated
 
     def _straight(self) -> dict[int, dict[str, float]]:
         began = time.monotonic()
         done = train(self.folder / "straight", *OVERRIDES)
         assert done.code == 0, done.output
-        self.longest = 1.1 * (time.monotonic() - began)  # seconds from the command to a kill: up to past the run's end
+        self.longest = 1.1 * (time.monotonic() - began)  # the latest kill comes a little after a whole run's time
         history = joined(done.run)
         assert [step for step, _ in history] == list(range(STEPS + 1))
         self.step = mean(row["perf/time_per_step"] for _, row in history if TRAINED in row)
@@ -102,7 +102,7 @@ class Killer:
             shutil.rmtree(place)
 
     def _attempt_and_kill(self, place: Path) -> bool:
-        """Start the command and kill it at some moment; return whether it came to its end before."""
+        """Start the command and kill it at some moment; return whether it ended by itself before that."""
         launcher = subprocess.Popen(
             arguments(place, self.overrides),
             cwd=place,
@@ -136,9 +136,9 @@ class Killer:
         return False
 
     def _wait(self, place: Path, launcher: subprocess.Popen) -> bool:
-        """Wait for some moment of a start or, mostly, of a training; return whether the launcher is still there.
+        """Wait until a random moment of a start or, mostly, of a training; return whether the launcher is still alive.
 
-        A moment of a training is so long after a row: in a step, in a save, in a validation.
+        A moment of a training is a random time after a row was written: it is in a step, a save or a validation.
         """
         if self.random.random() < STARTS:
             return _lives(launcher, self.random.uniform(1.0, self.longest))
@@ -168,9 +168,9 @@ class Killer:
             yield psutil.Process(launcher.pid)
 
     def _compare(self, run: RunDir) -> None:
-        """Every step trained once, and every number of it, and of a validation however often it was made, as expected.
+        """Assert that every step was trained once, and that the numbers of steps and validations are as expected.
 
-        An attempt validates the checkpoint that it begins with: the straight run did so in some of those steps only.
+        An attempt validates the checkpoint that it starts from: there may be more validations than in the straight run.
         """
         history = joined(run)
         written = [row for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]

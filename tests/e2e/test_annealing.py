@@ -1,4 +1,4 @@
-"""A temperature that moves with the steps, in real trainings: sampler and trainer move together, a resume goes on."""
+"""A temperature that changes with the steps, in real trainings: sampler and trainer agree on it, after a resume too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e.training import ANNEALED, Command, rows, train
 
 @pytest.fixture(scope="module")
 def annealed(folder: Path) -> Command:
-    """Two steps, then a third in a second process; on the fast path, validated before the first."""
+    """Two steps, then a third in a second process, on the fast path, with a validation before the first step."""
     for steps in (2, 3):
         done = train(folder / "annealed", f"trainer.total_training_steps={steps}", "trainer.test_freq=-1", *ANNEALED)
         assert done.code == 0, done.output
@@ -24,10 +24,10 @@ def follows_its_schedule(run: Command, steps: int) -> None:
     temperatures = [history[step]["rollout/temperature"] for step in range(1, steps + 1)]
     assert temperatures == pytest.approx([1.2, 0.9, 0.6][:steps])
     for step in range(1, steps + 1):
-        # Were the sampler's temperature another than the trainer's, their probabilities would differ by 0.01 and more.
+        # If the sampler and the trainer had different temperatures, their probabilities would differ by 0.01 and more.
         assert history[step]["training/rollout_probs_diff_mean"] < 1e-6
         assert history[step]["training/rollout_probs_diff_max"] < 2e-5  # float32, magnified by a low temperature
-        # One update a step, so the policy that is updated is the one that sampled: every ratio is 1.
+        # There is one update per step, so the policy that is updated is the one that sampled: every ratio is 1.
         assert history[step]["actor/ppo_kl"] == pytest.approx(0, abs=1e-5)
         assert history[step]["actor/pg_clipfrac"] == 0
         assert history[step]["actor/grad_norm"] > 0
@@ -43,7 +43,7 @@ def test_on_the_plain_path_too(plain_annealed: Command) -> None:
 
 
 def test_validation_is_sampled_as_ever(annealed: Command, straight: Command) -> None:
-    """The same weights, before the first step: from a temperature of 1.2 the same answers as from one of 1.0."""
+    """Before the first step the weights are the same: at rollout temperatures 1.2 and 1.0 the answers are equal."""
     answers, expected = (
         read_jsonl(run.attempts()[0].validation / "0.jsonl")[0] for run in (annealed.run, straight.run)
     )

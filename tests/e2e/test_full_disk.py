@@ -16,7 +16,7 @@ SIZE = "64m"
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    """Two arms, of which the second finds it full; in a mount namespace, on a file system of its own."""
+    """The second of two runs finds the disk full. The disk is a small file system in a mount namespace."""
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     inside = 'mount -t tmpfs -o size="$1" none "$2" && exec "$3" -m tests.e2e.test_full_disk "$2"'
     done = subprocess.run(
@@ -29,7 +29,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path: Pa
 
 
 def fill(path: Path) -> None:
-    """Write until nothing more goes in."""
+    """Write to a file until the disk is full."""
     with open(path, "wb", buffering=0) as file:
         while True:
             try:

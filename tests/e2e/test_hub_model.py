@@ -1,4 +1,4 @@
-"""A base model by its name on the hub: fetched before a launch, known by its revision, trained from it for ever."""
+"""A base model by its name on the hub: fetched before a launch and known by its revision, from which its runs train."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_model_of_the_hub_is_fetched_and_its_revision_is_what_the_run_is_known
         assert config["actor_rollout_ref"]["model"]["path"] == str(snapshot) == config["model"]["path"]
         assert done.run.state() == "finished"
 
-        # The branch goes on: what was fetched counts until somebody fetches again, and then it is another run.
+        # The branch gets a new commit. The fetched one counts until somebody fetches again; then it is another run.
         hub.models["me/tiny"], asked = (LATER, WEIGHTS), list(hub.asked)
         again = train(here, *SMALL, **place)
         assert again.code == 0 and "1 done" in again.output and hub.asked == asked, again.output

@@ -1,4 +1,4 @@
-"""A few kills of a real training; `python -m tests.e2e.kills 30` is the long form."""
+"""A few kills of a real training; `python -m tests.e2e.kills 30` makes more."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_what_was_killed_is_resumed_and_nothing_is_lost_or_doubled(tmp_path: Pat
 
 
 def test_a_kill_between_a_checkpoint_and_its_steps_row_loses_no_row(straight: Command, tmp_path: Path) -> None:
-    """veRL saves, validates, and only then writes the step's metrics; a resumed run does not train the step again."""
+    """veRL saves, validates, and only then writes the step's row. A resumed run does not train the step again."""
     launcher = subprocess.Popen(
         arguments(tmp_path, LONG_VALIDATION),
         cwd=tmp_path,
@@ -65,6 +65,6 @@ def started(run: RunDir) -> int:
 
 
 def trained(run: RunDir) -> list[int]:
-    """Return the step of every training row that was written, in all attempts."""
+    """Return the step of every training row that any attempt has written."""
     found = [row for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
     return [row["step"] for row in found if "training/global_step" in row["data"]]

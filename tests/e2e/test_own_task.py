@@ -1,4 +1,4 @@
-"""docs/own_task.md, followed to the letter: its files written, its commands typed, a real training, a figure."""
+"""docs/own_task.md, followed to the letter: its files are written, its commands typed; a real training and a figure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this project in which the page's files are written."""
+    """A copy of this project with the files that the page tells its reader to write."""
     project = tmp_path_factory.mktemp("own") / "project"
     for part in ("conf", "sweeps", "experiments", "analysis", "hydra_plugins"):
         shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__", "local"))
@@ -36,7 +36,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def typed(command: str, project: Path) -> subprocess.CompletedProcess[str]:
-    """Type a command of the page in the project's folder."""
+    """Execute a command of the page in the project's folder."""
     return subprocess.run(
         [sys.executable, *shlex.split(command)[1:]],
         cwd=project,

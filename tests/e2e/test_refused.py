@@ -1,4 +1,4 @@
-"""What preflight refuses, trained all the same: it fails as predicted, minutes later on a larger model."""
+"""A run that preflight refuses is trained anyway: it fails as predicted. A larger model would fail minutes later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MICRO = "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"
 
 
 def test_a_micro_batch_that_does_not_divide(straight: Command, folder: Path) -> None:
-    """The frozen config of a run that went well, but for one number; nobody plans it."""
+    """The config is that of a finished run with one other number. No plan has checked it."""
     config = straight.run.load_config()
     assert problems_of(config) == []
     config["actor_rollout_ref"]["actor"]["ppo_micro_batch_size_per_gpu"] = 32

@@ -13,7 +13,7 @@ from tests.e2e.training import train
 STUDY = (
     *("-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1"),
     *("hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"),
-    # Far apart, so that the trials' accuracies are: a hot model hardly ever answers.
+    # The temperatures are far apart, so that the accuracies are, too: a hot model hardly ever answers.
     "rollout.temperature=interval(0.5,1.5)",
     "actor_rollout_ref.rollout.val_kwargs.temperature=${rollout.temperature}",
 )

@@ -1,4 +1,4 @@
-"""Real trainings with real veRL on the CPU. Each is as small as it can be; together they take a few minutes."""
+"""Real trainings with real veRL on the CPU. Each is as small as possible; together they take a few minutes."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def test_asked_again_it_starts_nothing(straight: Command, folder: Path) -> None:
 
 
 def test_a_resumed_run_equals_a_straight_one(straight: Command, folder: Path) -> None:
-    """Two steps, then two more in a second process: steps 1-2 also show that a seed fixes a run."""
+    """Two steps, then two more in a second process. Steps 1 and 2 also show that the seed decides a run's numbers."""
     first = train(folder / "resumed", "trainer.total_training_steps=2", "tracking=none")
     assert first.code == 0, first.output
     smaller = ("trainer.save_freq=4", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=600")
     second = train(folder / "resumed", "trainer.total_training_steps=4", "tracking=none", *smaller)
     assert second.code == 0 and "extend from step 2" in second.output, second.output
     assert [event["step"] for event in second.run.events() if event["event"] == "resumed"] == [2]
-    # What cannot change the result is as the second command has it.
+    # Settings that cannot change the result are those of the second command.
     assert [event["step"] for event in second.run.events() if event["event"] == "checkpoint"] == [1, 2, 4]
     assert "'ppo_max_token_len_per_gpu': 600" in second.run.attempts()[1].log.read_text()
     resumed, expected = rows(second.run), rows(straight.run)
@@ -107,9 +107,9 @@ def test_a_resumed_run_equals_a_straight_one(straight: Command, folder: Path) ->
 
 
 def test_the_plain_path_gives_the_same_numbers_and_goes_down_as_cleanly(straight: Command, folder: Path) -> None:
-    """veRL's own agent loop, transformers' own decoding, padded attention: what a GPU run uses."""
+    """The plain path has veRL's own agent loop, transformers' own decoding and padded attention, as a GPU run has."""
     plain = interrupted(folder / "plain", 2, "hardware.fast=false")
-    assert plain.run.path.name == straight.run.path.name  # the same run by its content
+    assert plain.run.path.name == straight.run.path.name  # both have the same identity
     for step in (0, 1, 2):
         got, expected = numbers(rows(plain.run)[step]), numbers(rows(straight.run)[step])
         assert got == pytest.approx(expected, rel=2e-3, abs=1e-5), step
@@ -120,7 +120,7 @@ TWO_RANKS = ("algorithm=ppo", "hardware.gpus_per_node=2", "tracking=none", "mode
 
 @pytest.fixture(scope="module")
 def two_ranks(folder: Path) -> Command:
-    """PPO on two ranks; the weights lie in a folder beside the runs, named as one types it."""
+    """PPO on two ranks. The weights are in a folder beside the runs, given by a relative path."""
     shutil.copytree(WEIGHTS, folder / "ppo" / "weights")
     return train(folder / "ppo", *TWO_RANKS)
 
@@ -145,7 +145,7 @@ def test_ppo_with_a_critic_on_two_ranks_resumes(two_ranks: Command, folder: Path
 
 
 def test_ppo_on_one_rank_gives_the_numbers_of_two(two_ranks: Command, straight: Command, folder: Path) -> None:
-    """On data of one's own, the same rows, named as one types them."""
+    """The data are the user's own files with the same rows, given by relative paths."""
     place = folder / "ppo-one"
     place.mkdir()
     for key in ("train_files", "val_files"):
@@ -155,14 +155,14 @@ def test_ppo_on_one_rank_gives_the_numbers_of_two(two_ranks: Command, straight: 
     assert one.code == 0, one.output
     for step in (0, 1):
         got, expected = (
-            {key: value for key, value in numbers(rows(run)[step]).items() if "seqlen" not in key}  # those of a rank
+            {key: value for key, value in numbers(rows(run)[step]).items() if "seqlen" not in key}  # seqlen is per rank
             for run in (one.run, two_ranks.run)
         )
         assert got == pytest.approx(expected, rel=1e-4, abs=1e-5), step
 
 
 def interrupted(place: Path, step: int, *overrides: str) -> Command:
-    """Train until a step is recorded and saved, then press Ctrl-C twice; nothing may be left but a resumable run."""
+    """Train until a step is recorded and saved, then press Ctrl-C twice; assert that only a resumable run is left."""
     place.mkdir()
     command = subprocess.Popen(
         arguments(place, ["trainer.total_training_steps=50", "tracking=none", *overrides]),
@@ -178,7 +178,7 @@ def interrupted(place: Path, step: int, *overrides: str) -> Command:
         time.sleep(0.1)
     command.send_signal(signal.SIGINT)
     time.sleep(1)
-    command.send_signal(signal.SIGINT)  # an impatient one, while all goes down
+    command.send_signal(signal.SIGINT)  # an impatient user presses again while everything is ending
     output, _ = command.communicate(timeout=60)
     assert command.returncode == 130, output
     assert "Traceback" not in output
@@ -201,7 +201,7 @@ def test_a_step_without_one_usable_sample_stops_the_run_with_the_cause(folder: P
     place = folder / f"broken-{fast}"
     place.mkdir()
     reward = place / "reward.py"
-    # It raises in a training only: preflight, which calls it too, finds nothing.
+    # It raises only in a training: preflight calls it too, but without this variable.
     reward.write_text(
         "import os\n\ndef compute_score(*args, **kwargs):\n    if 'VERL_FILE_LOGGER_PATH' in os.environ:\n"
         "        raise RuntimeError('the scorer has no ink')\n    return 0.0\n"

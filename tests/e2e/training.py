@@ -1,4 +1,4 @@
-"""Running the real command on real veRL, and reading what it left."""
+"""Run the real command with real veRL, and read what it left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir, find_runs
 
 COMPILER = re.compile(r"(^|-)(cc|gcc|[cg]\+\+|clang|clang\+\+|cpp|nvcc|ninja|g?make)(-[\d.]+)?$")
-OTHERS_SECONDS = 60.0  # for another test, beside this one, whose killed launcher's helpers are about to end
+OTHERS_SECONDS = 60.0  # how long helpers of a launcher that another test killed may take to end
 ANNEALED = ("temperature=linear", "rollout.temperature=1.2", "temperature.steps=3", "tracking=none")
 REWARD = """
 import experiments
@@ -59,7 +59,7 @@ def arguments(folder: Path, overrides: Sequence[str]) -> list[str]:
 
 
 def train(folder: Path, *overrides: str, **environment: str) -> Command:
-    """Run the command to its end, with some variables of its environment changed."""
+    """Run the command to its end; `environment` replaces variables of its environment."""
     folder.mkdir(exist_ok=True)
     variables = {**clean_environment(), **environment}
     done = subprocess.run(
@@ -69,7 +69,7 @@ def train(folder: Path, *overrides: str, **environment: str) -> Command:
 
 
 def train_edited(folder: Path, *overrides: str) -> Command:
-    """Run the command with a reward of one's own, which is edited as soon as an attempt is there."""
+    """Run the command with a reward of the user's own, which is edited as soon as an attempt has begun."""
     folder.mkdir()
     reward = folder / "reward.py"
     reward.write_text(REWARD.replace("VERSION", "0.25"))
@@ -92,9 +92,9 @@ def train_edited(folder: Path, *overrides: str) -> Command:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without what a W&B user may have set, but with a key that must show up nowhere.
+    """Return the environment without a W&B user's settings, but with a key that must not appear anywhere.
 
-    Without torch's cache folder too: it names it in the environment of a process, such as this one, that asked for it.
+    TORCHINDUCTOR_CACHE_DIR is left out too: torch sets it in a process that asks for its cache folder, as this one did.
     """
     plain = {
         key: value
@@ -106,18 +106,18 @@ def clean_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def taken(ports: Iterable[int]) -> Iterator[None]:
-    """Listen on ports, for as long as this lasts, so that nobody else can."""
+    """Listen on ports inside the `with` block, so that nobody else can."""
     with contextlib.ExitStack() as stack:
         for port in ports:
             listener = stack.enter_context(socket.socket())
-            with contextlib.suppress(OSError):  # somebody else has it: then it is taken
+            with contextlib.suppress(OSError):  # somebody else listens: then the port is taken, too
                 listener.bind(("", port))
                 listener.listen()
         yield
 
 
 def path_without_compilers(folder: Path) -> str:
-    """Return a PATH, of links in a new folder, with all that the present one has but for compilers and make."""
+    """Return a PATH with all programs of the present one but compilers and make, as links in a new folder."""
     folder.mkdir()
     for place in os.environ["PATH"].split(os.pathsep):
         for program in Path(place).glob("*"):
@@ -136,13 +136,13 @@ def rows(run: RunDir) -> dict[int, dict[str, Any]]:
 
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:
-    """Return the metrics of a row that training determines: no times, no memory, no differences of round-off."""
+    """Return the metrics of a row that the training decides: without times, memory and differences of rounding."""
     volatile = ("timing", "perf/", "probs_diff", "rollout_corr/", "actor/ppo_kl", "actor/pg_loss")
     return {key: float(value) for key, value in row.items() if not any(part in key for part in volatile)}
 
 
 def cut_short(run: RunDir, step: int) -> None:
-    """Make a finished run one that was interrupted in its last step, after the checkpoint of the step before it."""
+    """Turn a finished run into one that was interrupted in its last step, `step` + 1; its checkpoint is of `step`."""
     shutil.rmtree(run.checkpoints / f"global_step_{step + 1}")
     (run.checkpoints / "latest_checkpointed_iteration.txt").write_text(str(step))
     events = [event for event in run.events() if event["event"] != "finished"]
@@ -153,7 +153,7 @@ def cut_short(run: RunDir, step: int) -> None:
 def left_behind(run: RunDir, launchers: Collection[int] | None = None) -> list[str]:
     """Return what an ended run left on the machine: processes, temporary folders, shared memory.
 
-    launchers: the process ids of those that worked on it; by default all that are gone.
+    `launchers`: the process ids of the run's launchers; None: all launchers that have ended.
     """
     found = [f"process {process.pid} {process.name()}" for process in reaping.of_run(run.path)]
     found += [str(path) for path in Path("/tmp").glob(f"{reaping.scratch_prefix(run.path)}*")]
@@ -168,5 +168,5 @@ def _left_by(launchers: Collection[int] | None) -> list[str]:
     if launchers is not None:
         return [str(path) for path, pid in folders.items() if pid in launchers]
     found = [str(path) for path, pid in folders.items() if not psutil.pid_exists(pid)]
-    # Ray's object store is a file in /dev/shm that is unlinked as soon as it is mapped: none may have a name.
+    # Ray's object store is a file in /dev/shm that is unlinked as soon as it is mapped, so no such name may be left.
     return found + [str(path) for path in Path("/dev/shm").glob("plasma*")]

@@ -1,4 +1,4 @@
-"""What of SLURM is called: wrappers on the PATH that note each call when it has returned."""
+"""Record the calls of SLURM's programs: wrappers on the PATH note each call when it has returned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROGRAMS = ("sbatch", "squeue", "sacct", "scontrol", "scancel", "sinfo", "sacctm
 
 
 class Calls:
-    """Wrappers in a folder; give `environment` to the process to watch."""
+    """The wrappers in a folder. Start the process to watch with `environment`."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.log = folder / "calls.txt"

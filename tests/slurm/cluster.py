@@ -1,7 +1,7 @@
-"""A SLURM cluster of one's own: slurmctld and a slurmd for each node, real ones, in a directory, on the loopback.
+"""A private SLURM cluster in a directory, on the loopback: the real slurmctld, and a real slurmd for each node.
 
-No root, no systemd, no munge, no cgroups; ready in about a second. GPUs are links to /dev/null: SLURM hands them out
-and sets CUDA_VISIBLE_DEVICES as it does for real ones. Read in slurm 22.05.8 (Debian 12).
+It needs no root, systemd, munge or cgroups, and is ready in about a second. Its GPUs are links to /dev/null: SLURM
+assigns them and sets CUDA_VISIBLE_DEVICES as it does for real GPUs. Read in slurm 22.05.8 (Debian 12).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PARTITIONS = "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free now and lie below those that the kernel gives to clients."""
+    """Return ports that are free now and are below those that the kernel gives to clients."""
     with contextlib.ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:
@@ -40,7 +40,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Cluster:
-    """`with Cluster() as cluster: cluster.run("sbatch", ...)`; whatever ran in it ends with the block."""
+    """`with Cluster() as cluster: cluster.run("sbatch", ...)`. All its processes end with the block."""
 
     controller = "127.0.0.1"
 
@@ -66,12 +66,12 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """A user's environment on this cluster; without accounting there is no sacct to be found."""
+        """The environment of a user of this cluster. Without accounting, its PATH has no sacct."""
         plain = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH", "R1Z_"))}
         return {**plain, "SLURM_CONF": str(self.config), "PATH": f"{self.base / 'bin'}:{self._path()}"}
 
     def _path(self) -> str:
-        """PATH with the programs of /usr/bin that a site without accounting has: all but sacct."""
+        """The PATH of a site without accounting: it has every program but sacct."""
         if self.accounting:
             return os.environ["PATH"]
         return os.pathsep.join(
@@ -79,15 +79,15 @@ class Cluster:
         )
 
     def _place(self, node: str) -> str:
-        """Return where a node is, as slurm.conf says it."""
+        """Return a node's host name and address, as slurm.conf has them."""
         return f"NodeHostname={socket.gethostname().split('.')[0]} NodeAddr=127.0.0.1"
 
     def _inside(self, node: str) -> list[str]:
-        """Return the command that executes another one on a node."""
+        """Return a command prefix that executes the rest of the command on a node."""
         return []
 
     def _link_programs(self) -> None:
-        """Make bin/ stand for the folders that hold sacct, without it."""
+        """Fill bin/ with links to the programs of the folders that have sacct, but without sacct."""
         for folder in os.environ["PATH"].split(os.pathsep):
             if self.accounting or not Path(folder, "sacct").exists():
                 continue
@@ -139,7 +139,7 @@ class Cluster:
             "ReturnToService": 2,
             "MinJobAge": 300,
             "KillWait": 5,
-            # a busy machine is not a node that fails, or a job that did not start
+            # a slow answer of a busy machine must not count as a failed node or as a job that did not start
             "SlurmdTimeout": 300,
             "BatchStartTimeout": 120,
             "MessageTimeout": 60,
@@ -289,7 +289,7 @@ class Cluster:
         return dict(line.split() for line in lines)
 
     def over(self) -> float:
-        """Return when the last job that ended did, in seconds since the epoch, to the second."""
+        """Return when the last ended job ended, in Unix seconds, to the second."""
         ends = self.run("squeue", "-h", "-t", "all", "-o", "%e").split()
         return max(time.mktime(time.strptime(end, "%Y-%m-%dT%H:%M:%S")) for end in ends)
 
@@ -301,7 +301,7 @@ class Cluster:
         self.wait(lambda: not self.run("squeue", "-h"), "no job left")
 
     def lose_touch(self, node: str) -> None:
-        """Have a node fail for SLURM while its jobs' processes live on."""
+        """Make SLURM lose contact with a node, while the processes of its jobs live on."""
         daemon = self.daemons.pop(node)
         daemon.kill()
         daemon.wait()
@@ -311,22 +311,22 @@ class Cluster:
         self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
 
     def bring_back(self, node: str) -> None:
-        """Have a node that was set down take jobs again."""
+        """Let a node that SLURM has set down accept jobs again."""
 
         def is_up() -> bool:
             return not set(self.run("sinfo", "-h", "-n", node, "-o", "%T").split()) & {"down", "down*", "drained"}
 
         def resume() -> bool:
-            if not is_up():  # refused while a job that was there is being ended
+            if not is_up():  # SLURM refuses while it is still ending a job of the node
                 self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
             return is_up()
 
         self.wait(resume, f"{node} back")
 
     def processes(self) -> Iterator[psutil.Process]:
-        """Yield the processes of this cluster's jobs and the steps' daemons: they carry our SLURM_CONF.
+        """Yield the processes of this cluster's jobs and of the steps' daemons: they have our SLURM_CONF.
 
-        psutil does not find it where a step's daemon has written its title over the first variables.
+        psutil does not find the variable in a step's daemon that has written its title over the first variables.
         """
         mark = f"SLURM_CONF={self.config}\0".encode()
         for process in psutil.process_iter():

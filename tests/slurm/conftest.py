@@ -1,4 +1,4 @@
-"""One real SLURM cluster for the tests of this folder, and sweeps to put on it."""
+"""One real SLURM cluster that the tests of this folder share, and sweeps to submit to it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from experiments.store.rundir import RunDir
 from tests.slurm.cluster import Cluster
 
 STANDIN = Path(__file__).parent / "standin"
-LOOK_SECONDS = 5.0  # how soon after SLURM a look must know
+LOOK_SECONDS = 5.0  # how soon after SLURM knows it `runs list` must know it
 
 PREEMPTION = {"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE"}
 PARTITIONS = """\
@@ -48,7 +48,7 @@ def shared_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(shared_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """The cluster, empty, and this process a user of it."""
+    """The shared cluster without jobs; this process is a user of it."""
     use(shared_cluster, monkeypatch)
     yield shared_cluster
     shared_cluster.cancel_all()
@@ -74,7 +74,7 @@ def launcher_defaults() -> dict[str, Any]:
 
 @dataclass
 class Sweep:
-    """Runs of the stand-in, one a seed, on a cluster."""
+    """Runs on a cluster, one for each seed, with the stand-in for the attempt."""
 
     cluster: Cluster
     folder: Path
@@ -82,7 +82,7 @@ class Sweep:
     behaviours: dict[int, str]
 
     def launch(self, **values: Any) -> int:
-        """Submit them as the launcher does."""
+        """Submit the runs as the launcher does."""
         file = self.folder / "behaviours.json"
         file.write_text(json.dumps(self.behaviours))
         setup = [f"export PYTHONPATH=$PYTHONPATH:{STANDIN} STANDIN={file}"]
@@ -99,11 +99,11 @@ class Sweep:
         return job
 
     def seen(self, seed: int = 1) -> dict[str, Any]:
-        """Return what the stand-in saw in the run's last attempt."""
+        """Return what the stand-in noted about its job in the run's last attempt."""
         return json.loads((self.run(seed).attempts()[-1].path / "seen.json").read_text())
 
     def states(self) -> list[str]:
-        """Look once, and return each run's state."""
+        """Ask SLURM once, and return each run's state."""
         assert settle([run.folder for run in self.runs], seconds=20.0) is None
         return [run.folder.state() for run in self.runs]
 
@@ -127,7 +127,7 @@ class Sweep:
             time.sleep(0.1)
 
     def told(self) -> str:
-        """Return what SLURM and the jobs say, for who has to find out what went wrong."""
+        """Return what SLURM and the jobs say, for the message of a test that fails."""
         logs = [file.read_text() for run in self.runs for file in run.folder.path.glob("job.log")]
         return "\n".join([self.cluster.run("squeue", "-t", "all"), self.cluster.logs(), *logs])
 
@@ -148,7 +148,7 @@ class Sweep:
         return job_states(jobs, 20.0)
 
     def must_become(self, *states: str) -> None:
-        """`runs list` must show these states within LOOK_SECONDS of now, when SLURM knows what happened."""
+        """Assert that `runs list` shows these states within LOOK_SECONDS. Call it when SLURM knows what happened."""
         deadline = time.monotonic() + LOOK_SECONDS
         while (shown := self.listed()) != list(states) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -159,15 +159,15 @@ class Sweep:
         start_requeued(self.cluster, job)
 
 
-SLURMD_SECONDS = 4.0  # for slurmd to clear away a job's script: a new life of the job that begins meanwhile fails
+SLURMD_SECONDS = 4.0  # slurmd removes a job's script in this time; a job that is restarted within it fails
 
 
 def start_requeued(cluster: Cluster, job: str, seconds: float = 180.0) -> None:
-    """Let a requeued job start, once its former life is over: SLURM would have it wait two minutes.
+    """Start a requeued job as soon as its processes from before are gone: SLURM would let it wait for two minutes.
 
-    Nodes know a job by its number alone, and those of the test share a machine: the daemon of the former life must be
-    gone. A node that "failed" would have taken it along. A machine that is slow to clear up makes the job's launch
-    fail, and SLURM holds it: it is released, as an administrator would.
+    A node knows a job only by its number, and the nodes of the test share one machine: so the daemon of the job's steps
+    from before must be gone. (A real node that failed would have lost it.) If the machine is slow to clean up, the
+    job's start fails and SLURM holds the job: then this releases it, as an administrator would.
     """
     deadline = time.monotonic() + seconds
     while (now := job_states([job], 20.0)[job]).reason != "BeginTime":
@@ -186,7 +186,7 @@ def start_requeued(cluster: Cluster, job: str, seconds: float = 180.0) -> None:
             if step_daemons(cluster, number):
                 break
             time.sleep(0.1)
-        time.sleep(1.0)  # a launch that fails does so within that time
+        time.sleep(1.0)  # a start that fails does so within this time
         now = job_states([job], 20.0)[job]
         if "held" not in now.reason:
             return
@@ -194,7 +194,7 @@ def start_requeued(cluster: Cluster, job: str, seconds: float = 180.0) -> None:
 
 
 def step_daemons(cluster: Cluster, number: str) -> list[psutil.Process]:
-    """Return the slurmstepd that live on any node of the cluster for the job of this number."""
+    """Return the living slurmstepd processes of the job with this number, on any node of the cluster."""
     found = []
     for process in cluster.processes():
         with contextlib.suppress(psutil.Error):
@@ -207,7 +207,7 @@ Sweeps = Callable[..., Sweep]
 
 
 def sweeps_in(folder: Path) -> Sweeps:
-    """Return what makes a sweep in a folder: for a cluster and the behaviours of seeds 1, 2, ..."""
+    """Return a function that makes a sweep in a folder, for a cluster and the behaviours of seeds 1, 2, ..."""
 
     def make(cluster: Cluster, *behaviours: str, change: Callable[[dict[str, Any], int], None] | None = None) -> Sweep:
         runs = []
@@ -228,7 +228,7 @@ def sweeps_in(folder: Path) -> Sweeps:
 
 
 def clear_up(folder: Path) -> None:
-    """Take away the temporary folders of killed attempts, which a run's next attempt would find."""
+    """Remove the temporary folders of killed attempts, as the runs' next attempts would."""
     for run in (folder / "runs").glob("*"):
         for scratch in reaping.SCRATCH.glob(f"{reaping.scratch_prefix(run)}*"):
             reaping.drop_folder(scratch)
@@ -248,9 +248,9 @@ def sweep(make_sweep: Sweeps, cluster: Cluster) -> Sweeps:
 
 @pytest.fixture(scope="session")
 def overdue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Sweep]]:
-    """Runs beyond their time limits, on a cluster of their own: SLURM takes minutes to notice, other tests go first.
+    """Runs that exceed their time limits, on their own cluster. SLURM takes minutes to notice: other tests go first.
 
-    "step": a third step that never ends, and is warned by SLURM itself; "setup": setup lines that never end.
+    "step": its third step never ends, and SLURM itself warns it. "setup": its setup lines never end.
     """
     with Cluster(nodes=1, settings={"MinJobAge": 3600}) as own, pytest.MonkeyPatch.context() as patch:
         use(own, patch)

@@ -1,11 +1,11 @@
-"""A machine room of one's own: a cluster whose nodes share nothing but the disk, on one machine. Needs root.
+"""A machine room on one machine: a cluster whose nodes share nothing but the disk. Needs root.
 
     python -m tests.slurm.room COMMAND...
 
-Runs the command as a user of two nodes in network namespaces: each has an address, a host name, processes, /tmp and
-/dev/shm of its own. Everything ends with the command, whose exit code is returned. The last line printed is JSON:
-{"workers": {node: most of veRL's workers at once}, "left": what stayed in the nodes' /tmp and /dev/shm, "over": when
-the last allocation was given back, in seconds since the epoch}.
+Runs the command as a user of two nodes in network namespaces: each node has its own address, host name, processes,
+/tmp and /dev/shm. Everything ends with the command, and its exit code is returned. The last line printed is JSON:
+{"workers": {node: the most veRL workers at once}, "left": what stayed in the nodes' /tmp and /dev/shm, "over": when the
+last allocation was given back, in Unix seconds}.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ done
 mount --bind "$hosts" /etc/hosts
 rm "$hosts"
 """
-# $0: the node, $1: its own /tmp and /dev/shm; then the folders that it shares, "--", and the command.
+# $0: the node; $1: the folder of its own /tmp and /dev/shm; then the shared folders, "--", and the command.
 ENTER = """\
 set -e
 hostname "$0"
@@ -67,7 +67,7 @@ REAPER = '"$@"; exit $?'  # bash stays the first process of a namespace, and rea
 
 
 class Room(Cluster):
-    """A cluster over the namespaces that FURNISH made."""
+    """A cluster whose nodes are the namespaces that FURNISH made."""
 
     controller = "10.99.0.1"
 
@@ -83,18 +83,18 @@ class Room(Cluster):
         return [*enter, *shared, "--"]
 
     def own(self, node: str) -> Path:
-        """Return the folder in which a node's /tmp and /dev/shm are."""
+        """Return the folder that holds a node's /tmp and /dev/shm."""
         return self.base / "own" / node
 
     def left(self) -> list[str]:
-        """Return what lies in the nodes' /tmp and /dev/shm, but for the shared folders' mount points."""
+        """Return what is in the nodes' /tmp and /dev/shm, without the mount points of the shared folders."""
         tops = {Path(path).parts[2] for path in (self.base, Path.cwd(), Path(__file__), Path(sys.prefix))}
         found = (path for node in NODES for own in ("tmp", "shm") for path in (self.own(node) / own).iterdir())
         return sorted(str(path.relative_to(self.base)) for path in found if path.name not in tops)
 
 
 def workers() -> collections.Counter[str]:
-    """Return how many of veRL's workers live on each node."""
+    """Return how many veRL workers are alive on each node."""
     nodes = {os.stat(f"/run/netns/{node}").st_ino: node for node in NODES}
     found: collections.Counter[str] = collections.Counter()
     for process in psutil.process_iter():

@@ -1,4 +1,4 @@
-"""docs/slurm.md tells the truth: each of its commands is executed here, on a cluster like the one it speaks of."""
+"""docs/slurm.md tells the truth: each of its commands is executed here, on a cluster like the one that it describes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LATER = "+hydra.launcher.sbatch.begin=now+1hour"
 
 
 def commands() -> list[str]:
-    """Return the commands of the page: lines of its blocks, and what stands in a sentence and can be typed."""
+    """Return the commands of the page: the lines of its blocks, and the commands inside its sentences."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
     lines = [line.split("  #")[0].strip() for kind, block in blocks if not kind for line in block.splitlines()]
     typed = re.findall(r"`((?:sbatch|scontrol|pip|wandb|experiments\.runs) [^`]+)`", PAGE)
@@ -34,7 +34,7 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Cluster]:
-    """A cluster whose nodes have what the page's sweep asks for, in a partition gpu and with a feature."""
+    """A cluster whose nodes have what the page's sweep asks for, in a partition named gpu and with a feature."""
     partition = "PartitionName=gpu Nodes=ALL MaxTime=2-0 State=UP\nPartitionName=cpu Nodes=ALL Default=YES State=UP"
     with Cluster(cpus=64, memory_mb=500_000, partitions=partition) as cluster:
         for node in cluster.nodes:
@@ -44,7 +44,7 @@ def site() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page's conf/local/default.yaml, where Hydra finds it."""
+    """The page's conf/local/default.yaml, written to where Hydra finds it."""
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     file = tmp_path_factory.mktemp("conf") / "local" / "default.yaml"
     file.parent.mkdir()
@@ -58,7 +58,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def execute(command: str, folder: Path, *more: str) -> str:
-    """Return what a `python ...` command of the page prints in a folder, with this Python."""
+    """Execute a `python ...` command of the page in a folder, with this Python; return what it prints."""
     arguments = [sys.executable, *shlex.split(command)[1:], *more]
     done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -66,7 +66,7 @@ def execute(command: str, folder: Path, *more: str) -> str:
 
 
 def sweep(settings: str) -> str:
-    """Return the page's command that submits, for a user whose settings are the page's."""
+    """Return the page's command that submits the sweep, for a user with the settings of the page."""
     (command,) = (command for command in commands() if command.startswith(f"{RUN}-m "))
     assert command.endswith(" hydra/launcher=slurm")
     return command.replace(f"{RUN}-m ", f"{RUN}-m {settings} ")
@@ -94,14 +94,14 @@ def test_the_settings_once_made_suit_every_launcher(
 
 @dataclass
 class Visitor:
-    """Who follows the page on a cluster, in a folder where three runs were submitted as it says."""
+    """A reader who follows the page on a cluster, in a folder with three runs submitted as the page says."""
 
     site: Cluster
     folder: Path
     runs: list[RunDir]
 
     def look(self, command: str) -> None:
-        """The first run is cancelled; the last one has a log."""
+        """Execute a command of experiments.runs: `cancel` on the first run, `logs` on the last, which has a log."""
         run = self.runs[2] if " logs " in command else self.runs[0]
         assert execute(f"python -m {command.removeprefix('python -m ')}".replace("RUN", run.id), self.folder).strip()
         assert " cancel " not in command or run.state() == "cancelled"
@@ -127,7 +127,7 @@ class Visitor:
         assert self.site.run(*shlex.split(command))
 
     def helps(self, command: str) -> None:
-        """What needs a network, or a key, is asked whether it is there."""
+        """Only ask for the command's help, because the command itself needs a network or a key."""
         program, what = command.split()[:2]
         found = subprocess.run([Path(sys.executable).with_name(program), what, "--help"], capture_output=True)
         assert found.returncode == 0, found.stderr
@@ -140,28 +140,28 @@ class Visitor:
             assert importlib.metadata.version(name) == version
 
     def elsewhere(self, command: str) -> None:
-        """Another test executes it, or it is the reader's own folder that it is about."""
+        """Do nothing: another test executes the command, or it concerns the reader's own folder."""
 
 
-# What is done with the commands that begin so.
+# What the visitor does with a command, by the beginning of the command.
 FOLLOWED = {
     "git clone <this project>": Visitor.elsewhere,
     "python3.11 -m venv": Visitor.installs,
     "pip install": Visitor.installs,
     "source .venv/bin/activate": Visitor.elsewhere,
     "sinfo": Visitor.on_the_login_node,
-    RUN: Visitor.elsewhere,  # below
+    RUN: Visitor.elsewhere,  # in the tests below
     "python -m experiments.runs list": Visitor.look,
     "python -m experiments.runs logs": Visitor.look,
     "experiments.runs show": Visitor.look,
-    "scontrol hold": Visitor.elsewhere,  # before the next one
+    "scontrol hold": Visitor.elsewhere,  # `release` executes it first
     "scontrol release": Visitor.release,
     "sbatch": Visitor.by_hand,
     "rsync": Visitor.home,
     "wandb ": Visitor.helps,
     "python -m analysis.plot_ablation": Visitor.elsewhere,  # tests/test_readme.py
     "python -m experiments.runs cancel": Visitor.look,
-    "experiments.runs cancel": Visitor.elsewhere,  # the same
+    "experiments.runs cancel": Visitor.elsewhere,  # the same as the line before
     "experiments.runs retry": Visitor.elsewhere,  # test_holds.py
 }
 
@@ -173,7 +173,7 @@ def test_submitted_looked_at_and_taken_home(
     (options,) = re.findall(r"`'(hydra\.launcher\.sbatch=[^`]+)'`", PAGE)
     values = re.findall(r"`(hydra\.launcher\.(?:time|mem)=[^`]+)`", PAGE)
     assert len(values) == 2
-    here = sweep(settings).replace("model=qwen2.5-3b", "model=tiny")  # the one that is here without the hub
+    here = sweep(settings).replace("model=qwen2.5-3b", "model=tiny")  # a model that needs no hub
     assert ": 3 runs" in execute(here, tmp_path, options, *values, LATER, data_dir)
     queued = site.run("squeue", "-h", "-r", "-o", "%P %a %l %m %f").splitlines()
     assert queued == ["gpu my-project 1-00:00:00 240G a100"] * 3

@@ -1,4 +1,4 @@
-"""Every way in which a job ends on a cluster without sacct: what the run is said to be, and what SLURM says."""
+"""Every way in which a job can end on a cluster without sacct: which state the run gets, and what SLURM says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from experiments.launchers.slurm.queue import job_states
 from tests.slurm.conftest import Sweep
 
-pytestmark = pytest.mark.usefixtures("overdue")  # whose test is in test_warning.py
+pytestmark = pytest.mark.usefixtures("overdue")  # started early: it takes minutes, and its test is in test_warning.py
 MakeSweep = Callable[..., Sweep]
 
 
@@ -48,7 +48,7 @@ def test_cancelled_while_it_runs_and_while_it_waits(sweep: MakeSweep) -> None:
 
 
 def resumed(sweep: Sweep) -> list[tuple[int, str]]:
-    """Return where the one run resumed: the step of each time, and the run's last job."""
+    """Return (step, the run's last job) for each time that the sweep's one run resumed."""
     return [(event["step"], sweep.job()) for event in sweep.run().events() if event["event"] == "resumed"]
 
 
@@ -128,7 +128,7 @@ def test_a_node_that_fails_where_nothing_is_requeued(sweep: MakeSweep) -> None:
 
 
 def test_a_node_that_was_out_of_touch_and_kept_the_job(sweep: MakeSweep) -> None:
-    """The job's next life finds its former one still training: it ends that one, and goes on."""
+    """The requeued job finds its own former attempt still training: it ends that attempt, and goes on."""
     kept = sweep("once")
     kept.launch(sbatch={"nodelist": "n1"})
     kept.until_training()

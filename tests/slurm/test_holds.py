@@ -1,4 +1,4 @@
-"""Jobs that SLURM does not start: told with the remedy, and taken back where a launcher died on the way."""
+"""Jobs that SLURM does not start: the remedy is printed, and jobs of a launcher that died half-way are taken back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def listed(sweep: Sweep) -> str:
 
 @pytest.fixture
 def prolog(tmp_path: Path) -> Path:
-    """A script that every job of the cluster below begins with; it fails while the file broken is beside it."""
+    """A script with which every job of the cluster below begins. It fails while a file `broken` is beside it."""
     script = tmp_path / "prolog.sh"
     script.write_text(f"#!/bin/bash\n[ ! -e {tmp_path}/broken ]\n")
     script.chmod(0o755)
@@ -36,14 +36,14 @@ def prolog(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def breakable(prolog: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A cluster that refuses no time limit, and lets jobs above the partition's wait for good."""
+    """A cluster that accepts any time limit: a job with more than its partition's limit waits for ever."""
     with Cluster(nodes=1, settings={"Prolog": prolog}) as cluster:
         use(cluster, monkeypatch)
         yield cluster
 
 
 def test_a_node_that_can_t_launch_jobs(breakable: Cluster, prolog: Path, make_sweep: Sweeps) -> None:
-    """SLURM holds the job; once the node is mended, `retry` has it start."""
+    """SLURM holds the job. Once the node is repaired, `retry` starts the job."""
     stuck = make_sweep(breakable, "train")
     prolog.with_name("broken").touch()
     stuck.launch()
@@ -78,9 +78,9 @@ def test_held_and_released_by_hand(sweep: Sweeps, capsys: pytest.CaptureFixture[
 
 
 def stopping(folder: Path, where: str) -> Path:
-    """Return a folder for the PATH: sbatch stops when it has submitted, or `scontrol release` before it releases.
+    """Return a folder for the PATH. Its sbatch stops after submitting, or its `scontrol release` before releasing.
 
-    The pid of what stopped is then in folder/pid.
+    The pid of the stopped process is then in folder/pid.
     """
     found, programs = os.environ["PATH"], folder / "bin"
     stop = f"echo $$ > {folder}/pid.new; mv {folder}/pid.new {folder}/pid; exec sleep 100"

@@ -1,4 +1,4 @@
-"""`python -m experiments.run hydra/launcher=slurm`: the prompt comes back; an interrupt leaves all or nothing."""
+"""`python -m experiments.run hydra/launcher=slurm`: the prompt comes back, and an interrupt leaves all jobs or none."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_bad_partition_is_exit_code_2_and_one_message(cluster: Cluster, tmp_pa
 
 
 def following(folder: Path, data_dir: Path, *overrides: str) -> tuple[subprocess.Popen[str], str]:
-    """Launch with `wait`, away from a terminal; return the launcher, and what it has printed once it has looked."""
+    """Launch with `wait` and without a terminal; return (the launcher, what it prints up to its first look)."""
     launcher = subprocess.Popen(
         command(folder, data_dir, "hydra.launcher.wait=true", *overrides),
         cwd=folder,
@@ -150,7 +150,7 @@ PAINT = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def read_to_the_end(terminal: int, into: list[bytes]) -> None:
-    """Keep what is written to a terminal until nobody has it open any more."""
+    """Collect what is written to a terminal until no process has it open any more."""
     with contextlib.suppress(OSError):
         while text := os.read(terminal, 65_536):
             into.append(text)
@@ -160,7 +160,7 @@ def read_to_the_end(terminal: int, into: list[bytes]) -> None:
 def test_an_interrupt_while_submitting_takes_everything_back(
     cluster: Cluster, tmp_path: Path, data_dir: Path, number: signal.Signals
 ) -> None:
-    """sbatch is the real one, made to wait, so that the signal comes while it works."""
+    """The real sbatch is made to wait, so that the signal comes while sbatch works."""
     slow, begun, go = tmp_path / "bin" / "sbatch", tmp_path / "begun", tmp_path / "go"
     slow.parent.mkdir()
     wait = f"touch {begun}; until [ -e {go} ]; do sleep 0.1; done"

@@ -1,4 +1,4 @@
-"""Real veRL on two nodes of one allocation: a Ray of its own, one worker on each node, and nothing left of it."""
+"""Real veRL on two nodes of one allocation: it has its own Ray, with one worker on each node, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.slurm.cluster import Cluster
 
 PROJECT = Path(__file__).parents[2]
 TEARDOWN_SECONDS = 20.0
-IN_A_ROOM = os.geteuid() == 0  # who is not root can't have nodes with addresses of their own: they share this host's
+IN_A_ROOM = os.geteuid() == 0  # without root, the nodes can't have addresses of their own: they share this host's
 
 
 def test_one_training_on_two_nodes(request: pytest.FixtureRequest, tmp_path: Path) -> None:

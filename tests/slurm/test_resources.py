@@ -1,4 +1,4 @@
-"""What the shipped presets ask SLURM for, what an allocation must hold, and how much of a node Ray is told of."""
+"""What the shipped presets ask SLURM for, what an allocation must have, and how many CPUs Ray is told of."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def asked(name: str, algorithm: str, n: int) -> Resources:
-    """Return what an arm asks for on a preset."""
+    """Return the resources that an arm asks for with a hardware preset."""
     config = preset(name)
     device = config["trainer"]["device"]
     arm = {**config, "rollout": {"n": n}, "algorithm": {"adv_estimator": algorithm}, "trainer": {"device": device}}
@@ -41,7 +41,7 @@ def asked(name: str, algorithm: str, n: int) -> Resources:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_an_arm_that_needs_more_asks_for_more(name: str) -> None:
-    """PPO has a critic, and a step of n = 8 has more samples: neither takes less of anything, alone or together."""
+    """PPO has a critic, and n = 8 gives more samples per step. Neither may ask for less of anything, nor may both."""
 
     def size(algorithm: str, n: int) -> tuple[int, int]:
         needs = asked(name, algorithm, n)
@@ -73,7 +73,7 @@ def test_the_article_s_machine_and_two_nodes_of_eight() -> None:
 def test_ray_is_told_of_the_job_s_cpus(
     wanted: int | None, given: str | None, told: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would count the machine's; a number in the config stands over SLURM's."""
+    """By itself Ray would count the machine's CPUs. A number in the config wins over SLURM's."""
     config = {**smoke(), "ray_kwargs": {"ray_init": {**smoke()["ray_kwargs"]["ray_init"], "num_cpus": wanted}}}
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     if given:
@@ -88,11 +88,11 @@ def test_ray_is_told_of_the_job_s_cpus(
     [
         (
             {"gpus_per_node": 1},
-            "hydra.launcher.gpus_per_node must ask for hardware.gpus_per_node=2 GPUs .* does for 1;",
+            "hydra.launcher.gpus_per_node must ask for hardware.gpus_per_node=2 GPUs .* asks for 1;",
         ),
-        ({"gres": "gpu:a100:1"}, "hydra.launcher.gres must ask for hardware.gpus_per_node=2 GPUs .* does for 1; set"),
-        ({"gres": "gpu"}, "hydra.launcher.gres must ask .* does for 1;"),
-        ({"gres": "lustre:1"}, "hydra.launcher.gres must ask .* does for 0;"),
+        ({"gres": "gpu:a100:1"}, "hydra.launcher.gres must ask for hardware.gpus_per_node=2 GPUs .* asks for 1; set"),
+        ({"gres": "gpu"}, "hydra.launcher.gres must ask .* asks for 1;"),
+        ({"gres": "lustre:1"}, "hydra.launcher.gres must ask .* asks for 0;"),
         ({"gres": "gpu:9"}, "Requested node configuration is not available"),
         ({"gres": "lustre:1,gpu:9"}, "SLURM must accept the jobs"),
     ],
@@ -107,7 +107,7 @@ def test_fewer_gpus_than_the_training_is_laid_out_for(sweep: Sweeps, values: dic
 
 
 def test_a_time_limit_that_holds_no_step(sweep: Sweeps, tmp_path: Path) -> None:
-    """By the preset's estimate, and by what a like run was measured to take, which the preset does not know."""
+    """The time of a step is the preset's estimate or, unknown to the preset, what a run of the same kind took."""
 
     def slow(config: dict[str, Any], seed: int) -> None:
         config["hardware"]["seconds_per_step"] = 600 if seed == 1 else None
@@ -133,7 +133,7 @@ def test_the_warning_holds_a_step_and_a_checkpoint(
 ) -> None:
     def sized(config: dict[str, Any], seed: int) -> None:
         config["hardware"]["seconds_per_step"] = step
-        config["model"] |= {"path": "somebody/large", "parameters": parameters}  # on the hub: nothing to count in
+        config["model"] |= {"path": "somebody/large", "parameters": parameters}  # on the hub: no files to count
 
     (planned,) = sweep("train", change=sized).runs
     (cost,) = costs([planned])
@@ -144,7 +144,7 @@ def test_the_warning_holds_a_step_and_a_checkpoint(
 
 
 def test_a_time_limit_that_holds_a_step_but_no_checkpoint(sweep: Sweeps) -> None:
-    """A checkpoint of 3e9 parameters is 36 GB and more."""
+    """A checkpoint of 3e9 parameters takes 36 GB and more."""
     large = sweep("train", change=lambda config, seed: config["model"].update(path="somebody/large", parameters=3e9))
     with pytest.raises(UserError, match=r"must hold a step .* or a checkpoint \((3[6-9]|[4-9]\d) s, estimated\)"):
         large.launch(time="00:00:30", warning_seconds=1)

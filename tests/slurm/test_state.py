@@ -1,4 +1,4 @@
-"""What a look says where SLURM and the run's files do not agree at once, or SLURM has forgotten."""
+"""The state of a run while SLURM and the run's files do not agree yet, or after SLURM has forgotten the job."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ IN_AN_ALLOCATION = {"event": "started", "job": "77"}
     ("events", "job"),
     [
         ([SUBMITTED, {"event": "started", "job": "12_3"}], "12_3"),
-        ([SUBMITTED, {"event": "cancelled"}, {"event": "started", "job": "15"}], "15"),  # job.sh, by hand
+        ([SUBMITTED, {"event": "cancelled"}, {"event": "started", "job": "15"}], "15"),  # job.sh, submitted by hand
         ([LOCAL, IN_AN_ALLOCATION], None),
         ([SUBMITTED, {"event": "cancelled"}, LOCAL, IN_AN_ALLOCATION], None),
         ([LOCAL, IN_AN_ALLOCATION, SUBMITTED], "12_3"),
     ],
 )
 def test_a_local_run_has_no_job_even_inside_an_allocation(events: list[dict[str, str]], job: str | None) -> None:
-    """To cancel it must not end the allocation in which its user sits."""
+    """Cancelling a local run must not end the allocation in which the user works."""
     assert job_of(events) == job
 
 
@@ -55,7 +55,7 @@ def test_what_a_user_likes_of_his_squeue_hides_nothing(sweep: Sweeps, monkeypatc
 
 
 def test_a_lock_that_is_not_seen_from_here(sweep: Sweeps, capsys: pytest.CaptureFixture[str]) -> None:
-    """As on a file system whose locks stay on each node: SLURM's word stands, and nothing is submitted twice."""
+    """Some file systems show a lock only on its own node. Then SLURM's word counts, and nothing is submitted twice."""
     unseen = sweep("hang")
     unseen.launch()
     unseen.until_training()
@@ -72,7 +72,7 @@ def test_a_lock_that_is_not_seen_from_here(sweep: Sweeps, capsys: pytest.Capture
 
 
 def test_an_attempt_that_dies_is_noted_whoever_looks(sweep: Sweeps) -> None:
-    """Between its death and its job's word on it, SLURM says RUNNING."""
+    """SLURM says RUNNING between the attempt's death and the job's record of it."""
     dying = sweep("hang")
     dying.launch()
     dying.until_training()
@@ -86,7 +86,7 @@ def test_an_attempt_that_dies_is_noted_whoever_looks(sweep: Sweeps) -> None:
 
 
 def test_cancelled_by_our_own_command(sweep: Sweeps) -> None:
-    """The attempt's own last word, that it was interrupted, comes before."""
+    """The attempt records first that it was interrupted; the command's record comes after it."""
     running = sweep("hang", "hang")
     running.launch()
     running.until_training(1)
@@ -100,7 +100,7 @@ def test_cancelled_by_our_own_command(sweep: Sweeps) -> None:
 
 
 def test_an_interrupted_run_is_open_while_its_job_is_there(sweep: Sweeps) -> None:
-    """The instant between an attempt's end and its job's requeue, made long."""
+    """The test stretches the moment between an attempt's end and its job's requeue."""
     between = sweep("deaf")
     between.launch()
     between.until_training()
@@ -112,7 +112,7 @@ def test_an_interrupted_run_is_open_while_its_job_is_there(sweep: Sweeps) -> Non
 
 
 def test_a_job_that_fails_before_python_starts_and_is_forgotten(sweep: Sweeps) -> None:
-    """What it said stands in job.log, which has no header then; an array task that never started has said nothing."""
+    """Its output is in job.log, without a header. An array task that never started has no output."""
     broken = sweep("train", "train")
     setup = ['[ "$SLURM_ARRAY_TASK_ID" = 1 ] || { echo "python: No such file" >&2; exit 127; }']
     broken.launch(setup=setup, sbatch=LATER)
@@ -132,7 +132,7 @@ def test_a_job_that_fails_before_python_starts_and_is_forgotten(sweep: Sweeps) -
 
 
 def test_a_cancelled_job_that_is_forgotten(sweep: Sweeps) -> None:
-    """slurmstepd's last word stands in job.log."""
+    """slurmstepd's last words are in job.log, and say that the job was cancelled."""
     forgotten = sweep("hang")
     forgotten.launch()
     forgotten.until_training()
@@ -143,7 +143,7 @@ def test_a_cancelled_job_that_is_forgotten(sweep: Sweeps) -> None:
 
 
 def test_nodes_on_which_ray_does_not_come_up(sweep: Sweeps) -> None:
-    """Whatever keeps it from that is the run's failure, with its cause."""
+    """Whatever keeps Ray from starting is recorded as the run's failure, with its cause."""
     narrow = sweep("train", change=lambda config, seed: config["hardware"].update(nodes=2))
     narrow.launch(sbatch=LATER)
     narrow.cluster.run("scancel", narrow.job())

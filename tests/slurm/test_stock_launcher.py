@@ -1,4 +1,4 @@
-"""hydra/launcher=submitit_slurm, Hydra's own plugin: for those who have it, it does what it does elsewhere."""
+"""hydra/launcher=submitit_slurm, Hydra's own plugin, works with this project as it does elsewhere."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.slurm.conftest import STANDIN
 
 
 def test_a_sweep_of_which_one_run_fails(cluster: Cluster, tmp_path: Path) -> None:
-    """It waits for the jobs, in which our local launcher trains; what failed is said, and is its exit code."""
+    """It waits for its jobs, in which our local launcher trains. A failed run is named, and gives the exit code."""
     behaviours = tmp_path / "behaviours.json"
     behaviours.write_text('{"2": "raise"}')
     setup = f"export PYTHONPATH={STANDIN} STANDIN={behaviours}"
     overrides = [
         "experiment=smoke",
         "hydra/launcher=submitit_slurm",
-        "hardware.fast=false",  # plain processes, in which the stand-in trains
+        "hardware.fast=false",  # so that the stand-in trains in plain processes
         "seed=1,2",
         "trainer.total_training_steps=4",
         f"runs_dir={tmp_path / 'runs'}",

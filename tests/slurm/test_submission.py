@@ -1,4 +1,4 @@
-"""What is submitted, and that nothing is where something is wrong: all of it, or none."""
+"""A submission: what is submitted, and that nothing is submitted if anything is wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LATER = {"begin": "now+1hour"}  # jobs that stay in the queue
 
 
 def of_eight(shape: dict[str, Any]) -> Any:
-    """Give every second seed n = 8, and runs of that size a shape of their own."""
+    """Return a change that gives every second seed n = 8, and gives runs with n = 8 the resources `shape`."""
 
     def change(config: dict[str, Any], seed: int) -> None:
         config["rollout"]["n"] = 5 if seed % 2 else 8
@@ -135,7 +135,7 @@ def test_the_same_sweep_again_submits_nothing_while_it_is_queued(
 
 
 def test_a_failed_run_is_submitted_again_as_it_is_asked_for_then(sweep: Sweeps) -> None:
-    """With a setting that can't change the result, such as the failure's remedy names."""
+    """The second launch changes a setting that can't change the result, as the remedy of a failure may advise."""
     first = sweep("raise")
     first.launch()
     first.until_over()
@@ -167,7 +167,7 @@ def test_a_script_submitted_by_hand_does_the_same(sweep: Sweeps) -> None:
 
 
 def test_what_a_job_sees(sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not the submitting shell's allocation; the GPUs that SLURM gave, once; the code as it was."""
+    """A job does not see the allocation of the submitting shell. It sees its GPUs once, and the code as submitted."""
     for name, value in {
         "SLURM_JOB_ID": "999",
         "SLURM_MEM_PER_NODE": "1",
@@ -193,7 +193,7 @@ def test_what_a_job_sees(sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_ray_sees_on_each_of_several_nodes(cluster: Cluster, tmp_path: Path) -> None:
-    """SLURM names the GPUs for each make of them, where gres.conf does not say which; veRL takes one name only."""
+    """If gres.conf does not say the GPUs' make, SLURM names them once for each make; veRL accepts only one name."""
     ask = ("bash", "-c", "echo $CUDA_VISIBLE_DEVICES ${ROCR_VISIBLE_DEVICES-none}")
     step = ("srun", "--nodes=1", "--ntasks=1", "--gpus-per-node=2")
     assert cluster.run(*step, *ask) == "0,1 0,1\n"
@@ -222,7 +222,7 @@ def test_where_there_is_no_slurm(sweep: Sweeps, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_slurm_forgets_and_slurm_is_away(make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A controller without its memory has no row for the job; one that is away must not hang a look."""
+    """A controller that lost its memory has no row for the job. A controller that is away must not block a look."""
     with Cluster(nodes=1) as forgetful:
         use(forgetful, monkeypatch)
         lost = make_sweep(forgetful, "train")
@@ -265,7 +265,7 @@ def accounted(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_with_accounting_nothing_is_lost(
     accounted: Cluster, make_sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """slurmctld has forgotten, sacct has not; it is asked once for all."""
+    """slurmctld has forgotten the jobs and sacct has not; sacct is asked once for all of them."""
     remembered = make_sweep(accounted, "deaf", "train")
     remembered.launch()
     remembered.until_training(1)
@@ -278,7 +278,7 @@ def test_with_accounting_nothing_is_lost(
     calls = Calls(accounted, tmp_path)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", calls.environment["PATH"])
-        remembered.run(2).record("submitted", job=remembered.job(2))  # as if its end had not been heard of
+        remembered.run(2).record("submitted", job=remembered.job(2))  # as if nobody had recorded its end
         remembered.listed()
     assert calls.counted() == {"squeue": 1, "sacct": 1}
     remembered.must_become("cancelled", "failed")

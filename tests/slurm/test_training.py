@@ -1,4 +1,4 @@
-"""Real veRL in SLURM jobs: two attempts on one node at once, one of them warned."""
+"""Real veRL in SLURM jobs: two attempts on one node at the same time, of which SLURM warns one."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_two_trainings_on_one_node_one_of_them_warned(one_node: Cluster, tmp_pat
     until(
         lambda: sorted(run.last_step() for run in runs) >= [1, 2] or "failed" in states(*runs), "a step and two steps"
     )
-    other, warned = sorted(runs, key=RunDir.last_step)  # who is ahead is warned: both are there for a while yet
+    other, warned = sorted(runs, key=RunDir.last_step)  # warn the run that is ahead: then both still run for a while
     assert states(warned, other) == ["running", "running"], [run.events()[-1] for run in (warned, other)]
     clusters = [ray_clusters(run) for run in (warned, other)]
     assert [len(own) for own in clusters] == [1, 1] and clusters[0] != clusters[1], "each a Ray of its own, at once"
@@ -114,7 +114,7 @@ def states(*runs: RunDir) -> list[str]:
 
 
 def ray_clusters(run: RunDir) -> set[int]:
-    """Return the processes, now, that are heads of a run's Ray clusters."""
+    """Return the process ids of the living heads of a run's Ray clusters."""
     return {process.pid for process in reaping.of_run(run.path) if process.name() == "gcs_server"}
 
 

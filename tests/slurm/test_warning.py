@@ -1,4 +1,4 @@
-"""The signal before a time limit: the run saves at the end of its step, and goes on in the same job or a new one."""
+"""SLURM's signal before a time limit: the run saves after its step, and goes on in the same job or in a new one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.slurm.conftest import Sweep, Sweeps, use
 
 
 def warn(sweep: Sweep, seed: int = 1) -> None:
-    """Send what SLURM sends --signal=B:USR1@seconds before the limit (it looks at limits every 30 s only)."""
+    """Send what --signal=B:USR1@seconds makes SLURM send before the limit; SLURM checks limits only every 30 s."""
     sweep.cluster.run("scancel", "--signal=USR1", "--batch", sweep.job(seed))
 
 
 def steps_trained(sweep: Sweep) -> list[list[int]]:
-    """Return the steps of each attempt."""
+    """Return the trained steps of each attempt."""
     attempts = [attempt.metrics.read_text().splitlines() for attempt in sweep.run().attempts()]
     return [[json.loads(line)["step"] for line in lines] for lines in attempts]
 
@@ -44,7 +44,7 @@ def test_a_warned_run_saves_and_its_job_is_requeued(sweep: Sweeps) -> None:
 def test_a_launch_between_an_attempt_s_end_and_its_requeue_submits_nothing(
     sweep: Sweeps, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The instant made long: who sees to the attempt stands still while it ends."""
+    """To stretch this moment, in_job, the attempt's parent process, is stopped while the attempt ends."""
     between = sweep("until warned")
     between.launch()
     between.until_training()
@@ -52,7 +52,7 @@ def test_a_launch_between_an_attempt_s_end_and_its_requeue_submits_nothing(
     attempt = next(event["pid"] for event in run.events() if event["event"] == "started")
     script = psutil.Process(psutil.Process(attempt).ppid())
     script.suspend()
-    warn(between)  # which it hears of when it wakes
+    warn(between)  # in_job gets the signal when it goes on
     warning.warn(run.attempts()[0].path, time.time() + 20)
     between.until(lambda: run.state() == "interrupted", "the attempt's end")
     capsys.readouterr()
@@ -66,7 +66,7 @@ def test_a_launch_between_an_attempt_s_end_and_its_requeue_submits_nothing(
 
 
 def test_a_step_that_outlasts_the_warning_is_cut_short(sweep: Sweeps) -> None:
-    """The last checkpoint counts: nothing is lost beyond the steps since it."""
+    """The run goes on from its last checkpoint: only the steps after it are lost."""
     cut = sweep("once")
     cut.launch(warning_seconds=8)
     cut.until_training()
@@ -100,7 +100,7 @@ def test_where_requeueing_is_forbidden_a_new_job_goes_on(sweep: Sweeps, forbiddi
 
 @pytest.mark.parametrize("requeue", [True, False])
 def test_who_is_warned_is_one_run_and_not_its_array(sweep: Sweeps, requeue: bool) -> None:
-    """For SLURM the number of an array's last task is the whole array's."""
+    """In SLURM the number of an array's last task is also the number of the whole array."""
     pair = sweep("hang", "until warned")
     pair.launch(requeue=requeue)
     pair.until_training(1)
@@ -128,7 +128,7 @@ def test_a_warning_without_progress_ends_the_chain(sweep: Sweeps) -> None:
 
 
 def test_a_cluster_that_requeues_nothing_by_itself(make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
-    """JobRequeue=0: jobs that may be requeued must say so when they are submitted, and ours do."""
+    """With JobRequeue=0, a job can be requeued only if it says so when it is submitted, and ours do."""
     with Cluster(nodes=1, settings={"JobRequeue": 0}) as strict:
         use(strict, monkeypatch)
         warned = make_sweep(strict, "until warned")
@@ -151,7 +151,7 @@ def test_a_job_that_ends_by_its_time_limit(overdue: dict[str, Sweep], monkeypatc
 
 
 def test_slurm_s_own_warning(overdue: dict[str, Sweep], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The attempt heeds neither it nor SIGTERM: it is ended before the limit, and the job requeued."""
+    """The attempt ignores the warning and SIGTERM: it is killed before the limit, and the job is requeued."""
     warned = overdue["step"]
     use(warned.cluster, monkeypatch)
     job = warned.job()

@@ -1,7 +1,7 @@
-"""The tiny model in a shape that vLLM's CPU attention knows: the same function, with heads of 32 where it has 24.
+"""The tiny model in a shape that vLLM's CPU attention knows: the same function, with heads of size 32 instead of 24.
 
-Weights are padded with zeros. What the padding would change is undone: RMSNorm divides by the root of a mean over more
-dimensions, attention by the root of a longer head, and rotary angles spread over more pairs.
+The weights are padded with zeros. The padding would change three things, and each is undone: RMSNorm takes its mean
+over more dimensions, attention divides by the root of a longer head, and rotary angles spread over more pairs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEAD = 32
 
 
 def load(folder: Path) -> Any:
-    """Return the model of a folder in float32."""
+    """Return the model in a folder, in float32."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
@@ -41,7 +41,7 @@ def widen(narrow: Any) -> Any:
     wide.generation_config = narrow.generation_config
 
     half = torch.arange(head // 2)
-    in_head = torch.cat([half, HEAD // 2 + half])  # rotary embedding turns dimension i with i + half a head
+    in_head = torch.cat([half, HEAD // 2 + half])  # rotary embedding pairs dimension i with i + half a head
     of_heads = {n: torch.cat([in_head + HEAD * index for index in range(n)]) for n in (heads, groups)}
     parameters = dict(wide.named_parameters())
     for name, old in narrow.named_parameters():

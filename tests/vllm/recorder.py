@@ -1,4 +1,4 @@
-"""A logits processor of vLLM's that changes nothing and writes down the temperature of every request."""
+"""A logits processor for vLLM that changes no logits and records the temperature of every request."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from vllm.v1.sample.logits_processor import LogitsProcessor
 
-FILE = "TEMPERATURES_FILE"  # the environment variable that names the file: one line a request
+FILE = "TEMPERATURES_FILE"  # the environment variable that names the file; it gets one line per request
 
 
 class TemperatureRecorder(LogitsProcessor):
-    """Chosen by vLLM's engine argument logits_processors; lives in the worker that samples."""
+    """vLLM's engine argument logits_processors chooses it; it lives in the worker that samples."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self.file = open(os.environ[FILE], "a", buffering=1)  # noqa: SIM115  as long as the worker lives

@@ -1,4 +1,4 @@
-"""vLLM itself, with our worker extension: what veRL relies on when it replaces weights and masks ids."""
+"""vLLM itself, with our worker extension, does what veRL relies on when veRL replaces weights and masks ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from experiments.verl_plugin.lifecycle.platform import PlatformCPU
 
 EXTENSION = "experiments.verl_plugin.rollout.vllm_worker.CPUWorkerExtension"
 VOCABULARY = 30  # of the model's 128 ids
-OTHER_END = 11  # " +": generation_config's end of a response; the tokenizer's is another, as in Qwen2.5's base models
+OTHER_END = 11  # " +": an end of a response in generation_config, but not the tokenizer's, as in Qwen2.5's base models
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_response_stops_at_generation_config_s_end_and_the_tokenizer_s(engine:
 
     own = engine.get_tokenizer().eos_token_id
     assert own not in (None, OTHER_END)
-    # As veRL asks: it names no end, and leaves them to the engine.
+    # veRL asks in this way: it names no end of a response and leaves that to the engine.
     prompts = [{"prompt_token_ids": [2, 60]}] * 256
     answers = engine.generate(prompts, SamplingParams(max_tokens=128), use_tqdm=False)
     responses = [list(answer.outputs[0].token_ids) for answer in answers]
@@ -68,12 +68,12 @@ def test_ids_without_a_token_are_never_sampled(engine: Any) -> None:
         return [token for answer in answers for token in answer.outputs[0].token_ids]
 
     assert max(sampled()) >= VOCABULARY
-    engine.collective_rpc("monkey_patch_model", kwargs={"vocab_size": VOCABULARY})  # as veRL does when it is up
+    engine.collective_rpc("monkey_patch_model", kwargs={"vocab_size": VOCABULARY})  # veRL does so at the start
     assert len(masked := sampled()) == 64 * 16 and max(masked) < VOCABULARY
 
 
 def test_a_sync_that_could_not_work_is_refused_when_the_engine_starts() -> None:
-    """Instead of a trainer that waits for ever."""
+    """Otherwise the trainer would wait for ever."""
     from vllm.model_executor.layers.linear import LinearBase
 
     from experiments.verl_plugin.rollout.vllm_worker import CPUWorkerExtension
@@ -89,7 +89,7 @@ def test_a_sync_that_could_not_work_is_refused_when_the_engine_starts() -> None:
 
 @pytest.mark.parametrize(("asked", "fails"), [(None, False), (512, False), (513, True)])
 def test_a_length_beyond_the_model_s_positions(asked: int | None, fails: bool) -> None:
-    """What preflight refuses, veRL's server raises when it starts."""
+    """veRL's server refuses at its start what preflight refuses."""
     from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
 
     server = object.__new__(vLLMHttpServer)
@@ -103,7 +103,7 @@ def test_a_length_beyond_the_model_s_positions(asked: int | None, fails: bool) -
         assert server.config.max_model_len == server.config.max_num_batched_tokens == 512
 
 
-# What preflight refuses, vLLM's own configs do. They say so when the engine starts.
+# vLLM's own configs refuse what preflight refuses, but only when the engine starts.
 
 ROLLOUT = "actor_rollout_ref.rollout"
 
@@ -123,7 +123,7 @@ def test_heads_split_over_the_gpus_of_an_engine(model: Path, heads: int, groups:
         except ValueError as error:
             assert "must be divisible by tensor parallel size" in str(error)
             return False
-        # The model's layers assert the rest: Qwen2Attention.__init__.
+        # The model's layers assert the rest, in Qwen2Attention.__init__.
         return (groups % tensor if groups >= tensor else tensor % groups) == 0
 
     sizes = {"tensor_model_parallel_size": tensor, "data_parallel_size": 1, "pipeline_model_parallel_size": 1}

@@ -1,4 +1,4 @@
-"""Real GRPO trainings whose responses vLLM samples: our trainer, reward and schedule on the engine that GPUs run."""
+"""Real GRPO trainings in which vLLM samples: our trainer, reward and schedule with the engine that GPU runs use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEMPERATURES = [1.2, 0.9, 0.6]
 
 @dataclass
 class Trained:
-    """A training that has ended, the temperatures of all requests that reached vLLM, and what it left in /dev/shm."""
+    """A finished training, the temperatures of all requests that reached vLLM, and what was left in /dev/shm."""
 
     command: Command
     temperatures: list[float]
@@ -39,7 +39,7 @@ class Trained:
 
 
 def recorded(folder: Path, model: Path, ranks: int) -> Trained:
-    """Three steps from a falling temperature, or those that a run in this folder lacks, between two validations."""
+    """Train to step 3 with a falling temperature, from where a run in this folder is, and validate before and after."""
     file, before = folder.parent / f"{folder.name}-temperatures", segments()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(recorder.FILE, str(file))
@@ -66,7 +66,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_sampler_and_trainer_agree_on_every_step(trained: Trained) -> None:
-    """vLLM started from dummy weights: they agree because every sync brought the trainer's."""
+    """vLLM starts with dummy weights, so they can agree only because every sync brings the trainer's weights."""
     history = rows(trained.run)
     for step in range(1, STEPS + 1):
         assert history[step]["rollout_corr/log_ppl_abs_diff"] < 1e-5
@@ -80,13 +80,13 @@ def test_the_schedule_reaches_vllm_and_leaves_validation_alone(trained: Trained)
     assert [history[step]["rollout/temperature"] for step in range(1, STEPS + 1)] == pytest.approx(TEMPERATURES)
     sampled_and_greedy = {1.0: 2 * VALIDATION, 0.0: 2 * VALIDATION}
     assert Counter(trained.temperatures) == {**dict.fromkeys(TEMPERATURES, PROMPTS * SAMPLES), **sampled_and_greedy}
-    # Log-probs are taken at the temperature drawn from: they agree, so the trainer's moved along.
+    # The trainer's log-probs agree with the sampler's, so the trainer used the temperature of each step, too.
     assert max(history[step]["rollout_corr/log_ppl_abs_diff"] for step in range(1, STEPS + 1)) < 1e-5
 
 
 @pytest.mark.parametrize("trained", [1], ids=["one-rank"], indirect=True)
 def test_a_resumed_run_goes_on_at_the_temperature_of_its_step(trained: Trained, model: Path) -> None:
-    """Interrupted in the third step, of which a checkpoint of the second is left."""
+    """The run was interrupted in step 3, and has a checkpoint of step 2."""
     place = trained.command.runs_dir.parents[1] / "resumed"
     shutil.copytree(trained.command.runs_dir, place / "runs")
     (run,) = find_runs(place / "runs")
@@ -104,7 +104,7 @@ def test_a_resumed_run_goes_on_at_the_temperature_of_its_step(trained: Trained, 
 
 
 def test_greedy_validation_is_the_models_own(trained: Trained, model: Path) -> None:
-    """Before the first step, token for token what transformers decodes."""
+    """Before the first step vLLM's greedy answers are, token by token, those that transformers' forward gives."""
     tokenizer, reference = AutoTokenizer.from_pretrained(model), load(model)
     answers, _ = read_jsonl(trained.run.attempts()[-1].validation / "0.jsonl")
     assert len(answers) == 2 * VALIDATION

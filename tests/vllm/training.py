@@ -1,4 +1,4 @@
-"""A training on vLLM under a hard limit: a weight sync that breaks makes veRL wait for ever."""
+"""Run a training on vLLM with a hard time limit: a broken weight sync makes veRL wait for ever."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from experiments.processes import reaping
 from experiments.store.rundir import find_runs
 from tests.e2e.training import Command, arguments, clean_environment
 
-LIMIT_SECONDS = 800.0  # one takes 90 s on two cores that do nothing else
+LIMIT_SECONDS = 800.0  # a training takes 90 s on two idle cores
 
 
 def train(folder: Path, *overrides: str) -> Command:
-    """Run the command to its end, or to the limit; nothing of it is left in either case."""
+    """Run the command to its end or to the limit; in both cases none of its processes is left."""
     folder.mkdir(exist_ok=True)
     command = subprocess.Popen(
         arguments(folder, overrides),
@@ -37,5 +37,5 @@ def train(folder: Path, *overrides: str) -> Command:
 
 
 def segments() -> set[Path]:
-    """Return the shared memory that has a name, as vLLM's queues have."""
+    """Return the named shared memory of this machine; vLLM's queues are such."""
     return set(Path("/dev/shm").glob("psm_*"))

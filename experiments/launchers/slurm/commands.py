@@ -1,4 +1,4 @@
-"""Calling SLURM's own programs: each with a time limit, none with what the submitting shell happens to hold."""
+"""Call SLURM's programs, each with a time limit and without the SLURM variables of the shell that submits."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-# SLURM's programs take options from their environment: those of the job in which the user sits, or of what he likes to
-# see of his own squeue, must not reach ours.
+# SLURM's programs read options from their environment. The options of a job in which the user works, or of how the user
+# wants to see squeue, must not reach our calls.
 PROGRAMS = ("SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_")
 LEAKS = ("SLURM_", "SLURMD_", *PROGRAMS, "PMI", "R1Z_")
 LEAKS_ONE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "RAY_ADDRESS", "RAY_TMPDIR")
-KEPT = ("SLURM_CONF",)  # which cluster
+KEPT = ("SLURM_CONF",)  # says which cluster
 
 
 class SlurmError(Exception):
-    """A program of SLURM failed, did not answer in time, or is not installed; the text is its own message."""
+    """A program of SLURM failed, did not answer in time, or is not installed. The text is the program's own message."""
 
 
 class SlurmRefused(SlurmError):
-    """A program of SLURM ended with an error of its own: what it was asked to do is not done."""
+    """A program of SLURM ended with an error: it did not do what it was asked to do."""
 
 
 def clean_environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment without what an allocation or another run put there."""
+    """Return the environment without the variables that an allocation or another run set. None: of this process."""
     variables = os.environ if variables is None else variables
     return {
         name: value
@@ -35,7 +35,7 @@ def clean_environment(variables: Mapping[str, str] | None = None) -> dict[str, s
 
 def call(program: str, *arguments: str | Path, seconds: float = 30.0) -> str:
     """Return what a program prints; SlurmError if it fails or takes longer than `seconds`."""
-    seconds = max(seconds, 0.1)  # what is left of a time that others have used up
+    seconds = max(seconds, 0.1)  # callers pass what is left of their time, which may be nothing
     try:
         done = subprocess.run(
             [program, *map(str, arguments)],
@@ -44,7 +44,7 @@ def call(program: str, *arguments: str | Path, seconds: float = 30.0) -> str:
             timeout=seconds,
             env=clean_environment(),
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is ours to handle: a submission is made or not made, never torn
+            start_new_session=True,  # we handle Ctrl-C: a submission must be made or not made, never cut in the middle
         )
     except FileNotFoundError:
         raise SlurmError(f"there is no {program} on this machine") from None

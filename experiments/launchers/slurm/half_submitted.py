@@ -1,7 +1,7 @@
-"""Submissions whose launcher was killed on the way: their jobs are held, and nobody would release them.
+"""Take back submissions whose launcher was killed half-way: their jobs are held, and nobody would release them.
 
-A file in .slurm/pending/ stands for an array from before its sbatch until it is released or taken back; its name is the
-array's folder, and with JOB_NAME before it the job's name in SLURM.
+A file in .slurm/pending/ stands for an array, from just before its sbatch until the array is released or taken back.
+The file has the name of the array's folder; JOB_NAME and this name make the job's name in SLURM.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from experiments.store.events import Event, State
 from experiments.store.files import write_atomically
 from experiments.store.rundir import RunDir
 
-FOLDER = ".slurm"  # in runs_dir: a folder for each array
+FOLDER = ".slurm"  # in runs_dir; it holds a folder for each array
 JOB_NAME = "r1z-"
-FORGOTTEN_SECONDS = 3600.0  # an sbatch that was on its way has arrived by then, or never will
+FORGOTTEN_SECONDS = 3600.0  # after this time, an sbatch that was sent has arrived or never will
 CAUSE = "the submission was not completed"
 
 
 @contextlib.contextmanager
 def one_at_a_time(runs_dir: Path, wait: bool = True) -> Iterator[None]:
-    """Let no two launchers submit into the same runs folder at once. BlockingIOError without `wait` if one does."""
+    """Let only one launcher at a time submit into a runs folder. Without `wait`: BlockingIOError if another does."""
     folder = runs_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+b") as file:
@@ -42,15 +42,15 @@ def begin(folder: Path) -> None:
 
 
 def complete(folder: Path) -> None:
-    """Note that the array of this folder is released, or gone."""
+    """Note that the array of this folder is released or cancelled."""
     (folder.parent / "pending" / folder.name).unlink(missing_ok=True)
 
 
 def take_back(runs_dirs: Collection[Path], seconds: float = 5.0) -> bool:
     """Cancel held arrays that dead launchers left in these runs folders; return whether a launcher is submitting now.
 
-    Their runs are cancelled: nothing of them has started. Asks SLURM only if there is such an array, for no longer than
-    `seconds`. Raises SlurmError.
+    The runs of these arrays are recorded as cancelled: none has started. SLURM is asked only if there may be such an
+    array, for at most `seconds`. Raises SlurmError.
     """
     deadline = time.monotonic() + seconds
     busy = False
@@ -68,7 +68,7 @@ def take_back(runs_dirs: Collection[Path], seconds: float = 5.0) -> bool:
 
 
 def pending(runs_dir: Path) -> list[Path]:
-    """Return the notes of arrays that were begun and not completed."""
+    """Return the notes of arrays that were begun and not completed, sorted."""
     try:
         return sorted(file for file in (runs_dir / FOLDER / "pending").iterdir() if not file.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -85,7 +85,7 @@ def _take_back(runs_dir: Path, seconds: float) -> None:
         held = [task for task in tasks if task.held]
         if not tasks and time.time() - file.stat().st_mtime < FORGOTTEN_SECONDS:
             continue
-        if held and len(held) == len(tasks):  # else it was released
+        if held and len(held) == len(tasks):  # otherwise the array was released
             arrays = {task.id.split("_")[0] for task in held}
             queue.cancel(arrays, deadline - time.monotonic())
             cancel_runs(folder, arrays)
@@ -93,7 +93,7 @@ def _take_back(runs_dir: Path, seconds: float) -> None:
 
 
 def cancel_runs(folder: Path, arrays: Collection[str]) -> None:
-    """Record that the runs of an array's folder are cancelled, as far as they wait for one of these arrays."""
+    """Record as cancelled the runs in an array's folder that wait for one of these arrays (SLURM job ids)."""
     for path in (folder / "runs.txt").read_text().splitlines():
         run = RunDir(Path(path))
         with contextlib.suppress(UserError, OSError):

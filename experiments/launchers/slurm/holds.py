@@ -1,4 +1,4 @@
-"""Jobs that wait and will not start by themselves: why, and what to do."""
+"""Find out why a waiting job will not start by itself, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from experiments.launchers.slurm.queue import Job
 from experiments.store.events import TERMINAL, Event, last_event
 from experiments.store.rundir import RunDir
 
-HELD = "held"  # the kind that can be released
-# The setting that is wrong, by SLURM's reason for letting a job wait for good. What it calls held can be released; any
-# other reason ends by itself.
+HELD = "held"  # the kind of hold that can be released
+# SLURM's reasons for which a job waits for ever, each with the setting that is wrong. A job whose reason says "held"
+# can be released; a job with any other reason may start by itself.
 NEVER = {
     "PartitionTimeLimit": "hydra.launcher.time",
     "PartitionNodeLimit": "hardware.nodes",
@@ -23,7 +23,7 @@ NEVER = {
 
 
 def told(run: RunDir, job: Job) -> dict[str, Any] | None:
-    """Return the event to record for a waiting job, None if it may start by itself."""
+    """Return the event to record for a waiting job; None if the job may start by itself."""
     if job.held:
         kind = HELD
         remedy = f"mend what the reason names, then: scontrol release {job.id}, or python -m experiments.runs retry"
@@ -38,6 +38,6 @@ def told(run: RunDir, job: Job) -> dict[str, Any] | None:
 
 
 def last_hold(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the event that says why a run's job does not start; None if it may, or has."""
+    """Return the event that says why a run's job does not start; None if the job may start or has started."""
     last = last_event(events, Event.HELD, Event.SUBMITTED, Event.STARTED, *TERMINAL)
     return last if last is not None and last["event"] == Event.HELD else None

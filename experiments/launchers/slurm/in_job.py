@@ -1,8 +1,9 @@
 """What a job executes: `python -m experiments.launchers.slurm.in_job RUN --steps N`.
 
-Sees to one attempt: passes the warning on, ends what does not heed it in time, notes an end without a word, takes away
-what was left behind, and has the job queued again when a warning cut it short. Ends as the attempt ends, so that a
-failed run is FAILED for SLURM too.
+It runs one attempt. It passes SLURM's warning on to the attempt, and ends an attempt that does not stop in time. It
+records the end of an attempt that could not do so itself, and removes what the attempt left behind. If the warning cut
+the run short, it has the job queued again. It ends with the attempt's exit code, so that a failed run is FAILED in
+SLURM too.
 """
 
 from __future__ import annotations
@@ -35,19 +36,20 @@ from experiments.store.rundir import RunDir
 from experiments.variables import EXECUTION, FORK_SOCKET, MARKER, RAY_ADDRESS, RAY_QUIET, own_job_id
 
 POLL_SECONDS = 0.2
-FORMER_LIFE_SECONDS = 600.0
+FORMER_LIFE_SECONDS = 600.0  # how long to wait for processes that this job started before SLURM requeued it
 REQUEUE_SECONDS = 60.0  # how long SLURM may take to end a job that it was told to requeue
 
 
 @dataclass
 class Signals:
-    """What has arrived. Handlers do nothing else: several arrive at once, and what one raises can be swallowed."""
+    """Which signals have arrived. Handlers only note them: several arrive at once, and an exception can get lost."""
 
     warned: float | None = None
+    """When the warning arrived, in Unix seconds; None: not yet."""
     terminated: bool = False
 
     def listen(self) -> None:
-        """Take SIGUSR1 (the warning) and SIGTERM (the end)."""
+        """Note SIGUSR1 (the warning) and SIGTERM (the end) from now on."""
         signal.signal(signal.SIGUSR1, self._warn)
         signal.signal(signal.SIGTERM, self._terminate)
 
@@ -59,7 +61,14 @@ class Signals:
 
 
 def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen: str = FIRST) -> int:
-    """Execute one attempt of the run, by one of its frozen configs, in this allocation; return the job's exit code."""
+    """Execute one attempt of the run in this allocation; return the job's exit code.
+
+    Args:
+        steps: the step to train to.
+        warning_seconds: how long before the time limit SLURM sends SIGUSR1.
+        requeue: go on by requeueing this job; else by a new job.
+        frozen: the frozen config in the run's folder that the attempt reads.
+    """
     signals = Signals()
     signals.listen()
     print(f"{queue.LOG_HEADER}{own_job_id()}", flush=True)
@@ -86,7 +95,8 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
             failure = classify(run.path / "job.log")
             run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
         return code
-    reaping.reap(run.path, execution=execution)  # SLURM may have started the job anew already, even on this node
+    # Of this execution only: SLURM may have started the job again already, even on this node.
+    reaping.reap(run.path, execution=execution)
     if run.state() not in TERMINAL and not run.is_locked():
         _note(run, code, signals)
     if signals.warned and not signals.terminated and run.state() == State.INTERRUPTED:
@@ -95,27 +105,27 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
 
 
 def _restarted(run: RunDir) -> bool:
-    """Return whether this is not the first life of the job that executes the run."""
+    """Return whether SLURM has requeued and restarted this job, and the run belongs to it."""
     return os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and queue.job_of(run.events()) == own_job_id()
 
 
 def _outlived(run: RunDir) -> bool:
-    """End what this job's former life left running; return whether the run is free then.
+    """End the processes that this job left running before it was requeued; return whether the run is free then.
 
-    A node that was out of touch keeps a job's processes while SLURM has it queued anew. Those of another node are
-    waited for: their slurmd ends them when it is back, and the lock of a dead node's process is released in time.
+    A node that lost contact keeps a job's processes while SLURM queues the job again. Processes on another node are
+    waited for: the node's slurmd ends them when it is back, and the lock of a dead node is released after a time.
     """
     reaping.reap(run.path)
     deadline = time.monotonic() + FORMER_LIFE_SECONDS
     while run.is_locked() and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-    time.sleep(5 * POLL_SECONDS)  # who sees to it notes its end first
+    time.sleep(5 * POLL_SECONDS)  # the former in_job records the attempt's end first
     return not run.is_locked()
 
 
 def _attempt(run: RunDir, steps: int, frozen: str, warning_seconds: float, signals: Signals, execution: str) -> int:
-    """Run the attempt to its end, passing signals on; return its exit code, 128 + n for signal n."""
-    left_out = (FORK_SOCKET, RAY_ADDRESS, "RAY_ADDRESS")  # of a launcher that ran where this was submitted
+    """Run the attempt to its end and pass signals on to it; return its exit code, 128 + n for signal n."""
+    left_out = (FORK_SOCKET, RAY_ADDRESS, "RAY_ADDRESS")  # they belong to a launcher on the submitting machine
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
     environment[EXECUTION] = execution
     arguments = [str(run.path), "--steps", str(steps), "--config", frozen]
@@ -130,10 +140,10 @@ def _attempt(run: RunDir, steps: int, frozen: str, warning_seconds: float, signa
 
 @contextlib.contextmanager
 def _ray(run: RunDir, config: Mapping[str, Any], environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Start Ray on the allocation's nodes if the run needs several; yield the variables that tell the attempt."""
+    """Start Ray on the allocation's nodes if the run needs several; yield the variables that tell the attempt of it."""
     nodes = int(config["hardware"]["nodes"])
     if nodes == 1:
-        yield {}  # the attempt starts its own
+        yield {}  # the attempt starts its own Ray
         return
     cpus = config["ray_kwargs"]["ray_init"]["num_cpus"] or int(environment.get("SLURM_CPUS_PER_TASK", "8"))
     marked = {**environment, **RAY_QUIET, **own_secret(), MARKER: str(run.path)}
@@ -147,12 +157,13 @@ def _ray(run: RunDir, config: Mapping[str, Any], environment: dict[str, str]) ->
 def _see_through(child: subprocess.Popen, run: RunDir, warning_seconds: float, signals: Signals) -> int:
     """Pass signals on to the attempt until it ends; return its exit code, 128 + n for signal n.
 
-    One that was warned is ended before SLURM would do it: whatever is ended by the time limit can't be queued again.
+    An attempt that was warned is ended before SLURM would end the job: a job that the time limit ended can't be queued
+    again.
     """
     made = len(run.attempts())
     reserve = warning.end_seconds(warning_seconds)
     deadline = None
-    asked = 0.0  # when it was told to end
+    asked = 0.0  # when the attempt was told to end, in monotonic seconds; 0: not yet
     while child.poll() is None:
         if signals.warned and deadline is None:
             attempts = run.attempts()
@@ -173,7 +184,7 @@ def _see_through(child: subprocess.Popen, run: RunDir, warning_seconds: float, s
 
 
 def _note(run: RunDir, code: int, signals: Signals) -> None:
-    """Record the end of an attempt that died without a word."""
+    """Record the end of an attempt that died without recording it itself."""
     if signals.terminated or signals.warned:
         run.record(Event.INTERRUPTED, step=run.checkpoint_step(), cause="ended by SLURM")
         return
@@ -191,9 +202,13 @@ def _note(run: RunDir, code: int, signals: Signals) -> None:
 
 
 def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals) -> int:
-    """Have a run that was cut short queued again: by requeueing this job, else by a job of its own after this one."""
+    """Have a run that was cut short queued again; return this job's exit code.
+
+    With `requeue` this job is requeued. Otherwise, or if SLURM refuses that, a new job follows this one. `start`: the
+    step from which this job's attempt started.
+    """
     step = run.checkpoint_step()
-    if step <= start:  # it would be queued for ever
+    if step <= start:  # without progress, it would be queued again for ever
         run.record(
             Event.FAILED,
             kind="time limit",
@@ -201,11 +216,11 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
             remedy="raise hydra.launcher.time or hydra.launcher.warning_seconds, or lower trainer.save_freq",
         )
         return 1
-    own = own_job_id() or ""  # not SLURM_JOB_ID: of an array's last task that is the number of the whole array
+    own = own_job_id() or ""  # not SLURM_JOB_ID: in an array's last task, that is the id of the whole array
     submitted = {"launcher": "slurm", "steps": steps, "step": step, "log_bytes": queue.log_bytes(run.path)}
     if requeue:
         run.record(Event.SUBMITTED, job=own, cause="requeued after the warning", **submitted)
-        if signals.terminated:  # cancelled meanwhile: a requeue would undo that
+        if signals.terminated:  # the job was cancelled in the meantime: a requeue would undo that
             return INTERRUPTED
         try:
             call("scontrol", "requeue", own)
@@ -218,7 +233,7 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
     if signals.terminated:
         return INTERRUPTED
     try:
-        # After this job: it must not start before its id is on the disk.
+        # The new job depends on this one: it must not start before its id is on the disk.
         after = f"--dependency=afterany:{own}"
         job = call("sbatch", "--parsable", after, run.path / "job.sh").strip().split(";")[0]
     except SlurmError as error:
@@ -229,12 +244,13 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
 
 
 def main() -> int:
+    """Execute what the command line asks for; return the job's exit code."""
     parser = argparse.ArgumentParser(description="Execute one attempt of a run in a SLURM job.")
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--steps", type=int, required=True, help="train to this step")
     parser.add_argument("--config", default=FIRST, help="which frozen config in the folder (default: the first)")
     parser.add_argument("--warning-seconds", type=float, default=120.0, help="how long before the end SIGUSR1 comes")
-    parser.add_argument("--no-requeue", dest="requeue", action="store_false", help="go on in a job of its own")
+    parser.add_argument("--no-requeue", dest="requeue", action="store_false", help="go on in a new job")
     arguments = parser.parse_args()
     run, frozen = RunDir(arguments.run.absolute()), arguments.config
     return execute(run, arguments.steps, arguments.warning_seconds, arguments.requeue, frozen)

@@ -1,4 +1,4 @@
-"""hydra/launcher=slurm: one job array per resource shape, and the prompt back at once."""
+"""hydra/launcher=slurm: submit one job array for each set of resources, and return the prompt at once."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from experiments.store.rundir import find_runs
 from experiments.store.warning import END_SECONDS
 from experiments.terminal import console
 
-CHECKPOINT_BYTES_PER_SECOND = 1e9  # what a cluster's file system takes at best
+CHECKPOINT_BYTES_PER_SECOND = 1e9  # the most that a cluster's file system can write
 LEAST_WARNING_SECONDS = 120
 LOOK_SECONDS = 5.0  # how often `wait` asks SLURM
 
 
 def catch_up(runs_dir: Path) -> None:
-    """Record what SLURM did to the runs of a folder since somebody looked, so that a plan starts from the truth."""
+    """Record what SLURM has done to the runs of a folder since the last look, so that a plan starts from the truth."""
     require_slurm()
     complaint = settle(find_runs(runs_dir), seconds=30.0)
     if complaint:
@@ -52,7 +52,7 @@ def catch_up(runs_dir: Path) -> None:
 
 
 def require_slurm() -> None:
-    """Raise UserError where jobs can't be submitted."""
+    """Raise UserError if SLURM's programs are not on this machine."""
     missing = [program for program in ("sbatch", "squeue", "scontrol", "scancel") if shutil.which(program) is None]
     if missing:
         raise UserError(
@@ -62,9 +62,9 @@ def require_slurm() -> None:
 
 
 def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
-    """Submit what has something left to do; return the command's exit code (with `wait`, 1 if a run failed).
+    """Submit the runs that are not done; return the command's exit code (with `wait`, 1 if a run failed).
 
-    `launcher`: hydra.launcher's values. UserError if they, or SLURM, do not allow it; nothing is submitted then.
+    `launcher`: hydra.launcher's values. UserError, and nothing is submitted, if a value is wrong or SLURM refuses.
     """
     settings = Settings(**{field.name: launcher[field.name] for field in fields(Settings)})
     if not runs:
@@ -82,7 +82,7 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
     problems = problems or partition_problems((needs.time for needs in wanted.values()), settings)
     if problems:
         raise UserError(*problems)
-    with one_at_a_time(runs_dir):  # another launcher may have submitted them since they were planned
+    with one_at_a_time(runs_dir):  # another launcher may have submitted runs since they were planned
         runs = [replace(run, state=run.folder.state(), reached=run.folder.reached()) for run in runs]
         ending = still_there([run.folder for run in runs if run.state == State.INTERRUPTED])
         todo = [run for run in runs if run.action not in ("skip", "wait") and run.folder not in ending]
@@ -99,19 +99,19 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
 
 
 def key_problems(launcher: Mapping[str, Any]) -> list[str]:
-    """Return a problem for each key that is no setting: Hydra takes any from a file, and after a +."""
+    """Return a problem for each key that is not a setting: Hydra accepts any key from a file and after a +."""
     known = [f"hydra.launcher.{name}" for name in (*NAMES, *(field.name for field in fields(Settings)), "wait")]
     given = [f"hydra.launcher.{name}" for name in launcher]
     return [unknown_key(key, known) for key in given if key not in known]
 
 
 def checkpoint_seconds(cost: Cost) -> float:
-    """Return how long writing a checkpoint takes at least."""
+    """Return how many seconds writing a checkpoint takes at least."""
     return cost.checkpoint / CHECKPOINT_BYTES_PER_SECOND
 
 
 def warned_in_time(wanted: Resources, cost: Cost) -> Resources:
-    """Return the resources with a warning early enough for a step, a checkpoint and the end, if none was chosen."""
+    """Return the resources; if the user set no warning_seconds, with enough for a step, a checkpoint and the end."""
     if wanted.warning_seconds is not None:
         return wanted
     needed = (cost.seconds_per_step or 0) + checkpoint_seconds(cost) + END_SECONDS
@@ -119,7 +119,7 @@ def warned_in_time(wanted: Resources, cost: Cost) -> Resources:
 
 
 def time_problems(cost: Cost, wanted: Resources) -> list[str]:
-    """Return a problem if the time limit can't hold a step and what is needed after it: the warning, a checkpoint."""
+    """Return a problem if the time limit is too short for a step and the warning, or for a step and a checkpoint."""
     if wanted.time is None or wanted.warning_seconds is None:
         return []
     step, checkpoint = cost.seconds_per_step or 0, checkpoint_seconds(cost)
@@ -134,8 +134,8 @@ def time_problems(cost: Cost, wanted: Resources) -> list[str]:
 
 
 def partition_problems(limits: Iterable[str | None], settings: Settings) -> list[str]:
-    """Return a problem for each time limit that the jobs' partition does not allow, where SLURM tells."""
-    if settings.qos:  # one may allow what the partition does not
+    """Return a problem for each time limit that the jobs' partition does not allow; none if SLURM does not say."""
+    if settings.qos:  # a QOS may allow what the partition does not
         return []
     try:
         described = call("scontrol", "--oneliner", "show", "partition")
@@ -146,7 +146,7 @@ def partition_problems(limits: Iterable[str | None], settings: Settings) -> list
 
 
 def print_submitted(arrays: Sequence[Array]) -> None:
-    """Print the job ids and what to type next."""
+    """Print the job ids, and commands that the user may type next."""
     for array in arrays:
         count = len(array.runs)
         console.print(f"submitted job {array.job}: {count} run{'s' if count != 1 else ''}  {array.resources}")
@@ -165,7 +165,7 @@ def print_submitted(arrays: Sequence[Array]) -> None:
 
 
 def held(runs: Sequence[PlannedRun]) -> list[str]:
-    """Return a line for each run whose job SLURM does not start, with the remedy."""
+    """Return a line with cause and remedy for each run whose job SLURM does not start."""
     holds = {run.name: last_hold(run.folder.events()) for run in runs}
     return [f"{name}: {hold['cause']}; {hold['remedy']}" for name, hold in holds.items() if hold]
 
@@ -173,7 +173,7 @@ def held(runs: Sequence[PlannedRun]) -> list[str]:
 def follow(runs: Sequence[PlannedRun]) -> int:
     """Show a table of the runs until none is queued or running; return 1 if one did not finish.
 
-    Ctrl-C ends the look, not the jobs.
+    Ctrl-C ends the watching (exit code 130), not the jobs.
     """
     from rich.live import Live
 

@@ -1,7 +1,7 @@
-"""Jobs as SLURM knows them: one squeue and at most one sacct per look, whatever the number of jobs.
+"""Ask SLURM about jobs: one squeue and at most one sacct for each question, whatever the number of jobs.
 
-An id is a job's ("12") or an array task's ("12_3"). A job that neither squeue nor sacct knows is missing from the
-answer: slurmctld forgets ended jobs after MinJobAge (five minutes as a rule), and many sites have no sacct.
+An id is that of a job ("12") or of an array task ("12_3"). A job that neither squeue nor sacct knows is missing from
+the answer: slurmctld forgets ended jobs after MinJobAge (usually five minutes), and many sites have no sacct.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from experiments.store.events import Event
 
 SQUEUE = "ArrayJobID:|,ArrayTaskID:|,JobID:|,State:|,exit_code:|,Reason:|,NodeList:|,Name:|"
 SACCT = "JobID,State,ExitCode,NodeList"
-LOG_HEADER = "--- job "  # begins a job's part of a run's job.log, where several follow one another
-SACCT_SECONDS = 1.0  # of a look, at least so long for sacct
+LOG_HEADER = "--- job "  # begins the part of each job in a run's job.log, to which several jobs may append
+SACCT_SECONDS = 1.0  # how much of the time is kept for sacct
 WAITING = (
     "PENDING",
     "REQUEUED",
@@ -45,7 +45,7 @@ ENDED = (
 
 @dataclass(frozen=True)
 class Job:
-    """A job or an array task: SLURM's word for its state, how it ended, why it waits, where it is."""
+    """A job or an array task: its state in SLURM's words, how it ended, why it waits, on which nodes it is."""
 
     id: str
     state: str
@@ -56,17 +56,17 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether the job is over; a requeued one is not, nor one in a state of which we know nothing."""
+        """Whether the job is over. A requeued job is not, and neither is a job in a state that we don't know."""
         return self.state in ENDED
 
     @property
     def held(self) -> bool:
-        """Whether it waits until somebody releases it: "JobHeldUser", "launch failed requeued held", ..."""
+        """Whether the job waits until somebody releases it: "JobHeldUser", "launch failed requeued held", ..."""
         return self.state in WAITING and "held" in self.reason.lower()
 
 
 def log_bytes(run: Path) -> int:
-    """Return how long a run's job.log is: what its next job says begins there."""
+    """Return the size of a run's job.log in bytes: the next job's part begins there."""
     try:
         return (run / "job.log").stat().st_size
     except OSError:
@@ -74,9 +74,9 @@ def log_bytes(run: Path) -> int:
 
 
 def job_of(events: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the id of the last job that a run was submitted as or started in, None if it was last launched locally.
+    """Return the id of the last job that a run was submitted as or started in; None if it was last launched locally.
 
-    A local run inside an allocation of the user's notes its job as well: that job is not the run's.
+    A run that is launched locally inside a user's allocation records the job, too: that job is not the run's.
     """
     job, local = None, False
     for event in events:
@@ -92,8 +92,8 @@ def job_of(events: Sequence[Mapping[str, Any]]) -> str | None:
 def job_states(job_ids: Collection[str], seconds: float = 5.0) -> dict[str, Job]:
     """Return what SLURM knows of the jobs and of the other tasks of their arrays, by id, within `seconds`.
 
-    Raises SlurmError if squeue does not answer. A sacct that is missing, switched off or slow is taken for one that
-    knows nothing.
+    Raises SlurmError if squeue does not answer. A sacct that is missing, switched off or slow counts as one that knows
+    no job.
     """
     if not job_ids:
         return {}
@@ -102,7 +102,7 @@ def job_states(job_ids: Collection[str], seconds: float = 5.0) -> dict[str, Job]
     missing = {_array(job) for job in job_ids if job not in found and _array(job) not in found}
     if missing:
         found = {**_sacct(missing, deadline - time.monotonic()), **found}
-    # Tasks that end before they start have one row together, under the array's id.
+    # Tasks that end before they start share one row, under the array's id.
     together = {job: replace(found[_array(job)], id=job) for job in job_ids if _array(job) in found}
     return {**together, **found}
 
@@ -124,13 +124,13 @@ def _squeue(ids: Collection[str], seconds: float) -> dict[str, Job]:
     try:
         return {job.id: job for _, job in _rows(["--jobs", ",".join(sorted(ids))], seconds)}
     except SlurmError as error:
-        if "Invalid job id" in str(error):  # a single one that is forgotten; of several, it leaves that one out
+        if "Invalid job id" in str(error):  # the only id is forgotten; among several, squeue leaves it out
             return {}
         raise
 
 
 def _rows(which: Sequence[str], seconds: float) -> list[tuple[str, Job]]:
-    """Return (its name, what squeue says of it) of each job or task."""
+    """Return, for each job or task that the options `which` select, (its name, what squeue says of it)."""
     asked = (*which, "--states=all", "--array", "--noheader", "--Format", SQUEUE)
     rows = []
     for line in call("squeue", *asked, seconds=seconds).splitlines():
@@ -142,7 +142,7 @@ def _rows(which: Sequence[str], seconds: float) -> list[tuple[str, Job]]:
 
 
 def _sacct(ids: Collection[str], seconds: float) -> dict[str, Job]:
-    """Return every task of the jobs that the accounting knows; nothing where there is none."""
+    """Return every task of the jobs that the accounting knows; nothing without accounting."""
     asked = (
         "--jobs",
         ",".join(sorted(ids)),
@@ -167,6 +167,6 @@ def _sacct(ids: Collection[str], seconds: float) -> dict[str, Job]:
 
 
 def cancel(job_ids: Collection[str], seconds: float = 30.0) -> None:
-    """End jobs, running or waiting; one that is over already is no error. SlurmError if SLURM refuses."""
+    """End jobs, running or waiting; a job that is over already is no error. SlurmError if SLURM refuses."""
     if job_ids:
         call("scancel", *sorted(job_ids), seconds=seconds)

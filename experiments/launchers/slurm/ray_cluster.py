@@ -1,7 +1,7 @@
-"""Ray on several nodes of one allocation: its head and a worker on each other node, each started by srun.
+"""Run Ray on several nodes of one allocation: its head on one node and a worker on each other, each started by srun.
 
-Each `ray start --block` is a step of the job, so what SLURM ends with the job is all there is. No `ray stop`: that ends
-every Ray on a host, those of other runs included.
+Each `ray start --block` is a step of the job, so all of Ray ends with the job. We don't call `ray stop`: it ends every
+Ray on a host, other runs' Ray included.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from experiments.processes import reaping
 
 START_SECONDS = 120.0
 END_SECONDS = 20.0
-# On each node: Ray, until it ends or is told to; then what was temporary goes. $0: the folder for it.
+# The script of each node: it runs Ray until Ray ends or is told to end, then removes the temporary folder, which is $0.
 NODE = """\
 mkdir -p "$0"
 export TMPDIR="$0"
@@ -43,12 +43,12 @@ SECRET = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")  # variables without which nobody m
 
 
 def ports(job_id: int) -> tuple[int, int]:
-    """Return the head's port and its client server's, below those that the kernel gives out: a job has its own."""
+    """Return a job's own two ports, of its head and its client server: below those that the kernel gives out."""
     return 20_000 + job_id % 5_000, 25_000 + job_id % 5_000
 
 
 def own_secret() -> dict[str, str]:
-    """Return a new value for the SECRET variables: the head listens where others of the cluster could reach it."""
+    """Return new values for the SECRET variables: other users of the cluster can reach the head's ports."""
     return dict(zip(SECRET, ("token", secrets.token_hex(32)), strict=True))
 
 
@@ -56,8 +56,8 @@ def own_secret() -> dict[str, str]:
 def ray_cluster(nodes: int, cpus: int, gpus: int, scratch: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """Run Ray on this node and the allocation's other `nodes` - 1; yield the address for ray.init.
 
-    Each node offers `cpus` and `gpus`. `scratch`: a short path for the sockets, made on each node. `environment` is
-    what Ray's processes get, the job's own variables and SECRET's included.
+    Each node offers `cpus` and `gpus`. `scratch`: a short path for the sockets; the folder is made on each node.
+    `environment`: the variables of Ray's processes, with the job's own variables and those of SECRET.
     Raises RuntimeError if a node does not come up.
     """
     hosts = call("scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]).split()
@@ -69,7 +69,7 @@ def ray_cluster(nodes: int, cpus: int, gpus: int, scratch: Path, environment: Ma
     port, client_port = ports(int(environment["SLURM_JOB_ID"]))
     address = f"{own}:{port}"
     ray = Path(sys.executable).with_name("ray")
-    # Ray's fixed ports would clash with another run's on the same node: 0 is any free one.
+    # Ray's fixed ports would clash with another run's on the same node; 0 means any free port.
     others_ports = [f"--{name}-port=0" for name in ("min-worker", "max-worker", "dashboard-agent-listen")]
     offers = [f"--num-cpus={cpus}", f"--num-gpus={gpus}", *others_ports, "--disable-usage-stats", "--block"]
     head = [
@@ -84,14 +84,14 @@ def ray_cluster(nodes: int, cpus: int, gpus: int, scratch: Path, environment: Ma
     try:
         _wait(steps, lambda: _listens(address), "Ray's head")
         steps += [_step(host, environment, [*start, f"--address={address}", *offers]) for host in others]
-        # In a process of its own: this one stays light, and connects to no Ray.
+        # In another process, so that this one stays light and connects to no Ray.
         joined = [sys.executable, "-P", "-m", "experiments.launchers.slurm.ray_cluster", address, str(nodes)]
         if subprocess.run(joined, env=dict(environment), stdin=subprocess.DEVNULL).returncode:
             raise RuntimeError(f"raylet failed to start on all of the {nodes} nodes")
         yield address
     finally:
         for step in steps:
-            step.send_signal(signal.SIGUSR1)  # srun passes it on; by SIGTERM it would kill the step at once
+            step.send_signal(signal.SIGUSR1)  # srun passes it on; at a SIGTERM, srun would kill the step at once
         deadline = time.monotonic() + END_SECONDS
         for step in steps:
             try:
@@ -103,7 +103,7 @@ def ray_cluster(nodes: int, cpus: int, gpus: int, scratch: Path, environment: Ma
 
 
 def main(address: str, nodes: int) -> int:
-    """Wait until as many nodes have joined the Ray at the address; return 1 if they don't within START_SECONDS."""
+    """Wait until `nodes` nodes have joined the Ray at the address; return 0, or 1 if they don't in START_SECONDS."""
     import ray
 
     ray.init(address=address, log_to_driver=False)
@@ -116,6 +116,7 @@ def main(address: str, nodes: int) -> int:
 
 
 def _step(host: str, environment: Mapping[str, str], command: list[str]) -> subprocess.Popen:
+    """Start a command on a host of the allocation, as a step of the job; return srun's process."""
     srun = [
         "srun",
         "--overlap",
@@ -124,14 +125,15 @@ def _step(host: str, environment: Mapping[str, str], command: list[str]) -> subp
         f"--nodelist={host}",
         "--export=ALL",
         "--kill-on-bad-exit=0",
-        "--cpu-bind=none",  # else one core for all of a node's Ray, where a step's one task is bound
+        "--cpu-bind=none",  # else, where SLURM binds tasks, all of a node's Ray would get one core
     ]
-    if "SLURM_CPUS_PER_TASK" in environment:  # which srun, unlike sbatch, has not read since 22.05
+    if "SLURM_CPUS_PER_TASK" in environment:  # sbatch reads the variable; srun has not since 22.05
         srun.append(f"--cpus-per-task={environment['SLURM_CPUS_PER_TASK']}")
     return subprocess.Popen([*srun, *command], env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def _wait(steps: list[subprocess.Popen], true: Callable[[], bool], what: str) -> None:
+    """Wait until `true` holds; RuntimeError if a step ends, or after START_SECONDS."""
     deadline = time.monotonic() + START_SECONDS
     while not true():
         ended = [step.returncode for step in steps if step.poll() is not None]
@@ -151,7 +153,7 @@ def _listens(address: str) -> bool:
 
 def _address() -> str:
     """Return this host's address as other hosts reach it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # sends nothing: asks for the route only
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # this sends nothing: it only looks up the route
         try:
             probe.connect(("10.255.255.255", 1))
             return str(probe.getsockname()[0])

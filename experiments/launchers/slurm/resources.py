@@ -1,4 +1,4 @@
-"""What a run asks SLURM for: the hardware preset's figures, and over them what the launcher was told."""
+"""The resources that a run asks SLURM for: those of the hardware preset, unless hydra.launcher sets others."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from experiments.values import at
 
 TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS
 MEMORY = re.compile(r"\d+[KMGT]?")
-GPUS = re.compile(r"gpu(?::[^:,\d][^:,]*)?(?::(\d+))?(?:\(.*)?")  # of a gres: gpu, gpu:2, gpu:a100:2
+GPUS = re.compile(r"gpu(?::[^:,\d][^:,]*)?(?::(\d+))?(?:\(.*)?")  # an entry of a gres: gpu, gpu:2, gpu:a100:2
 
 
 @dataclass(frozen=True)
 class Resources:
-    """The shape of one run's allocation, in sbatch's own words. Runs of one shape go into one array."""
+    """The resources of one run's allocation, in sbatch's own words. Runs with equal resources go into one array."""
 
     nodes: int = 1
     gpus_per_node: int = 0
@@ -25,10 +25,10 @@ class Resources:
     mem: str | None = None
     time: str | None = None
     warning_seconds: int | None = None
-    """How long before the time limit SLURM tells the job."""
+    """How many seconds before the time limit SLURM warns the job."""
 
     def flags(self) -> dict[str, str]:
-        """Return sbatch's long options."""
+        """Return sbatch's long options, by name, without dashes."""
         flags = {"nodes": str(self.nodes), "ntasks-per-node": "1"}
         if self.gres:
             flags["gres"] = self.gres
@@ -38,7 +38,7 @@ class Resources:
             if getattr(self, name) is not None:
                 flags[name.replace("_", "-")] = str(getattr(self, name))
         if self.warning_seconds is not None:
-            flags["signal"] = f"B:USR1@{self.warning_seconds}"  # B: to our own process alone, which passes it on
+            flags["signal"] = f"B:USR1@{self.warning_seconds}"  # B: only to our own process, which passes it on
         return flags
 
     def __str__(self) -> str:
@@ -49,12 +49,12 @@ NAMES = tuple(field.name for field in fields(Resources))
 
 
 def resources(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Resources:
-    """Return what a run needs: hardware.resources of its config, each entry whose `when` holds, later ones first.
+    """Return what a run needs: the entries of hardware.resources in its config whose `when` holds; later entries win.
 
-    `settings`: the launcher's own values; those that are not null win.
+    `settings`: hydra.launcher's values; those that are not null win over the entries.
     """
     hardware = config["hardware"]
-    on_cpu = config["trainer"]["device"] == "cpu"  # its gpus_per_node are ranks
+    on_cpu = config["trainer"]["device"] == "cpu"  # there, gpus_per_node counts ranks
     values: dict[str, Any] = {
         "nodes": hardware["nodes"],
         "gpus_per_node": 0 if on_cpu else hardware["gpus_per_node"],
@@ -67,7 +67,7 @@ def resources(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Resourc
 
 
 def resource_problems(wanted: Resources, config: Mapping[str, Any]) -> list[str]:
-    """Return what sbatch could not read of the resources, and where they are not those that the config trains on."""
+    """Return a problem for each value that sbatch could not read, or that does not fit the config's hardware."""
     found = []
     for name in ("nodes", "gpus_per_node", "cpus_per_task", "warning_seconds"):
         value, least = getattr(wanted, name), 0 if name == "gpus_per_node" else 1
@@ -83,7 +83,7 @@ def resource_problems(wanted: Resources, config: Mapping[str, Any]) -> list[str]
 
 
 def _size_problems(wanted: Resources, hardware: Mapping[str, Any], on_cpu: bool) -> list[str]:
-    """Return where an allocation has not the size for which the hardware's preset lays the training out."""
+    """Return a problem if the allocation has other nodes, or fewer GPUs, than the config trains on."""
     found = []
     nodes, gpus = int(hardware["nodes"]), 0 if on_cpu else int(hardware["gpus_per_node"])
     if wanted.nodes != nodes:
@@ -96,7 +96,7 @@ def _size_problems(wanted: Resources, hardware: Mapping[str, Any], on_cpu: bool)
         name, given = "gres", sum(int(count[1] or 1) for count in counts if count)
     if given < gpus:
         found.append(
-            f"hydra.launcher.{name} must ask for hardware.gpus_per_node={gpus} GPUs or more, but does for {given}; "
+            f"hydra.launcher.{name} must ask for hardware.gpus_per_node={gpus} GPUs or more, but asks for {given}; "
             "set hardware.gpus_per_node, or choose another hardware"
         )
     return found
@@ -116,10 +116,11 @@ def time_limit_seconds(time: str) -> int:
 
 
 def partition_problem(time: str, partition: str | None, described: str) -> str | None:
-    """Return a problem if no partition that a job may go to allows its time limit: it would wait for good.
+    """Return a problem if no partition that the job may use allows its time limit: the job would wait for ever.
 
     Args:
-        partition: those asked for, separated by commas; None: the cluster's default.
+        time: the job's time limit.
+        partition: the partitions asked for, separated by commas; None: the cluster's default.
         described: what `scontrol --oneliner show partition` prints.
     """
     limits = {}

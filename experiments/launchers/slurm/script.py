@@ -1,4 +1,7 @@
-"""The scripts: a run's job.sh, and the array that hands each task to one of them. Both can be submitted by hand."""
+"""Write the scripts for sbatch: a run's job.sh, and an array whose tasks each execute one job.sh.
+
+Both can be submitted by hand.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from experiments.store.code_copy import PROJECT_DIR
 from experiments.store.frozen import FIRST
 from experiments.variables import ORIGIN
 
-# Options of sbatch that a user can't set: those that the launcher sets itself, or whose answer it would not understand,
-# and those for which there is a setting of their own, which is checked.
+# Options of sbatch that hydra.launcher.sbatch must not set. OURS: the launcher sets them itself, or would not
+# understand sbatch's answer. SETTINGS: hydra.launcher has a setting for them, which is checked.
 OURS = {
     *("array", "output", "error", "parsable", "wrap", "test-only", "hold", "signal", "open-mode", "job-name"),
     *("wait", "clusters"),
@@ -29,7 +32,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """hydra.launcher's values; conf/hydra/launcher/slurm.yaml says what each is."""
+    """hydra.launcher's values; conf/hydra/launcher/slurm.yaml says what each value means."""
 
     partition: str | None = None
     account: str | None = None
@@ -41,12 +44,12 @@ class Settings:
     requeue: bool = True
 
     def flags(self) -> dict[str, str | None]:
-        """Return sbatch's long options, those of hydra.launcher.sbatch last; a value of None is a bare flag."""
+        """Return sbatch's long options, those of hydra.launcher.sbatch last. An option with None takes no value."""
         flags: dict[str, str | None] = {
             name: getattr(self, name) for name in ("partition", "account", "qos") if getattr(self, name) is not None
         }
         flags["requeue" if self.requeue else "no-requeue"] = None
-        flags["open-mode"] = "append"  # a requeued job goes on in its log
+        flags["open-mode"] = "append"  # a requeued job appends to its log
         for name, value in (self.sbatch or {}).items():
             if value is True or value is None:
                 flags[str(name)] = None
@@ -102,7 +105,7 @@ def array_script(folder: Path, tasks: int, wanted: Resources, settings: Settings
 
 
 def flag_problems(settings: Settings) -> list[str]:
-    """Return what can't stand in a script."""
+    """Return a problem for each setting that can't be written into a script."""
     found = []
     if not isinstance(settings.sbatch, Mapping | None):
         return [
@@ -139,7 +142,10 @@ def _directives(flags: Mapping[str, str | None]) -> list[str]:
 
 
 def _file_name(path: Path, pattern: str = "") -> str:
-    """Return a path as sbatch's --output takes it: quoted, a % doubled where it does not begin SLURM's pattern."""
+    """Return a path in the form that sbatch's --output needs: quoted, and with each % doubled.
+
+    With a SLURM `pattern` ("%a") in the file's name, the name stays as it is.
+    """
     folder = str(path.parent).replace("%", "%%")
     name = path.name if pattern else path.name.replace("%", "%%")
     return f'"{folder}/{name}"'

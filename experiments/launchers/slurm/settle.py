@@ -1,4 +1,4 @@
-"""What SLURM did to the runs, written into their events: the disk stays the truth when SLURM has forgotten."""
+"""Write what SLURM did to the runs into their events, so that the disk still knows when SLURM has forgotten."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ MEMORY = re.compile(r"exceeded (job |step )?memory limit|oom.kill|out of memory"
 MORE_MEMORY = "ask for more: hydra.launcher.mem"
 LOG_BYTES = 100_000
 OUTPUT_FILE_SIGNAL = 53  # "0:53": slurmstepd could not open --output
-REQUEUED = "DUE TO JOB REQUEUE"  # slurmstepd's last word on a life of a job that is to have another
-# The same on those that are to have none, and SLURM's state for it.
+REQUEUED = "DUE TO JOB REQUEUE"  # slurmstepd's last words when a job ends that will run again
+# Its last words when a job ends for good, each with SLURM's state of such a job.
 LAST_WORDS = (
     (re.compile(r"CANCELLED AT \S+ DUE TO TIME LIMIT"), "TIMEOUT"),
     (re.compile(r"CANCELLED AT \S+ DUE TO NODE FAILURE"), "NODE_FAIL"),
@@ -37,10 +37,10 @@ LAST_WORDS = (
 
 
 def settle(runs: Sequence[RunDir], seconds: float = 5.0) -> str | None:
-    """Record what became of the runs' jobs, as far as their events don't say it; ask SLURM once for all.
+    """Record what happened to the runs' jobs, if their events don't say it yet; SLURM is asked once for all runs.
 
-    What a launcher that was killed had submitted and not released is taken back. Waits no longer than `seconds` for
-    SLURM in all. Returns None, or SLURM's complaint if it did not answer. Asks nothing if no run needs it.
+    Jobs that a killed launcher had submitted and not released are taken back. Waits for SLURM at most `seconds` in all.
+    Returns None, or SLURM's complaint if it did not answer. SLURM is not asked if no run needs it.
     """
     deadline = time.monotonic() + seconds
     try:
@@ -62,7 +62,7 @@ def settle(runs: Sequence[RunDir], seconds: float = 5.0) -> str | None:
     arrays = {job.split("_")[0] for job in known}
     for run, (events, job) in asked.items():
         event = verdict(run, events, known.get(job), job.split("_")[0] in arrays)
-        if event is None and not is_busy:  # a launcher's jobs are held until it has submitted them all
+        if event is None and not is_busy:  # a launcher that is submitting holds its jobs itself
             event = _waiting(run, events, known.get(job))
         if event:
             _record(run, events, event)
@@ -70,7 +70,7 @@ def settle(runs: Sequence[RunDir], seconds: float = 5.0) -> str | None:
 
 
 def _record(run: RunDir, events: Sequence[Mapping[str, Any]], event: Mapping[str, Any]) -> None:
-    """Append the event, unless the run moved on meanwhile or its folder is not ours to write."""
+    """Append the event, unless the run has newer events or we may not write into its folder."""
     try:
         with run.lock():
             if len(run.events()) == len(events):
@@ -80,9 +80,9 @@ def _record(run: RunDir, events: Sequence[Mapping[str, Any]], event: Mapping[str
 
 
 def still_there(interrupted: Sequence[RunDir]) -> list[RunDir]:
-    """Return which of these runs may be about to be queued again, or are: SLURM has not ended their job yet.
+    """Return which of these runs are queued again, or may be soon, because SLURM has not ended their job yet.
 
-    If SLURM does not answer, every run that has a job.
+    If SLURM does not answer, these are all runs that have a job.
     """
     ids = {run: job for run in interrupted if (job := job_of(run.events())) is not None}
     try:
@@ -94,9 +94,9 @@ def still_there(interrupted: Sequence[RunDir]) -> list[RunDir]:
 
 
 def verdict(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None, siblings: bool) -> dict[str, Any] | None:
-    """Return the event to record for a run, None if its events say all there is.
+    """Return the event to record for a run; None if its events already say everything.
 
-    `job`: what SLURM knows of it; `siblings`: whether it knows other tasks of the same array.
+    `job`: what SLURM knows of the run's job; None if nothing. `siblings`: whether SLURM knows other tasks of its array.
     """
     state = run.state(events)
     if state == State.RUNNING and not run.is_locked():
@@ -134,7 +134,7 @@ def verdict(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None, s
 
 
 def _waiting(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None) -> dict[str, Any] | None:
-    """A queued run's job that SLURM will not start, or will again."""
+    """Return the event to record if SLURM will not start a queued run's job, or may start it again; else None."""
     if job is None or job.state not in WAITING or run.state(events) != State.QUEUED:
         return None
     now, before = holds.told(run, job), holds.last_hold(events)
@@ -156,10 +156,11 @@ def _queued(run: RunDir, job: Job, cause: str) -> dict[str, Any]:
 
 
 def _missing(run: RunDir, state: State, siblings: bool, said: Sequence[str]) -> dict[str, Any] | None:
-    """A job of which neither squeue nor sacct has a row, and whose log does not say how it ended."""
+    """Return the event of a run if neither squeue nor sacct knows its job, and the log does not say how it ended."""
     if state not in (State.QUEUED, State.KILLED):
         return None
-    if state == State.QUEUED and siblings and not said:  # an array task that is cancelled while it waits leaves no row
+    # SLURM keeps no row of an array task that was cancelled while it waited.
+    if state == State.QUEUED and siblings and not said:
         return {"event": Event.CANCELLED, "cause": "its job is gone from SLURM and never started"}
     memory = next((line for line in said if MEMORY.search(line)), None)
     if memory:
@@ -176,7 +177,7 @@ def _resume(run: RunDir) -> str:
 
 
 def _told(run: RunDir, job: Job) -> tuple[str, str, str] | None:
-    """Return (kind, cause, remedy) where SLURM's state says it all."""
+    """Return (kind, cause, remedy) if SLURM's state is enough to tell them, else None."""
     where = f" on {job.nodes}" if job.nodes else ""
     again = _resume(run)
     told = {
@@ -194,7 +195,7 @@ def _told(run: RunDir, job: Job) -> tuple[str, str, str] | None:
 
 
 def _unheard(run: RunDir, job: Job, said: Sequence[str]) -> tuple[str, str, str]:
-    """Return (kind, cause, remedy) of a job that ended without a word in the run's events."""
+    """Return (kind, cause, remedy) of a job that ended without an event of its own. `said`: what its log says."""
     if job.signal == OUTPUT_FILE_SIGNAL:
         return (
             "runs folder not visible",
@@ -213,9 +214,9 @@ def _unheard(run: RunDir, job: Job, said: Sequence[str]) -> tuple[str, str, str]
 
 
 def _said(run: RunDir, events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the lines that the last job left in job.log, slurmstepd's among them; none if it never started."""
+    """Return the lines that the last job left in job.log, with slurmstepd's lines; none if the job never started."""
     sizes = (event["log_bytes"] for event in reversed(events) if isinstance(event.get("log_bytes"), int))
-    before = next(sizes, 0)  # what the run's former jobs had said when this one was submitted
+    before = next(sizes, 0)  # the bytes of the run's former jobs: this job's part comes after them
     try:
         with open(run.path / "job.log", "rb") as file:
             file.seek(max(before, file.seek(0, 2) - LOG_BYTES))
@@ -223,5 +224,5 @@ def _said(run: RunDir, events: Sequence[Mapping[str, Any]]) -> list[str]:
     except OSError:
         return []
     _, header, last = text.rpartition(LOG_HEADER)
-    lines = last.splitlines()[1 if header else 0 :]  # what fails before Python starts says so before the header
+    lines = last.splitlines()[1 if header else 0 :]  # errors from before Python starts come before the header
     return [line.strip()[:300] for line in lines if line.strip() and REQUEUED not in line]

@@ -1,7 +1,7 @@
-"""Submitting: folders and scripts first, then one held array per resource shape, then all of them released at once.
+"""Submit runs: write folders and scripts, submit one held array for each set of resources, then release all at once.
 
-Nothing starts before every array was accepted and every run knows its job: whatever goes wrong on the way, an interrupt
-included, takes back what was submitted.
+Nothing starts before SLURM has accepted every array and every run has its job's id on the disk. If anything goes wrong
+on the way, an interrupt included, the submitted arrays are cancelled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from experiments.store.events import Event
 from experiments.store.files import write_atomically
 
 UNAVAILABLE = "Requested node configuration is not available"
-WRITERS = 16
+WRITERS = 16  # how many runs' files are written at the same time
 
 
 Item = TypeVar("Item")
@@ -48,7 +48,7 @@ class Array:
 
 
 def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, runs_dir: Path) -> list[Array]:
-    """Submit frozen runs; return the arrays. UserError with sbatch's own words if it refuses any of them."""
+    """Submit frozen runs; return the arrays. UserError with sbatch's own words if sbatch refuses one of them."""
     code = snapshot(runs_dir, [run.config for run, _ in wanted], code_version())
 
     def write_script(item: tuple[PlannedRun, Resources]) -> None:
@@ -79,7 +79,7 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
             for array in arrays:
                 complete(array.folder)
         except BaseException as error:
-            with contextlib.suppress(SlurmError):  # else the next look takes them back
+            with contextlib.suppress(SlurmError):  # if SLURM does not answer, the next look at the runs takes them back
                 queue.cancel([array.job for array in arrays])
                 for array in arrays:
                     cancel_runs(array.folder, [array.job])
@@ -91,16 +91,16 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
 
 
 def each(do: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Return what comes of doing the same with every item, WRITERS at a time; the first error, once all have ended.
+    """Return the result of `do` for every item, WRITERS at a time. Raises the first error, once all have ended.
 
-    What is written for a run waits for the disk; a file system takes many such waits together.
+    Writing a run's files mostly waits for the disk, and a file system can serve many such waits at once.
     """
     with ThreadPoolExecutor(WRITERS) as pool:
         return [done.result() for done in [pool.submit(do, item) for item in items]]
 
 
 def refusal(message: str, settings: Settings) -> str:
-    """Return sbatch's message as a problem that the user can mend."""
+    """Return sbatch's message as a problem, with what the user can do about it."""
     words = "; ".join(
         line.removeprefix("sbatch: error: ").removeprefix("allocation failure: ") for line in message.splitlines()
     )
@@ -120,13 +120,13 @@ def refusal(message: str, settings: Settings) -> str:
 
 
 def max_array_size() -> int:
-    """Return how many tasks an array may have at most, as the cluster is configured."""
+    """Return the most tasks that an array may have on this cluster; 1000 if SLURM does not say."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"), re.MULTILINE)
     return max(1, int(found[1])) if found else 1000
 
 
 def _hold(runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs_dir: Path, number: int) -> Array:
-    """Submit one array that waits to be released."""
+    """Submit one array that waits until it is released. `number`: which array of this submission it is."""
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{number}-"
     folder = Path(tempfile.mkdtemp(prefix=stamp, dir=runs_dir / FOLDER))
     folder.chmod(0o755)
@@ -134,10 +134,10 @@ def _hold(runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs
         (folder / f"{task}.log").symlink_to(run.folder.path / "job.log")
     write_atomically(folder / "runs.txt", "".join(f"{run.folder.path}\n" for run in runs))
     write_atomically(folder / "array.sh", array_script(folder, len(runs), needs, settings))
-    try:  # a job that is held is not held against the nodes that there are
+    try:  # `sbatch --hold` accepts a job that no node could run; `--test-only` tells us now
         call("sbatch", "--test-only", folder / "array.sh", seconds=120.0)
     except SlurmError as error:
-        if UNAVAILABLE in str(error):  # anything else that matters, the submission itself says
+        if UNAVAILABLE in str(error):  # the submission itself reports any other problem
             raise
     begin(folder)
     try:
@@ -150,7 +150,7 @@ def _hold(runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs
 
 @contextlib.contextmanager
 def _interrupts_deferred() -> Iterator[list[int]]:
-    """Note Ctrl-C, SIGTERM and a lost terminal instead of being torn out of a call to SLURM."""
+    """Note Ctrl-C, SIGTERM and a lost terminal in the list that is yielded: no call to SLURM is cut short."""
     caught: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda got, frame: caught.append(got)) for number in numbers}
@@ -162,5 +162,6 @@ def _interrupts_deferred() -> Iterator[list[int]]:
 
 
 def _check(interrupts: Sequence[int]) -> None:
+    """Raise KeyboardInterrupt if a signal has arrived."""
     if interrupts:
         raise KeyboardInterrupt

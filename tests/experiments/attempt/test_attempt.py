@@ -1,4 +1,4 @@
-"""experiments/attempt before the training: what a kill left is mended, what keeps it from starting is told."""
+"""An attempt before its training: it repairs what a kill left, and says what keeps it from starting."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def checkpoint(run: RunDir, step: int, torn: bool = False, actor: bool = True) -
     ("pointer", "steps", "torn", "expected"),
     [
         ("20", [10, 20], [], 20),
-        ("10", [10, 20], [], 10),  # killed while, or after, it wrote data.pt: the pointer's is the one to trust
+        ("10", [10, 20], [], 10),  # killed while or after it wrote data.pt: trust only the pointer's step
         ("10", [10, 20], [20], 10),
-        ("", [10, 20], [], 20),  # killed while it wrote the pointer, which it opens when data.pt is whole
+        ("", [10, 20], [], 20),  # killed while it wrote the pointer: data.pt is whole by then
         ("", [10], [], 10),
         ("", [10, 20], [20], 10),  # a power cut
-        (None, [10], [10], 0),  # killed in its first data.pt: there is nothing to go on from
+        (None, [10], [10], 0),  # killed in its first data.pt: no checkpoint is left
         (None, [10], [], 10),
         (None, [], [], 0),
-        ("20", [10], [], 10),  # what it names is gone
+        ("20", [10], [], 10),  # the checkpoint that the pointer names is gone
         ("20", [], [], 0),
     ],
 )
@@ -96,7 +96,7 @@ def test_a_place_that_takes_no_temporary_folder_is_a_failure_with_its_cause(
 
 
 def test_what_can_t_be_written_is_a_failure_with_its_cause_and_leaves_nothing_in_tmp(run: RunDir) -> None:
-    """A real process: what it prints, and that it prints no traceback."""
+    """Starts a real process, and checks that it prints the failure and no traceback."""
     (run.path / "attempts").write_text("in the way")
     done = subprocess.run(
         [sys.executable, "-m", "experiments.attempt", str(run.path)],

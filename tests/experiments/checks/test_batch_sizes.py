@@ -1,4 +1,4 @@
-"""experiments/checks/batch_sizes.py: sizes that divide, and suggestions that lead to such."""
+"""checks/batch_sizes.py accepts sizes that divide; its suggestions lead to such sizes."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_micro_batch_that_is_no_size(make: Make, key: str, value: Any) -> None
     ],
 )
 def test_a_micro_batch_that_nobody_uses_may_be_anything(make: Make, values: dict[str, Any]) -> None:
-    """Cut up by tokens; no reference model without a KL term; no critic in GRPO."""
+    """veRL does not use it when it cuts by tokens; there is no reference model without a KL term, no critic in GRPO."""
     assert problems_of(with_values(make(), values)) == []
 
 
@@ -121,7 +121,7 @@ size = st.integers(1, 40)
 def test_following_the_suggestions_leads_to_a_good_config(
     make: Make, batch: int, n: int, mini: int, gpus: int, micro: list[int]
 ) -> None:
-    """Each suggestion makes its own problem go away, and in a few steps all are gone."""
+    """Following a suggestion removes its problem; after a few suggestions no problem is left."""
     config = sizes(make, batch, n, mini, gpus, algorithm__adv_estimator="grpo")
     config = with_values(config, dict(zip((ACTOR, ROLLOUT, REF, CRITIC), micro, strict=True)))
     for _ in range(12):
@@ -134,7 +134,7 @@ def test_following_the_suggestions_leads_to_a_good_config(
         )
         assert found[0] not in batch_problems(config)
     assert batch_problems(config) == []
-    # What veRL's workers assert, minutes after the start:
+    # veRL's workers assert these, minutes after the start:
     batch, n = config["data"]["train_batch_size"], config["rollout"]["n"]
     mini = config["actor_rollout_ref"]["actor"]["ppo_mini_batch_size"]
     assert batch * n % gpus == 0 and mini * n % gpus == 0 and batch % mini == 0

@@ -1,4 +1,4 @@
-"""experiments/checks/cpu.py: what would end, or never begin, a run on a CPU that composes."""
+"""checks/cpu.py: a config can compose, and its run on a CPU would still fail, or never begin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Resolve = Callable[..., dict[str, Any]]
     ("fast", "ranks", "needed"), [(True, 4, None), (True, 5, 17), (False, 3, None), (False, 4, 17)]
 )
 def test_no_more_ranks_than_ray_has_cpus_for(resolved: Resolve, fast: bool, ranks: int, needed: int) -> None:
-    """Ray would wait for them for ever. On the plain path three more processes ask for one each."""
+    """Ray would wait for ever for CPUs that it lacks. On the plain path three more processes ask for one each."""
     config = resolved(f"hardware.fast={fast}", f"hardware.gpus_per_node={ranks}")
     expected = [
         f"ray_kwargs.ray_init.num_cpus must be at least {needed} for hardware.gpus_per_node={ranks}, but is 16 "
@@ -51,14 +51,14 @@ def test_threads_are_at_least_one(resolved: Resolve, threads: Any) -> None:
 def test_the_fast_path_is_for_models_that_its_sampler_knows(
     resolved: Resolve, tmp_path: Path, change: dict[str, Any], kind: str | None
 ) -> None:
-    """What is refused here is what Qwen2Sampler.supports refuses at the first generation: see test_sampler.py."""
+    """It refuses what Qwen2Sampler.supports would refuse at the first generation: see test_generate_qwen2.py."""
     config = resolved()
     folder = tmp_path / "model"
     shutil.copytree(config["model"]["path"], folder)
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     config["model"]["path"] = str(folder)
-    expected = f"hardware.fast must be false for a model that is no plain qwen2 in float32, but {folder} is {kind}; "
+    expected = f"hardware.fast must be false unless the model is a plain qwen2 in float32, but {folder} is {kind}; "
     assert cpu_problems(config) == ([f"{expected}set hardware.fast=false"] if kind else [])
     config["hardware"]["fast"] = False
     assert cpu_problems(config) == []

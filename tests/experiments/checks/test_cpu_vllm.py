@@ -1,4 +1,4 @@
-"""experiments/checks/cpu.py: vLLM's conditions on a CPU, whether or not its package is installed here."""
+"""checks/cpu.py: vLLM's conditions on a CPU. These tests pass with and without vLLM's package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""experiments/checks/data_files.py: parquet files that veRL could not read, or would read and not train on."""
+"""checks/data_files.py refuses parquet files that veRL could not read, or would read but not train on."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_there_must_be_a_batch_of_rows_to_train_on(make: Make, tmp_path: Path) -
 
 
 def test_too_few_rows_for_the_gpus_do_not_lead_in_a_circle(make: Make, tmp_path: Path) -> None:
-    """21 rows on 2 GPUs: 21 is not a multiple, 22 rows there are not; 20 is the answer."""
+    """21 rows on 2 GPUs: 21 is not a multiple of 2, and there are no 22 rows, so the suggestion is 20."""
     file = write_rows(tmp_path / "train.parquet", 21)
     config = sizes(make, 32, 5, 2, 2, data__train_files=str(file), **DYNAMIC)
     for _ in range(6):
@@ -92,13 +92,13 @@ def test_too_few_rows_for_the_gpus_do_not_lead_in_a_circle(make: Make, tmp_path:
 
 
 def test_prompts_must_fit(make: Make, tmp_path: Path) -> None:
-    """Those that are too long may stand anywhere in the file."""
+    """Prompts that are too long are found anywhere in the file."""
     prompts = [[{"role": "user", "content": " ".join(["w"] * (17 if row > 600 else 3))}] for row in range(1000)]
     file = write_rows(tmp_path / "train.parquet", 1000, prompt=prompts)
     config = make(data__train_files=str(file))
     problem = the_problem(config)
     assert problem == (
-        f"data.max_prompt_length must be at least 17 tokens for {file}, but is 16: of its 1,000 prompts 399 are "
+        f"data.max_prompt_length must be at least 17 tokens for {file}, but is 16: 399 of its 1,000 prompts are "
         "longer; set data.max_prompt_length=17"
     )
     assert problems_of(with_values(config, suggestion(problem))) == []
@@ -131,7 +131,7 @@ def test_prompts_must_be_chats(make: Make, tmp_path: Path, prompts: list[Any]) -
 @pytest.mark.parametrize("empty", [None, [], [{"role": "user", "content": ""}]], ids=str)
 @pytest.mark.parametrize("key", ["data.train_files", "data.val_files"])
 def test_one_prompt_that_says_nothing_is_told(make: Make, tmp_path: Path, key: str, empty: Any) -> None:
-    """In a file of several row groups, which are several chunks of a column."""
+    """It is found in a file of several row groups, where a column has several chunks."""
     prompts: list[Any] = [[{"role": "system", "content": ""}, {"role": "user", "content": "w"}]] * 40
     prompts[33] = empty
     file = write_rows(tmp_path / "rows.parquet", 40, prompt=prompts)

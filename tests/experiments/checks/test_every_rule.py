@@ -1,8 +1,9 @@
-"""How each rule of preflight is held against veRL itself: the list, kept whole.
+"""The list of the tests that compare each rule of preflight with veRL itself; no rule may be missing from it.
 
-A rule's tests, by name: they show that veRL, vLLM or torch stops at what is refused, or goes on with something else
-than was asked for, and starts with what is not. "ours" begins the reason of a rule that is nobody else's. Trainings
-that pass are those of tests/e2e, on both paths, with GRPO and PPO, on one rank and two, and those of tests/vllm.
+A rule has the name of its test. The test shows two things: if the rule refuses a value, veRL, vLLM or torch stops at
+it, or silently does something else than was asked for; if the rule accepts it, they start. A text that begins with
+"ours" is the reason of a rule that only this project has. tests/e2e (both paths, GRPO and PPO, one and two ranks) and
+tests/vllm have the trainings that pass.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ BY_CHECK: dict[str, dict[str, str]] = {
     "cpu_vllm_problems": {
         "the size of a head": "test_the_sizes_of_a_head_are_those_of_vllm",
         "the package": "ours: the version that was tested",
-        "the fast path": "ours: it is a path of our own rollout server",
+        "the fast path": "ours: only our own rollout server has the fast path",
     },
     "model_path_problems": {"another part's model": "ours: a run is known by one model's content"},
     "model_problems": {
@@ -140,7 +141,11 @@ def test_every_check_is_in_the_list() -> None:
 
 
 def test_every_rule_of_a_value_is_in_the_list() -> None:
-    """Once. A switch that is no truth value would be read as one; veRL's repetition of our key is the same value."""
+    """Each rule is listed once.
+
+    Two kinds are left out: switches, because veRL would read any value as true or false; and keys of veRL's that copy
+    a key of ours, because their value is the same.
+    """
     listed = [key for keys in VALUES.values() for key in keys]
     assert sorted(listed) == sorted(rule.key for rule in RULES if rule.kind != "true or false" and rule.repeats is None)
 

@@ -1,4 +1,4 @@
-"""checks/parallelism.py: what veRL and its workers would refuse only minutes after the start."""
+"""checks/parallelism.py refuses before the start what veRL and its workers would refuse minutes later."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_the_presets_have_no_problems(base: Config, article: Config) -> None:
         ),
         (
             {f"{A}.ppo_max_token_len_per_gpu": 1024},
-            f"{A}.ppo_max_token_len_per_gpu must be at least 1280, a prompt and a response of the longest, but is "
-            f"1024; set {A}.ppo_max_token_len_per_gpu=1280",
+            f"{A}.ppo_max_token_len_per_gpu must be at least 1280, the longest prompt with the longest response, but "
+            f"is 1024; set {A}.ppo_max_token_len_per_gpu=1280",
         ),
         ({f"{A}.ppo_max_token_len_per_gpu": 640, f"{A}.{SP}": 2}, None),
         ({f"{C}.ppo_max_token_len_per_gpu": 1024}, None),
@@ -84,7 +84,7 @@ def test_the_presets_have_no_problems(base: Config, article: Config) -> None:
         (
             {f"{R}.enable_chunked_prefill": False, f"{R}.max_num_batched_tokens": 1024},
             f"{R}.max_num_batched_tokens must be at least 1280 without chunked prefill, but is 1024: veRL would raise "
-            f"it without a word; set {R}.max_num_batched_tokens=1280",
+            f"it silently; set {R}.max_num_batched_tokens=1280",
         ),
     ],
 )
@@ -100,11 +100,11 @@ def test_heads_are_known_only_with_the_shape(base: Config) -> None:
     assert parallel_problems(with_values(base, {TP: 3, "trainer.n_gpus_per_node": 6}), None) == []
 
 
-# veRL's own opinion of the same configs
+# veRL's own answer to the same configs
 
 
 def verl_refuses(config: Config) -> bool:
-    """Whether veRL's validate_config refuses a config; it reads the critic's model, so both are a local one."""
+    """Return whether veRL's validate_config refuses a config. It reads model files, so both models are local here."""
     from hydra.errors import InstantiationException
     from verl.utils.config import validate_config
 

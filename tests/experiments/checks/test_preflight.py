@@ -1,4 +1,4 @@
-"""experiments/checks/preflight.py: each thing a user may get wrong, told as what must be, what is, and what to do."""
+"""checks/preflight.py: each mistake of a user gives a message that says what must be, what is, and what to do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def choices(group: str) -> list[str]:
 
 
 def values(group: str, name: str, root: str) -> dict[str, Any]:
-    """Return what a file of a group sets beyond the root of its defaults: only values of the group's own node."""
+    """Return the values, by key, that a file of a group sets on top of the group's `root` file.
+
+    Asserts that the file sets only values of the group's own node.
+    """
     if name == root:
         return {}
     file = yaml.safe_load((CONFIG_DIR / group / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -57,7 +60,7 @@ TOO_LARGE = {(model, f"{gpu}x1") for model in ["qwen2.5-7b"] for gpu in ("a100",
 
 @pytest.mark.parametrize("algorithm", choices("algorithm"))
 def test_every_preset_of_gpus_fits_every_model(composer: Composer, algorithm: str) -> None:
-    """Before their data are made. What can't fit is said to need more GPUs."""
+    """Tried without making data. A model that is too large for a preset gets the advice to take more GPUs."""
     assert len(MODELS) == 5 and len(GPUS) == 15
     common = (*SHIPPED, "model=qwen2.5-3b", "hardware=a100x2", f"algorithm={algorithm}")
     known: dict[tuple[Any, ...], list[str]] = {}
@@ -168,7 +171,7 @@ def test_weights_that_can_t_be_read_are_a_problem_and_no_traceback(
 
 
 def test_a_cached_snapshot_without_weights(make: Make, files: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """As `hf download --include "*.json"` leaves it."""
+    """The cache is as `hf download --include "*.json"` leaves it."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     cached = tmp_path / "models--me--mine"
     snapshot = cached / "snapshots" / ("0123456789" * 4)
@@ -233,7 +236,7 @@ def test_a_full_disk_is_told_before_the_start(tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
         check_disk(runs, 2**60)
     assert re.fullmatch(
-        rf"{runs} must have 1,099,511,627,776 MiB free, but has [\d,]+; make room, or set runs_dir to another disk",
+        rf"{runs} must have 1048576.0 TiB free, but has \d+\.\d [GT]iB; make room, or set runs_dir to another disk",
         str(refused.value),
     )
     assert not (tmp_path / "runs").exists()

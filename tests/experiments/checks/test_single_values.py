@@ -1,4 +1,4 @@
-"""experiments/checks/value_rules.py and the rates: each single value out of its range is named, with what to try."""
+"""checks/value_rules.py and the learning rates: each value out of its range is named, with a value to try."""
 
 from __future__ import annotations
 

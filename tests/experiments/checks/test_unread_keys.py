@@ -1,4 +1,4 @@
-"""checks/unread_keys.py: one KL term, with the coefficient that counts; old keys that veRL does not read."""
+"""checks/unread_keys.py: the KL term counts once, with a coefficient that veRL reads; unread old keys are refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_coefficient_that_veRL_would_not_read(resolved: Resolve, algorithm: st
             "actor_rollout_ref.actor.ppo_micro_batch_size=4",
             "actor_rollout_ref.actor.ppo_micro_batch_size must be null, but is 4: veRL refuses the old key, which "
             "counted all GPUs together; set actor_rollout_ref.actor.ppo_micro_batch_size=null "
-            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2, which counts one",
+            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2, which counts one GPU",
         ),
         (
             "custom_reward_function.path=mine.py",

@@ -1,4 +1,4 @@
-"""checks/value_rules.py: whatever value a checked key has, it is refused in words or it is fine."""
+"""checks/value_rules.py: any value of a checked key is either refused with a message or can be used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.experiments.right_config import problems_of
 Config = dict[str, Any]
 Resolve = Callable[..., Config]
 ODD: tuple[Any, ...] = (None, 0, -1, 0.5, float("nan"), "x", [1], {"a": 1}, True)
-FILES = {"data.train_files": ["none.parquet"], "data.val_files": "none.parquet"}  # so that nothing is executed
+FILES = {"data.train_files": ["none.parquet"], "data.val_files": "none.parquet"}  # missing: no reward is executed
 KINDS = {
     "miniature": ("temperature=piecewise",),
     "GRPO": ("model=qwen2.5-3b", "hardware=a100x2", "temperature=linear"),
@@ -34,7 +34,7 @@ KINDS = {
 
 
 class Recorded(dict[str, Any]):
-    """A node that writes down which of its keys were asked for."""
+    """A node of a config that records which of its keys are read."""
 
     def __init__(self, node: dict[str, Any], asked: set[str], prefix: str = "") -> None:
         super().__init__(
@@ -55,7 +55,7 @@ class Recorded(dict[str, Any]):
 
 
 def with_value(config: Config, key: str, value: Any) -> Config:
-    """Return a config, the path to the key copied, with one key set."""
+    """Return a config with one key set. Only the nodes above the key are copied."""
     changed = node = dict(config)
     *parents, last = key.split(".")
     for part in parents:
@@ -96,7 +96,7 @@ def test_any_value_is_refused_in_words_or_fine(make: Resolve, kind: str) -> None
             config = with_value(base, key, value)
             problems = problems_of(config)
             assert all(isinstance(problem, str) and "; " in problem for problem in problems), (key, value)
-            if len(problems) == len(problems_of(base)):  # the plan goes on to these
+            if len(problems) == len(problems_of(base)):  # then the plan goes on to call these
                 setup_of(config, shape_of(config))
                 disk_needed(config)
 
@@ -131,7 +131,7 @@ def test_points_are_finite_numbers(resolved: Resolve, points: str) -> None:
     assert problem.startswith("temperature.points must be pairs of a step above 1 and a temperature above 0")
 
 
-# The same from the command line: what conf/'s own functions and the plan make of odd values.
+# The same from the command line: the resolvers of conf/ and the plan must bear odd values, too.
 
 
 COMPOSED = (
@@ -146,13 +146,13 @@ COMPOSED = (
 def test_odd_values_of_what_conf_computes_with(
     composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # "x" is a fine name for a folder
+    monkeypatch.chdir(tmp_path)  # "x" is a valid folder name, and the folder is made here
     places = (f"runs_dir={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}")
     common = (*SHIPPED, "experiment=smoke", "model=qwen2.5-0.5b", "hardware=a100x2", "task.train_size=64", *places)
     for value in ("null", "0", "-1", "0.5", "x", "[1]", "{a: 1}"):
         try:
             runs = plan_runs([composer.compose([*common, f"{key}={value}"])])
-        except HydraException:  # a list for a mapping: the command has refused it by then
+        except HydraException:  # a list in place of a mapping: the real command has refused it before
             assert key == "model.shape"
         except UserError as error:
             assert all("must" in problem for problem in error.problems), (key, value)

@@ -1,6 +1,6 @@
-"""Each rule of sizes against veRL itself: its assertion, or its worker, stops at what we refuse and at nothing else.
+"""Compare each rule of sizes with veRL itself: veRL's assertion or worker stops at what we refuse, and only at that.
 
-What veRL's validate_config knows is in test_parallelism.py; trainings that pass are in tests/e2e.
+test_parallelism.py compares with veRL's validate_config; tests/e2e has the trainings that pass.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MICRO, MINI = f"{A}.ppo_micro_batch_size_per_gpu", f"{A}.ppo_mini_batch_size"
 
 @pytest.fixture(scope="module")
 def base(resolved: Resolve) -> Config:
-    """Sixteen prompts with five samples each, on one rank."""
+    """A config with sixteen prompts, five samples for each, on one rank."""
     return resolved("experiment=smoke", "hardware.fast=false")
 
 
@@ -109,7 +109,7 @@ def test_a_micro_batch_cut_by_tokens_must_hold_a_sequence(base: Config, tokens: 
 
 @pytest.mark.parametrize(("batch", "mini", "critic"), [(48, 16, 16), (40, 16, 16), (48, 16, 20), (48, 24, 16)])
 def test_mini_batches_that_do_not_divide_are_padded(resolved: Resolve, batch: int, mini: int, critic: int) -> None:
-    """veRL starts, and makes samples that nobody asked for: the message says so."""
+    """veRL starts and adds samples that nobody asked for. The message says so exactly when veRL does it."""
     from omegaconf import OmegaConf
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
@@ -125,7 +125,7 @@ def test_mini_batches_that_do_not_divide_are_padded(resolved: Resolve, batch: in
 
 @pytest.mark.parametrize("experiment", ["article_ppo", "tinyzero_ppo"])
 def test_the_critic_s_micro_batches_are_cut_by_the_key_that_the_presets_set(resolved: Resolve, experiment: str) -> None:
-    """veRL hands its engine this number of tokens and no other size: not its own YAML's, nor the samples of a GPU."""
+    """veRL gives its engine only this number of tokens, and no other size: no key of its YAML, no samples per GPU."""
     from omegaconf import OmegaConf
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.config import FSDPCriticConfig
@@ -145,7 +145,7 @@ def test_the_critic_s_micro_batches_are_cut_by_the_key_that_the_presets_set(reso
 def test_sequences_are_split_by_heads(
     base: Config, monkeypatch: pytest.MonkeyPatch, heads: int, groups: int, size: int
 ) -> None:
-    """As veRL patches attention, once the model is loaded."""
+    """veRL asserts this when it patches attention, after it has loaded the model."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
     from transformers.integrations import flash_attention
     from verl.models.transformers.monkey_patch import apply_monkey_patch
@@ -186,7 +186,7 @@ def model(folder: Path, *lacks: str, weights: bytes | None = None) -> Config:
 
 
 def test_a_worker_starts_or_stops_as_predicted(base: Config, tmp_path: Path) -> None:
-    """veRL's own worker, with a model and a rollout, on one rank."""
+    """Starts veRL's own worker, with a model and a rollout, on one rank."""
     whole = (WEIGHTS / "model.safetensors").read_bytes()
     wrong: list[tuple[Config, str]] = [
         ({f"{R}.log_prob_use_dynamic_bsz": True}, "AssertionError: "),

@@ -1,6 +1,6 @@
-"""Each rule of the data, the tokenizer and the reward against veRL itself, by its own code from files to scores.
+"""Compare each rule of the data, the tokenizer and the reward with veRL's own code, from files to scores.
 
-veRL stops, or goes on without a word with something else than what is in the file: both are refused before the start.
+Where veRL stops, or silently goes on with something else than what is in the file, preflight refuses before the start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REWARD = "reward.custom_reward_function.path"
 
 @pytest.fixture(scope="module")
 def base(resolved: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Sixteen prompts a batch, forty in the file."""
+    """A config with sixteen prompts per batch and forty in the file."""
     file = str(rows(tmp_path_factory.mktemp("rows") / "rows.parquet"))
     return with_values(resolved("experiment=smoke"), {"data.train_files": file, "data.val_files": file})
 
@@ -42,7 +42,7 @@ def rows(file: Path, count: int = 40, **columns: list[Any]) -> Path:
 
 
 def begin(config: Config) -> str:
-    """Load, tokenize and score with veRL's own code; return what became of the prompts. It raises what veRL raises."""
+    """Load, tokenize and score with veRL's own code; return what happened to the prompts. Raises what veRL raises."""
     from verl.experimental.agent_loop.agent_loop import AgentLoopBase
     from verl.trainer.ppo.reward import load_reward_manager
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
@@ -133,14 +133,14 @@ DATA: dict[str, tuple[Write, str]] = {
 
 @pytest.fixture(autouse=True)
 def kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the library that veRL reads parquet with keeps of each file."""
+    """Keep the cache of the library with which veRL reads parquet files in the test's folder."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def agree(config: Config, becomes: str) -> None:
-    """Assert that veRL does what is expected of it, and that preflight refuses all but what starts."""
+    """Assert that veRL does what `becomes` says, and that preflight accepts the config only if veRL starts."""
     try:
         became = begin(config)
     except Exception as error:
@@ -151,7 +151,7 @@ def agree(config: Config, becomes: str) -> None:
 
 @pytest.mark.parametrize("name", DATA)
 def test_data_that_verl_can_t_train_on(base: Config, tmp_path: Path, name: str) -> None:
-    """Validation data are loaded, tokenized and scored whole; of training data a batch must be there."""
+    """veRL loads, tokenizes and scores all validation data; the training data must fill a batch."""
     write, becomes = DATA[name]
     key = "train" if "batch" in name else "val"
     write(tmp_path / "odd.parquet")
@@ -189,7 +189,7 @@ def test_a_reward_that_verl_can_t_score_with(base: Config, tmp_path: Path, code:
 
 
 def test_a_model_without_a_tokenizer(base: Config, tmp_path: Path) -> None:
-    """veRL's worker starts with one that knows no token; the first prompt stops it."""
+    """veRL's worker starts with a tokenizer that knows no token, and stops at the first prompt."""
     folder = tmp_path / "model"
     shutil.copytree(WEIGHTS, folder, ignore=shutil.ignore_patterns("tokenizer*"))
     paths = dict.fromkeys(("model.path", "actor_rollout_ref.model.path"), str(folder))
@@ -208,7 +208,7 @@ def test_a_model_without_a_chat_template(base: Config, tmp_path: Path) -> None:
 
 
 def test_a_token_without_an_embedding(base: Config, tmp_path: Path) -> None:
-    """What a GPU answers with a device-side assertion."""
+    """A GPU would stop with a device-side assertion."""
     from transformers import AutoModelForCausalLM
 
     folder = tmp_path / "model"

@@ -1,4 +1,4 @@
-"""Single values and the objective against veRL itself, or torch below it: what it stops at, what it never reads."""
+"""Compare the rules of single values and of unread keys with veRL itself, or with torch: what stops, what is unread."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def engine(config: Config) -> None:
 
 
 def padding(config: Config) -> None:
-    """How many samples the batch is filled up to, as veRL computes it."""
+    """Compute, as veRL does, to how many samples a batch is filled up; raises what veRL raises."""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     trainer = SimpleNamespace(config=OmegaConf.create(verl_node(config)), use_critic=False, global_steps=1)
@@ -84,7 +84,7 @@ def limit(config: Config) -> None:
     rearrange_micro_batches(sequences(2, 48), config["actor_rollout_ref"]["actor"]["ppo_max_token_len_per_gpu"])
 
 
-# By key, values that veRL (or torch, which it hands them to) stops at, with what it raises, and the code that does.
+# By key: the values at which veRL stops (or torch, which gets them from veRL), with what it raises, and the code of it.
 RATE: dict[Any, type[Exception]] = {-1e-6: ValueError, "fast": TypeError, None: TypeError}
 STOPPED: dict[str, tuple[dict[Any, type[Exception]], Callable[[Config], None]]] = {
     "rollout.temperature": (dict.fromkeys((0, -1.0), AssertionError), validation),
@@ -100,7 +100,7 @@ STOPPED: dict[str, tuple[dict[Any, type[Exception]], Callable[[Config], None]]] 
     f"{A}.optim.lr": (RATE, optimizer),
     "critic.optim.lr": (RATE, optimizer),
 }
-VERLS = {  # veRL's own name of ours
+VERLS = {  # our key: veRL's key for the same value
     "rollout.temperature": f"{R}.temperature",
     "rollout.n": f"{R}.n",
     "kl.type": f"{A}.kl_loss_type",
@@ -132,11 +132,11 @@ def test_the_choices_are_those_of_verl(base: Config) -> None:
         penalty(with_values(base, {f"{A}.kl_loss_type": kind}))
 
 
-# What veRL takes without a word
+# What veRL accepts silently
 
 
 def test_a_group_of_one_has_no_mean_to_compare_with(base: Config) -> None:
-    """Its advantage is its reward: REINFORCE without a baseline."""
+    """The advantage is then the reward: REINFORCE without a baseline."""
     from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
     rewards, mask = torch.tensor([[0.0, 1.0], [0.0, 0.25]]), torch.ones(2, 2)
@@ -170,7 +170,7 @@ def test_an_old_key_that_verl_does_not_read(base: Config, old: str) -> None:
     from verl.utils.config import omega_conf_to_dataclass
 
     def read(config: Config) -> list[Any]:
-        """What the workers get of the reward, its manager and the limits of the gradients."""
+        """Return what the workers read: the reward function, its manager and the gradients' limits."""
         tree = OmegaConf.create(verl_node(config))
         optims = [omega_conf_to_dataclass(part.optim) for part in (tree.actor_rollout_ref.actor, tree.critic)]
         return [get_custom_reward_fn(tree), resolve_reward_manager_cls(tree), *(optim.clip_grad for optim in optims)]
@@ -182,11 +182,11 @@ def test_an_old_key_that_verl_does_not_read(base: Config, old: str) -> None:
 
 
 def test_the_cpus_that_verl_asks_of_ray_for_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray would wait for ever for more than it has."""
+    """veRL asks Ray for CPUS_A_RANK CPUs per rank; Ray would wait for ever for more CPUs than it has."""
     from verl.single_controller.ray import base
 
     class Asked(Exception):
-        """Ray was asked."""
+        """veRL has asked Ray for CPUs."""
 
     def asked(bundles: list[dict[str, float]], **_: Any) -> None:
         raise Asked([bundle["CPU"] for bundle in bundles])

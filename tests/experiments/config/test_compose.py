@@ -1,4 +1,4 @@
-"""config/compose.py, config/verl.py and the shipped conf/: what composes, what is refused, the way back to veRL."""
+"""config/compose.py, config/verl.py and the shipped conf/: every file composes, and veRL's command says the same."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def choices(group: str) -> list[str]:
     return sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
 
 
-# conf/local/ is the user's own; the file of the command itself is composed by every test.
+# Without conf/local/, which is the user's own, and the files of the folder itself, which every test composes.
 FILES = sorted(
     file.relative_to(CONFIG_DIR).with_suffix("").as_posix()
     for file in CONFIG_DIR.rglob("*.yaml")
@@ -48,12 +48,12 @@ FILES = sorted(
 )
 COMBINED = ("algorithm", "model", "hardware")
 ALONE = [name for name in FILES if name.split("/")[0] not in COMBINED]
-COMBINATIONS = [  # every pair of files: all three at once are hundreds, and the presets of GPUs differ in numbers only
+COMBINATIONS = [  # not all combinations, which are hundreds: the presets of GPUs differ only in numbers
     *itertools.product(choices("algorithm"), choices("model"), ["cpu", "a100x2"]),
     *(("grpo", "qwen2.5-3b", hardware) for hardware in choices("hardware") if hardware not in ("cpu", "a100x2")),
 ]
 
-# Keys that conf/ adds to veRL's tree on purpose: veRL reads them, its own files leave them out.
+# Keys that conf/ adds to veRL's tree on purpose: veRL reads them, but its own files don't have them.
 ADDED = re.compile(
     r"actor_rollout_ref\.(actor|ref)\.fsdp_config\.mixed_precision\..*"
     r"|critic\.fsdp\.mixed_precision\..*"
@@ -68,7 +68,7 @@ ADDED = re.compile(
 
 
 def verl_compose(*overrides: str) -> dict[str, Any]:
-    """Compose veRL's own command, without us; interpolations as they are written."""
+    """Return the config of veRL's own command, without our part; without overrides, interpolations keep their text."""
     with initialize_config_dir(verl_config_dir(), version_base="1.3"):
         config = OmegaConf.to_container(compose("ppo_trainer", overrides=list(overrides)), resolve=bool(overrides))
     assert isinstance(config, dict)
@@ -132,7 +132,7 @@ def test_every_file_composes_and_resolves(resolved: Resolve, file: str) -> None:
 
 @pytest.mark.parametrize("file", ["config", *FILES])
 def test_every_file_writes_into_keys_that_verl_has(verl_tree: dict[str, Any], file: str) -> None:
-    """YAML files may add keys, so a misspelt one composes: it is caught here."""
+    """A YAML file may add keys, so Hydra composes a misspelt one: this test catches it."""
     text = (CONFIG_DIR / f"{file}.yaml").read_text()
     own = yaml.safe_load(text)
     if file != "config" and not text.startswith("# @package _global_"):
@@ -228,7 +228,7 @@ def test_without_verl_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyP
 
 
 def changed(value: Any, rng: random.Random) -> Any:
-    """Return another value of the same type."""
+    """Return another value of the same type as `value`."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):
@@ -239,7 +239,7 @@ def changed(value: Any, rng: random.Random) -> Any:
 
 
 def test_every_kind_of_verl_key_can_be_overridden(verl_tree: dict[str, Any]) -> None:
-    """Ten keys of each type, from all over veRL's tree, on one command line."""
+    """One command line with ten keys of each type, from all over veRL's tree."""
     rng = random.Random(0)
     by_type: dict[type, list[tuple[str, Any]]] = {}
     for key, value in flatten(verl_tree):
@@ -285,7 +285,7 @@ def test_verl_s_own_command_composes_the_same_config(
 
 
 def test_what_is_set_on_the_command_line_is_in_verl_s_command() -> None:
-    """Values with everything that Hydra's grammar treats specially."""
+    """The values contain every character that Hydra's grammar treats specially."""
     name = 'a, b=c: {d} [e] $f #g "h" (i) é \\ j'
     config = compose_config(
         [

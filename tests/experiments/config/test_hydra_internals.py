@@ -1,4 +1,4 @@
-"""config/hydra_internals.py: the only file that uses Hydra's private names, and only of the version it was read in."""
+"""config/hydra_internals.py is the only file with Hydra's private names, and refuses another version of Hydra."""
 
 from __future__ import annotations
 

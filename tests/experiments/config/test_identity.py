@@ -1,4 +1,4 @@
-"""config/identity.py: the same science is the same run, other science another; the rest does not matter."""
+"""config/identity.py: equal scientific values are the same run, other ones another run; the rest does not matter."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def with_value(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return changed
 
 
-# Golden values: a folder made today is found again by a later version of this project.
+# Golden values: a later version of this project must find a folder that was made today.
 
 
 def test_the_id_of_a_config_never_changes() -> None:
@@ -133,7 +133,7 @@ def test_true_one_and_the_text_one_are_three_values() -> None:
 
 
 def test_a_key_that_is_added_is_another_run() -> None:
-    """What a newer veRL adds is scientific until somebody has decided otherwise."""
+    """A key that a newer veRL adds is scientific until somebody decides otherwise."""
     assert run_id(with_value(CONFIG, "algorithm.brand_new", None)) != run_id(CONFIG)
     assert run_id(with_value(CONFIG, "task", {})) != run_id(CONFIG)
 
@@ -143,14 +143,14 @@ def test_numbers_that_no_float_holds_stay_apart() -> None:
     assert run_id(with_value(CONFIG, "kl.coef", -0.0)) == run_id(with_value(CONFIG, "kl.coef", 0))
 
 
-# On which side of the line a key falls: golden/identity_keys.txt. A key that a newer veRL adds makes the test fail
-# until somebody has looked at it; `python -m tests.experiments.config.test_identity` writes the file anew.
+# golden/identity_keys.txt says of every key whether it is scientific. A key that a newer veRL adds makes the test fail
+# until somebody has looked at it. `python -m tests.experiments.config.test_identity` writes the file again.
 
 GOLDEN = Path(__file__).parent / "golden" / "identity_keys.txt"
 
 
 def sides(config: dict[str, Any]) -> str:
-    """Return a line a key: whether changing its value, and nothing else, makes another run."""
+    """Return one line per key, sorted: whether changing only its value makes another run."""
     before = scientific(config)
     lines = []
     for key, _ in flatten(config):

@@ -1,4 +1,4 @@
-"""conf/local/default.yaml, in a copy of the project: the real command reads it, and refuses what it misspells."""
+"""conf/local/default.yaml in a copy of the project: the real command reads it, and refuses a misspelt key in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ hydra: {sweep: {dir: elsewhere}}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project without conf/local/; Python imports what lies in the folder in which it starts."""
+    """A copy of the project without conf/local/. Python started in its folder imports this copy."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("experiments", "hydra_plugins"):
         shutil.copytree(PROJECT_DIR / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

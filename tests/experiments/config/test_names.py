@@ -1,4 +1,4 @@
-"""experiments/config/names.py: a name says what differs from the baseline, in a fixed order, and is one safe folder."""
+"""config/names.py: a name says what differs from the baseline, in a fixed order, and is a safe folder name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CASES: list[tuple[dict[str, str], dict[str, Any], str]] = [
     # what is known by its content goes by the end of its path
     ({}, {"model.path": "Qwen/Qwen2.5-3B"}, "model.path=Qwen_Qwen2.5-3B"),
     ({}, {"model.path": "/models/mine/step-100"}, "model.path=mine_step-100"),
-    # where a run is, what it writes and how long it goes on is no part of what it is
+    # where a run executes, what it writes and how many steps it has are not in its name
     ({"hardware": "a100x2", "tracking": "none", "local": "null", "hydra/launcher": "plan"}, {}, "baseline"),
     ({}, {"runs_dir": "/x", "trainer.total_training_steps": 3, "trainer.save_freq": 1}, "baseline"),
 ]

@@ -1,4 +1,4 @@
-"""experiments/config/overrides.py: typos, wrong types and choices that are none, all of a command line at once."""
+"""config/overrides.py reports typos, wrong types and choices that do not exist, all of a command line at once."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_choice_that_is_none_is_told_with_those_there_are(override: str) -> No
 
 
 def test_choices_keys_types_and_grammar_are_told_together() -> None:
-    """Of a group whose choice nobody can guess, the keys may be right; of one that is nearly right they are known."""
+    """If nobody can guess which file of a group was meant, its keys may be right; if one is near, we know its keys."""
     typed = ["temperature=lienar", "temperature.end=0.5", "temperature.ned=0.5", "model=llama", "model.pth=x"]
     launcher = ["hydra/launcher=slrum", "hydra.launcher.partition=gpu", "hydra.launcher.partitoin=gpu"]
     found = checked([*typed, *launcher, "kl.coef=low", "modl=tiny", "seed=[1"]).problems

@@ -1,4 +1,4 @@
-"""config/parity.py: every argument of the article's scripts is answered, and the page is what is composed."""
+"""config/parity.py: every argument of the article's scripts has a row, and the page shows the composed presets."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_what_is_typed_wins_over_a_preset(resolved: Resolve) -> None:
 
 
 def test_the_article_s_settings_are_the_same_run_as_ours(resolved: Resolve) -> None:
-    """They cost differently and compute the same."""
+    """They differ in cost only, so both are the same run."""
     from experiments.config.identity import run_id
 
     common = ("model=qwen2.5-3b", "hardware=a100x2")
@@ -74,7 +74,7 @@ def test_the_article_s_settings_are_the_same_run_as_ours(resolved: Resolve) -> N
 
 
 def test_the_preset_is_the_run_that_its_comment_names(resolved: Resolve) -> None:
-    """Word for word: the article's run with our settings of memory and speed."""
+    """The settings in the file's comment are typed as they stand there: the article's run with our memory and speed."""
     from experiments.config.identity import run_id
 
     text = (CONFIG_DIR / "experiment" / "article_grpo.yaml").read_text(encoding="utf-8")

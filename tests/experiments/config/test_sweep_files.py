@@ -1,4 +1,4 @@
-"""sweeps/*.yaml, their reader and the sweeper: one factor at a time, the baseline counted once, mistakes told."""
+"""sweeps/*.yaml, config/sweep_files.py and the sweeper: one factor at a time, the baseline once, mistakes reported."""
 
 from __future__ import annotations
 
@@ -82,7 +82,10 @@ GOOD = {"title": "t", "factor": "rollout.n", "levels": [{"value": 3}, {"value": 
 CLAIM = {"name": "c", "text": "t.", "metric": "m", "order": [3, 5]}
 BROKEN = {
     "an empty sweep": ({**GOOD, "levels": []}, "must have levels, but has none"),
-    "no factor": ({"levels": [{"value": 1}]}, "must look like the others there, but KeyError('factor')"),
+    "no factor": (
+        {"levels": [{"value": 1}]},
+        "must look like the other files there, but reading it raised KeyError('factor')",
+    ),
     "an empty include": ({"include": []}, "must include a list of files of sweeps/, but includes []; try ["),
     "an include of nothing": ({"include": None}, "must include a list of files of sweeps/, but includes None"),
     "a text to include": ({"include": "ends"}, "must include a list of files of sweeps/, but includes 'ends'"),
@@ -92,7 +95,7 @@ BROKEN = {
     "a claim of no kind": ({**GOOD, "claims": [{"name": "c"}]}, "claim c must have one of order"),
     "a claim of two kinds": ({**GOOD, "claims": [{**CLAIM, "close": [3]}]}, "claim c must have one of order"),
     "a claim about no time": ({**GOOD, "claims": [{**CLAIM, "at": [0.5, 0.5]}]}, "must be two rising shares"),
-    "levels without a value": ({**GOOD, "levels": [3, 5]}, "must look like the others"),
+    "levels without a value": ({**GOOD, "levels": [3, 5]}, "must look like the other files"),
 }
 
 

@@ -1,6 +1,6 @@
-"""experiments/launchers/local.py with real processes: launchers that meet in one folder, and cancelled runs.
+"""launchers/local.py with real processes: several launchers in one runs folder, and cancelled runs.
 
-The attempts are a stand-in that keeps to the same rules (lock, events, checkpoint pointer) and takes half a second.
+The attempts are stand-ins: they follow the same rules (lock, events, checkpoint pointer) and take half a second.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ NAMES = ("a-00000001", "b-00000002", "c-00000003")
 
 
 class Launchers:
-    """Launchers of the same runs, each waiting for `go` before it starts the first."""
+    """Starts launchers of the same runs. Each waits for `go` before it starts its first run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.runs_dir = folder, folder / "runs"
@@ -95,7 +95,7 @@ class Launchers:
     def start(self, seconds_a_run: float | str = 0.5, too_large: str = "", hangs: str = "") -> subprocess.Popen[str]:
         """Start a launcher; return it once its runs are planned.
 
-        `too_large`: the run that no disk has room for; `hangs`: the one that does not end by itself.
+        `too_large`: the run for which no disk has room; `hangs`: the run that does not end by itself.
         """
         process = subprocess.Popen(
             [sys.executable, "-c", LAUNCHER, str(self.runs_dir), str(self.folder / "attempt.py"), *NAMES],
@@ -129,7 +129,7 @@ def launchers(tmp_path: Path) -> Iterator[Launchers]:
 
 
 def attempts(launchers: Launchers) -> dict[str, list[str]]:
-    """Return for each run its events from the first start on."""
+    """Return, for each run, its events from its first start on."""
     words = {run.path.name: [event["event"] for event in run.events()] for run in find_runs(launchers.runs_dir)}
     return {name: [word for word in all_ if word not in ("planned", "launched")] for name, all_ in words.items()}
 
@@ -216,7 +216,7 @@ def test_an_attempt_that_dies_before_it_starts_is_a_failure(launchers: Launchers
 
 
 def test_a_run_that_the_disk_has_no_room_for_is_told_and_the_others_go_on(launchers: Launchers) -> None:
-    """The disk is looked at before every run: those before it may have filled it."""
+    """The free disk is checked before every run, because the runs before it may have filled the disk."""
     only = launchers.start(too_large=NAMES[1])
     launchers.go()
     printed = only.communicate(timeout=60)[0]

@@ -1,4 +1,4 @@
-"""launchers/progress.py and summary.py: what a launch prints about runs whose folders are filled here."""
+"""launchers/progress.py and launchers/summary.py: what a launch prints about runs. The tests fill the runs' folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Show = Callable[[bool], io.StringIO]
 
 @pytest.fixture
 def run(tmp_path: Path) -> PlannedRun:
-    """A run that goes on from step 3 to step 10, by the name of its arm."""
+    """A run that goes on from step 3 to step 10, with a name like a planned run's."""
     run = RunDir(tmp_path / "temperature=0.6,seed=1-00000001")
     config = {"task": {"name": "countdown"}}
     run.create("task: {name: countdown}\n", {})
@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> PlannedRun:
 
 @pytest.fixture
 def show(monkeypatch: pytest.MonkeyPatch) -> Show:
-    """Have what is printed go to a terminal, or to none, that can be read."""
+    """Print into a text that the test can read, as to a terminal or as to a file."""
 
     def console(terminal: bool) -> io.StringIO:
         screen = io.StringIO()
@@ -44,7 +44,7 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Show:
 
 
 class Clock:
-    """Time as it passes in a test."""
+    """A clock that the test moves on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -77,7 +77,7 @@ def test_a_bar_shows_step_reward_length_and_when_it_will_be_done(
         progress.begin(run)
         assert "step 3/10" in seen() and "starting" in seen() and "ETA" not in seen()
         run.folder.new_attempt()
-        clock.now += 60  # to load what there is to load is no part of the pace
+        clock.now += 60  # the time to start up does not count for the pace
         step(run, 4)
         line = seen()
         assert "step 4/10" in line and "reward 0.040" in line and "length 54" in line
@@ -118,7 +118,7 @@ def test_without_a_terminal_there_are_lines_with_the_same(
 
 @pytest.mark.parametrize("begun", [True, False])
 def test_a_failure_names_its_log_if_it_has_one(run: PlannedRun, show: Show, begun: bool) -> None:
-    """An attempt that could not begin has none; that of the attempt before it would mislead."""
+    """An attempt that could not begin has no log. The log of the attempt before it would mislead."""
     screen = show(False)
     log = run.folder.new_attempt().log
     log.write_text("a log\n")

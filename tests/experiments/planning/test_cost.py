@@ -1,4 +1,4 @@
-"""experiments/planning/cost.py and plan_table.py: what a plan costs, and what it says of it."""
+"""planning/cost.py and planning/show.py: the estimated cost of a plan, and how the plan is shown."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_estimate_is_the_preset_s_until_like_runs_were_measured(ask: Ask) -> 
 def test_the_disk_is_that_of_the_checkpoints_that_are_kept(
     ask: Ask, estimator: str, trainer: dict[str, Any], checkpoints: int
 ) -> None:
-    """36 GB each, of a model on the hub that says how large it is; two are kept beside the one being written."""
+    """A checkpoint of this model on the hub has 36 GB. Two are kept beside the one that is being written."""
     config = ask("")[0].config
     config["model"] |= {"parameters": 3_000_000_000, "path": "me/large"}
     config["algorithm"]["adv_estimator"] = estimator

@@ -1,4 +1,4 @@
-"""task.source and the audit: a file with one of each fault, as parquet and as JSON Lines."""
+"""task.source and planning/data_audit.py, on a file with one row of each fault, as parquet and as JSON Lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS: list[dict[str, Any]] = [
     {"nums": [1, 2, 3], "target": 6},
     {"nums": [1, 1, 1], "target": 99},  # no solution
     {"nums": [4, 5, 6, 7], "target": 22},
-    {"nums": [3, 2, 1], "target": 6},  # of the test rows: a train problem in another order
+    {"nums": [3, 2, 1], "target": 6},  # a test row: a train problem with its numbers in another order
     {"nums": [10, 20, 30], "target": 60},
 ]
 WORDS = (
@@ -105,7 +105,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(
 
 
 def test_the_model_decides_how_many_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """The article's split with its model; a copy of five rows is too short for it."""
+    """The article's model reads as many rows as the article's split, and a file of five rows is too short for that."""
     monkeypatch.setattr(sys, "argv", ["audit", "model=qwen2.5-3b", f"task.source={write(tmp_path, '.jsonl')}"])
     assert data_audit.main() == 2
     assert "must have at least 328704 rows for train and test together, but has 5" in capsys.readouterr().err

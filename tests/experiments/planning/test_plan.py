@@ -1,4 +1,4 @@
-"""experiments/planning/plan.py: what is asked for, held against what is there."""
+"""planning/plan.py: the requested runs, compared with the runs that are already in the folder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_run_keeps_the_folder_that_it_was_first_given(ask: Ask, tmp_path: Path
 
 
 def test_asking_again(ask: Ask) -> None:
-    """New, then done, extended by more steps, resumed after a failure; one more level is the only new one."""
+    """A run is new, then done, extended by more steps, resumed after a failure. Only a further level is new then."""
     (run,) = ask("")
     assert (run.action, words(run)) == ("start", "new")
     pretend(run, 2, "finished")
@@ -154,7 +154,7 @@ def test_a_sweep_whose_levels_are_one_run_is_refused(ask: Ask) -> None:
 
 
 def test_arms_that_were_written_down_and_are_one_run_are_refused(composer: Composer, data_dir: Path) -> None:
-    """An optimiser, which may try the same thing twice, lists nothing."""
+    """Only written-down arms (`listed`) are refused: a sweeper that optimises may try the same thing twice."""
     jobs = [
         composer.compose([*SHIPPED, "experiment=smoke", f"data_dir={data_dir}", "seed=2", f"kl.coef={coef}"])
         for coef in ("0.5", "0.50")
@@ -172,7 +172,7 @@ def test_all_problems_of_all_arms_are_told_at_once(ask: Ask) -> None:
 
 
 def test_a_model_beside_model_path_is_refused(ask: Ask) -> None:
-    """Only the content of model.path is in the identity."""
+    """The identity has only the content of model.path, so no other model may be read."""
     with pytest.raises(UserError) as refused:
         ask("actor_rollout_ref.model.path=/other", "algorithm=ppo critic.model.tokenizer_path=/other", "model.path=/no")
     assert [problem.split(", but")[0].split(", /")[0] for problem in refused.value.problems] == [

@@ -1,4 +1,4 @@
-"""Runs' folders as attempts leave them, and the command over them."""
+"""Make runs' folders as attempts leave them, and call the command `python -m experiments.runs` on them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Folder:
         return run
 
     def train(self, run: RunDir, steps: range, seconds: float = 36.0, validate: int = 10) -> None:
-        """Add an attempt that trained these steps, `seconds` each; its accuracy is a thousandth of the step."""
+        """Add an attempt that trained these steps in `seconds` each; the accuracy at a step is step / 1000."""
         rows = []
         for step in steps:
             data = {"training/global_step": step, "response_length/mean": 50.0 + step, "perf/time_per_step": seconds}

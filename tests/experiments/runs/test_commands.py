@@ -1,4 +1,7 @@
-"""show, logs, cancel, retry, diff and clean, and how a run is named, with real processes where processes are meant."""
+"""The commands show, logs, cancel, retry, diff and clean, and how they find a run by its name.
+
+Where a command deals with processes, the processes are real.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ WaitFor = Callable[..., None]
 STARTED = ("started", {"attempt": 1, "host": socket.gethostname(), "steps": 40})
 COMMAND = [sys.executable, "-m", "experiments.runs"]
 
-# What an attempt does, without the training: holds the run, says so, and goes down in its manner when it is asked to.
+# An attempt without the training: it locks the run, records its start and, when asked to end, ends in its own way.
 ATTEMPT = """
 import os, signal, sys, time
 from pathlib import Path
@@ -173,7 +176,7 @@ def test_following_a_log_ends_with_the_run(folder: Any, attempt: Any, wait_for: 
         text=True,
         cwd=PROJECT_DIR,
     )
-    process = attempt(run)  # it is followed from before its start
+    process = attempt(run)  # `logs` follows it from before its start
     assert follower.stdout is not None
     first = [follower.stdout.readline() for _ in range(20)]
     assert process.poll() is None, "the log is shown while it is written"
@@ -223,12 +226,12 @@ def test_what_can_t_be_cancelled_is_refused_and_nothing_is(folder: Any, attempt:
 
 
 def test_a_stranger_with_the_attempt_s_number_is_left_alone(folder: Any, attempt: Any) -> None:
-    """A pid is used again: the events name this test's own process here, while another one holds the run."""
+    """A pid can be used again. Here the events name this test's own process, while another process holds the run."""
     run = folder.make("a-1")
     process = attempt(run)
     run.record("started", attempt=1, pid=os.getpid(), host=socket.gethostname())
     code, _, errors = folder.command("cancel", "a")
-    assert code == 2 and "that is another one; end it by hand" in errors
+    assert code == 2 and "that is another process; end it by hand" in errors
     assert process.poll() is None and run.state() == "running"
 
 
@@ -246,7 +249,7 @@ def test_only_what_failed_is_tried_again(folder: Any) -> None:
     assert f"queue-3 must be tried again where it ran; do: sbatch {slurm.path}/job.sh" in errors
 
 
-# In the place of an attempt, in the copy of the code that a run was launched with.
+# This replaces the attempt in the copy of the code with which a run was launched.
 COPIED = """
 import sys
 from pathlib import Path
@@ -256,7 +259,7 @@ RunDir(Path(sys.argv[1])).record("finished", step=60, arguments=sys.argv[2:])
 
 
 def test_what_failed_is_launched_as_it_was_launched_last(folder: Any, resolved: Callable[..., Any]) -> None:
-    """The config, the code and the step of the last launch, whatever this project's are by now."""
+    """With the config, the code and the last step of its last launch, even if this project has others by now."""
     done, failed = folder.make("done-1", STARTED, "finished"), RunDir(folder.path / "failed-2")
     config = resolved("hardware.fast=false")
     failed.create(as_yaml(config), {}, config)
@@ -281,7 +284,7 @@ def test_what_failed_is_launched_as_it_was_launched_last(folder: Any, resolved: 
     failed.record("started", config=second)
     failed.record("failed")
     _, printed, _ = folder.command("show", "failed")
-    assert f"what attempts with {second} changed; the result it cannot change\n  trainer.save_freq: 10 -> 3" in printed
+    assert f"what attempts with {second} changed; it cannot change the result\n  trainer.save_freq: 10 -> 3" in printed
 
 
 def test_what_can_t_be_launched_as_it_was_is_not_tried_again(folder: Any) -> None:

@@ -1,4 +1,4 @@
-"""`python -m experiments.runs list`: what it says of a run, filters, damage, and folders that are no runs."""
+"""`python -m experiments.runs list`: what it prints of a run, filters, damage, and folders that are not runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_run_at_a_glance(folder: Any) -> None:
         "state": "running",
         "step": 25,
         "of": 40,
-        "accuracy": 0.02,  # of step 20, sampled, not greedy
+        "accuracy": 0.02,  # the sampled accuracy at step 20, not the greedy one
         "response_length": 75.0,
         "steps_per_hour": 100.0,
         "eta_seconds": 15 * 36.0,
@@ -213,7 +213,7 @@ def test_what_can_t_be_read_is_told_at_the_end_and_the_rest_listed(folder: Any) 
     assert "a newer version made it; update" in told["newer-2"]
 
 
-# Without what lets root read everything.
+# Without the capabilities with which root can read everything.
 AS_ANYBODY = ["setpriv", "--inh-caps=-dac_override,-dac_read_search", "--bounding-set=-dac_override,-dac_read_search"]
 
 
@@ -303,7 +303,7 @@ def test_the_real_command_is_quick_to_import_and_never_loads_a_trainer(folder: A
 
 
 def test_a_folder_of_an_older_version_is_listed(folder: Any) -> None:
-    """Without config.json, code.json and events."""
+    """Such a folder has no config.json, no code.json and no events."""
     run = folder.make("a-1")
     for name in ("config.json", "code.json", "events.jsonl"):
         (run.path / name).unlink()
