@@ -37,7 +37,8 @@ def _ray_problems(config: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"ray_kwargs.ray_init.num_cpus must be at least {needed} for hardware.gpus_per_node={ranks}, but is {given} "
-        f"(logical CPUs; a rank asks for {CPUS_A_RANK}); set hardware.gpus_per_node=1, or that number"
+        f"(logical CPUs; a rank asks for {CPUS_A_RANK}); set hardware.gpus_per_node=1, or "
+        f"ray_kwargs.ray_init.num_cpus={needed}"
     ]
 
 

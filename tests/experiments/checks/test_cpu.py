@@ -23,7 +23,8 @@ def test_no_more_ranks_than_ray_has_cpus_for(resolved: Resolve, fast: bool, rank
     config = resolved(f"hardware.fast={fast}", f"hardware.gpus_per_node={ranks}")
     expected = [
         f"ray_kwargs.ray_init.num_cpus must be at least {needed} for hardware.gpus_per_node={ranks}, but is 16 "
-        "(logical CPUs; a rank asks for 3); set hardware.gpus_per_node=1, or that number"
+        "(logical CPUs; a rank asks for 3); set hardware.gpus_per_node=1, or "
+        f"ray_kwargs.ray_init.num_cpus={needed}"
     ]
     assert cpu_problems(config) == ([] if not needed else expected)
     config["ray_kwargs"]["ray_init"]["num_cpus"] = needed or 16
