@@ -8,7 +8,8 @@ import sys
 
 from rich.console import Console
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+# Texts are printed as they are: in a name or an error, [...] and :word: are no instructions to rich.
+console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
 def printable(text: str) -> str:

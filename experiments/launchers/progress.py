@@ -15,7 +15,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from experiments.planning.plan import PlannedRun
-from experiments.terminal import console
+from experiments.terminal import console, printable
 
 LINE_SECONDS = 20.0  # how often a line is printed without a terminal
 
@@ -34,12 +34,12 @@ class Progress:
         self.total, self.number = len(runs), 0
         self.labels = dict(zip((run.name for run in runs), labels(runs), strict=True))
         self.bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[left]}", markup=False),
             console=console,
         )
         self.task: Any = None
@@ -64,7 +64,7 @@ class Progress:
         if console.is_terminal:
             self.task = self.bars.add_task(label, total=run.steps, completed=self.step, figures=self.figures, left="")
         else:
-            console.print(f"{label}: starting, to step {run.steps}")
+            self.note(f"{label}: starting, to step {run.steps}")
         self.label = label
 
     def update(self) -> None:
@@ -86,8 +86,8 @@ class Progress:
         self.note(f"[{self.number}/{self.total}] {self.labels[run.name]}: {why}")
 
     def note(self, text: str) -> None:
-        """Print a line above the bar."""
-        console.print(text)
+        """Print a line above the bar; it is not wrapped, so that a name or a path in it can be copied."""
+        console.print(printable(text), soft_wrap=True)
 
     def end(self) -> None:
         """Close the run's bar."""
@@ -100,7 +100,7 @@ class Progress:
 
     def _print_line(self) -> None:
         self.printed = time.monotonic()
-        console.print(f"{self.label}: step {self.step}/{self.run.steps}  {self.figures}  {self.left}".rstrip())
+        self.note(f"{self.label}: step {self.step}/{self.run.steps}  {self.figures}  {self.left}".rstrip())
 
     def _seconds_left(self, seconds_per_step: float) -> timedelta:
         """Return how long the remaining steps will take.

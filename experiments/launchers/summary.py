@@ -12,7 +12,7 @@ from experiments.planning.plan import PlannedRun
 from experiments.store.events import TERMINAL, Event, State
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir
-from experiments.terminal import console
+from experiments.terminal import console, printable
 
 
 def print_summary(runs: Sequence[PlannedRun]) -> None:
@@ -26,9 +26,10 @@ def print_summary(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         failed = next((event for event in reversed(run.folder.events()) if event["event"] == Event.FAILED), None)
         if run.folder.state() == State.FAILED and failed:
-            console.print(f"{run.name} failed: {failed['kind']}: {failed['cause']}\n  do: {failed['remedy']}")
+            lines = [f"{run.name} failed: {failed['kind']}: {failed['cause']}", f"  do: {failed['remedy']}"]
             if log := failed_log(run.folder):
-                console.print(f"  log: {log}")
+                lines.append(f"  log: {log}")
+            console.print(printable("\n".join(lines)), soft_wrap=True)
 
 
 def failed_log(run: RunDir) -> Path | None:

@@ -36,7 +36,7 @@ from experiments.planning.plan import PlannedRun, freeze
 from experiments.store.events import State
 from experiments.store.rundir import find_runs
 from experiments.store.warning import END_SECONDS
-from experiments.terminal import console
+from experiments.terminal import console, counted
 
 CHECKPOINT_BYTES_PER_SECOND = 1e9  # the most that a cluster's file system can write
 LEAST_WARNING_SECONDS = 120
@@ -148,8 +148,9 @@ def partition_problems(limits: Iterable[str | None], settings: Settings) -> list
 def print_submitted(arrays: Sequence[Array]) -> None:
     """Print the job ids, and commands that the user may type next."""
     for array in arrays:
-        count = len(array.runs)
-        console.print(f"submitted job {array.job}: {count} run{'s' if count != 1 else ''}  {array.resources}")
+        console.print(
+            f"submitted job {array.job}: {counted(len(array.runs), 'run')}  {array.resources}", soft_wrap=True
+        )
     ids = ",".join(array.job for array in arrays)
     runs_dir = arrays[0].runs[0].folder.path.parent
     where = "" if runs_dir == Path("runs").absolute() else f" --runs-dir {runs_dir}"

@@ -131,3 +131,16 @@ def test_a_failure_names_its_log_if_it_has_one(run: PlannedRun, show: Show, begu
     text = screen.getvalue()
     assert "failed: disk full: no room\n  do: make room\n" in text
     assert (f"log: {log}" in text) == begun and ("log:" in text) == begun
+
+
+def test_a_cause_is_printed_as_it_is(run: PlannedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    """rich takes [...] and :word: for instructions, a terminal escape sequences; a wrapped line can't be copied."""
+    cause = f"[/tmp/a] or [b] is on :fire: \x1b[2J{'.' * 100}"
+    run.folder.record("failed", kind="reward error", cause=cause, remedy="fix [it]")
+    with progress_module.Progress([run]) as progress:
+        progress.note(f"{run.name}: {cause}")
+    print_summary([run])
+    told = cause.replace("\x1b", "?")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{run.name}: {told}"
+    assert lines[-2:] == [f"{run.name} failed: reward error: {told}", "  do: fix [it]"]
