@@ -88,9 +88,12 @@ AGENT_LOOPS = "experiments/verl_plugin/agent_loops.yaml"  # where it was
 def new_name(name: str) -> str | None:
     """Return the new dotted name of a module that has moved, or of something in it; None if it has not moved."""
     top, *parts = name.split(".")
+    if top != PACKAGE:
+        return None
     for end in range(len(parts), 0, -1):
-        old = ".".join(parts[:end])
-        if top == PACKAGE and old in MOVED:
+        if PACKAGE_DIR.joinpath(*parts[:end]).with_suffix(".py").is_file():
+            return None  # e.g. verl_plugin.rollout.draw, though verl_plugin.rollout itself, once a module, has moved
+        if (old := ".".join(parts[:end])) in MOVED:
             return ".".join([PACKAGE, MOVED[old], *parts[end:]])
     return None
 

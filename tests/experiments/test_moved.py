@@ -20,6 +20,15 @@ def test_every_new_name_is_a_module_and_no_old_one_is() -> None:
         assert not (PROJECT_DIR / "experiments" / f"{old.replace('.', '/')}.py").is_file(), old
 
 
+def test_a_name_of_today_stays_as_it_is() -> None:
+    """Some old modules are packages now: what stands in them has not moved."""
+    files = [file.relative_to(PROJECT_DIR).with_suffix("") for file in (PROJECT_DIR / "experiments").rglob("*.py")]
+    names = [".".join(file.parts) for file in files if file.name != "__init__"]
+    assert "experiments.verl_plugin.rollout.vllm_worker" in names
+    assert [name for name in names if new_name(name) or new_name(f"{name}.Something")] == []
+    assert relocated({"names": names}) == {"names": names}
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
