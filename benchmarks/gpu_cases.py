@@ -127,7 +127,8 @@ def _shaped(item: str, name: str, model: str, machine: Machine, steps: int, *mor
         f"trainer.total_training_steps={steps}",
         *_bare(),
         *(() if machine.vllm else ("actor_rollout_ref.rollout.name=hf",)),
-        *(() if machine.flash_attn else (f"+actor_rollout_ref.model.{attention}", f"+critic.model.{attention}")),
+        *(() if machine.flash_attn else (f"+actor_rollout_ref.model.{attention}",)),
+        *((f"+critic.model.{attention}",) if "algorithm=ppo" in more and not machine.flash_attn else ()),
     )
     return Case(item, name, (*overrides, *more), model)
 

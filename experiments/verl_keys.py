@@ -12,8 +12,9 @@ CRITIC_TOKENS, DEFAULT_CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu",
 
 
 def has_critic(config: Config) -> bool:
-    """Return whether a critic is trained."""
-    return bool(at(config, "algorithm.adv_estimator") == "gae")
+    """Return whether a critic is trained. As veRL 0.9.1 decides it: verl/trainer/ppo/utils.py, need_critic."""
+    enabled = at(config, "critic.enable")
+    return bool(enabled) if enabled is not None else bool(at(config, "algorithm.adv_estimator") == "gae")
 
 
 def has_reference(config: Config) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
-from experiments.config.verl import verl_node
+from experiments.config.verl import EPOCHS, verl_node
 from experiments.processes import fork_client
 from experiments.store.rundir import Attempt, RunDir
 from experiments.variables import FORK_SOCKET, MARKER, ORIGIN, RAY_ADDRESS, RAY_QUIET, THREADS
@@ -57,7 +57,7 @@ def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables:
     verl = OmegaConf.create(verl_node(config))
     with open_dict(verl):
         verl.trainer.total_training_steps = steps
-        verl.trainer.total_epochs = 1_000_000  # steps end a run, not the size of the data set
+        verl.trainer.total_epochs = EPOCHS
         verl.trainer.rollout_data_dir = str(attempt.rollouts)
         verl.trainer.validation_data_dir = str(attempt.validation)
         if verl.trainer.v1.trainer_mode == "ablation":

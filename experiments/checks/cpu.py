@@ -75,9 +75,17 @@ HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # vllm/v1/attention
 
 
 def cpu_vllm_problems(config: Mapping[str, Any], shape: Shape | None) -> list[str]:
-    """Return what keeps vLLM from running on a CPU; none for another engine or device. `shape`: None if unknown."""
+    """Return what keeps vLLM from running on a CPU; none for another engine or device. `shape`: None if unknown.
+
+    vLLM with another preset of the CPU is one problem: what it would lack there says nothing to whoever means GPUs.
+    """
     if config["trainer"]["device"] != "cpu" or config["actor_rollout_ref"]["rollout"]["name"] != "vllm":
         return []
+    if config["hardware"]["name"] != "cpu_vllm":  # whoever names vLLM most likely means GPUs
+        return [
+            f"actor_rollout_ref.rollout.name must be hf with hardware={config['hardware']['name']}, but is vllm; "
+            "choose GPUs, e.g. hardware=cuda or hardware=h100x8, or leave the rollout's name out"
+        ]
     found = []
     try:
         installed = version(PACKAGE)

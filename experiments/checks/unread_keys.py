@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.values import at, is_whole
-from experiments.verl_keys import ACTOR, ROLLOUT, ranks_of
+from experiments.verl_keys import ACTOR, CRITIC_TOKENS, ROLLOUT, ranks_of
 
 LOSS, REWARD = f"{ACTOR}.use_kl_loss", "algorithm.use_kl_in_reward"
 # The coefficients, each with the switch without which veRL does not read it; and veRL's default of both coefficients.
@@ -27,7 +27,7 @@ LEGACY: tuple[tuple[str, Any, str, str], ...] = (
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu",
         _TOGETHER,
     ),
-    ("critic.ppo_micro_batch_size", None, "critic.ppo_micro_batch_size_per_gpu", _TOGETHER),
+    ("critic.ppo_micro_batch_size", None, CRITIC_TOKENS, _TOGETHER),
     ("custom_reward_function.path", None, "reward.custom_reward_function.path", _IGNORED),
     ("custom_reward_function.name", None, "reward.custom_reward_function.name", _IGNORED),
     ("reward_model.reward_manager", None, "reward.reward_manager.name", _IGNORED),
@@ -64,6 +64,8 @@ def legacy_problems(config: Mapping[str, Any]) -> list[str]:
         left, instead = "null" if default is None else default, "null" if value is None else value
         if does is _TOGETHER:
             instead = max(1, value // ranks_of(config)) if is_whole(value, 1) else 1
+            if new == CRITIC_TOKENS:  # veRL 0.9.1 cuts the critic's batches by tokens: those of so many samples
+                instead *= config["data"]["max_prompt_length"] + config["data"]["max_response_length"]
         found.append(
             f"{old} must be {left}, but is {value!r}: veRL {does}; set {old}={left} {new}={instead}"
             + (", which counts one GPU" if does is _TOGETHER else "")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from experiments.config.unread import unread
 from experiments.values import flatten
 
 # Keys that cannot change the result and so stay outside the identity. Every other key is scientific. A key that a newer
@@ -60,10 +61,18 @@ def is_scientific(key: str) -> bool:
 
 
 def scientific(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the leaves of a resolved config that can change the result, in canonical form, by dotted key, sorted."""
+    """Return the leaves of a resolved config that can change the result, in canonical form, by dotted key, sorted.
+
+    A key that the run does not read is left out, e.g. the critic's learning rate in a run without a critic.
+    """
+    unread_keys = unread(config)
     leaves = dict(sorted(flatten(config)))
     steps = STEPS if any(_rate_depends_on_steps(leaves, optimizer) for optimizer in OPTIMIZERS) else None
-    return {key: canonical(value) for key, value in leaves.items() if is_scientific(key) or key == steps}
+    return {
+        key: canonical(value)
+        for key, value in leaves.items()
+        if (is_scientific(key) or key == steps) and not unread_keys.fullmatch(key)
+    }
 
 
 def _rate_depends_on_steps(leaves: Mapping[str, Any], optimizer: str) -> bool:

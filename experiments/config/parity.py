@@ -11,118 +11,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.config.article_scripts import ACTOR, CHANGES, ROLLOUT, SCRIPTS
 from experiments.config.compose import compose_config, plain
 from experiments.project import CONFIG_DIR
 from experiments.values import flatten
 
-ROLLOUT, ACTOR, REF = "actor_rollout_ref.rollout", "actor_rollout_ref.actor", "actor_rollout_ref.ref"
-
-_COMMON = {
-    "data.train_files": "$DATA_DIR/train.parquet",
-    "data.val_files": "$DATA_DIR/test.parquet",
-    "data.train_batch_size": 128,
-    "data.val_batch_size": 640,
-    "data.max_prompt_length": 256,
-    "data.max_response_length": 1024,
-    "actor_rollout_ref.model.path": "$BASE_MODEL",
-    f"{ACTOR}.optim.lr": 1e-6,
-    "actor_rollout_ref.model.use_remove_padding": True,
-    "actor_rollout_ref.model.enable_gradient_checkpointing": True,
-    f"{ACTOR}.ppo_mini_batch_size": 64,
-    f"{ACTOR}.ppo_micro_batch_size": 4,
-    f"{ACTOR}.fsdp_config.param_offload": False,
-    f"{ACTOR}.fsdp_config.grad_offload": False,
-    f"{ACTOR}.fsdp_config.optimizer_offload": False,
-    f"{ROLLOUT}.log_prob_micro_batch_size": 4,
-    f"{ROLLOUT}.tensor_model_parallel_size": 2,
-    f"{ROLLOUT}.name": "vllm",
-    f"{ROLLOUT}.gpu_memory_utilization": 0.4,
-    f"{REF}.log_prob_micro_batch_size": 2,
-    f"{REF}.fsdp_config.param_offload": True,
-    "algorithm.kl_ctrl.kl_coef": 0.001,
-    "trainer.critic_warmup": 0,
-    "trainer.logger": "['swanlab']",
-    "+trainer.val_before_train": False,
-    "trainer.default_hdfs_dir": None,
-    "trainer.n_gpus_per_node": 2,
-    "trainer.nnodes": 1,
-    "trainer.save_freq": 10,
-    "trainer.test_freq": 10,
-    "trainer.project_name": "TinyZero",
-    "trainer.experiment_name": "$EXPERIMENT_NAME",
-    "trainer.total_epochs": 15,
-}
-_GRPO_ONLY = {
-    "algorithm.adv_estimator": "grpo",
-    f"{ACTOR}.use_kl_loss": True,
-    f"{ACTOR}.kl_loss_coef": 0.001,
-    f"{ACTOR}.kl_loss_type": "low_var_kl",
-    f"{ROLLOUT}.n": 5,
-}
-_CRITIC = {"critic.optim.lr": 1e-5, "critic.model.path": "$BASE_MODEL", "critic.ppo_micro_batch_size": 4}
-_TINYZERO = {
-    "data.train_files": "$DATA_DIR/train.parquet",
-    "data.val_files": "$DATA_DIR/test.parquet",
-    "data.train_batch_size": 256,
-    "data.val_batch_size": 1312,
-    "data.max_prompt_length": 256,
-    "data.max_response_length": 1024,
-    "actor_rollout_ref.model.path": "$BASE_MODEL",
-    f"{ACTOR}.optim.lr": 1e-6,
-    f"{ACTOR}.ppo_mini_batch_size": 128,
-    f"{ACTOR}.ppo_micro_batch_size": 8,
-    f"{ROLLOUT}.log_prob_micro_batch_size": 8,
-    f"{ROLLOUT}.tensor_model_parallel_size": 2,
-    f"{ROLLOUT}.gpu_memory_utilization": 0.4,
-    f"{REF}.log_prob_micro_batch_size": 4,
-    **_CRITIC,
-    "critic.ppo_micro_batch_size": 8,
-    "algorithm.kl_ctrl.kl_coef": 0.001,
-    "trainer.logger": "['wandb']",
-    "+trainer.val_before_train": False,
-    "trainer.default_hdfs_dir": None,
-    "trainer.n_gpus_per_node": 2,
-    "trainer.nnodes": 1,
-    "trainer.save_freq": 100,
-    "trainer.test_freq": 100,
-    "trainer.project_name": "TinyZero",
-    "trainer.experiment_name": "$EXPERIMENT_NAME",
-    "trainer.total_epochs": 15,
-}
-SCRIPTS: dict[str, Mapping[str, Any]] = {
-    "article_grpo": {**_GRPO_ONLY, **_COMMON},
-    "article_ppo": {**_COMMON, **_CRITIC},
-    "tinyzero_ppo": _TINYZERO,
-}
-
-_PER_GPU = "was of all GPUs together, is now of each: half of it on two"
-# Old key -> (new key or None, why key or value differ).
-CHANGES: dict[str, tuple[str | None, str]] = {
-    "data.train_files": (
-        "data.train_files",
-        "null: built by the plan with the same prompts; task.source=hub takes the article's rows",
-    ),
-    "data.val_files": (
-        "data.val_files",
-        "null: likewise; 1,024 problems, sampled and greedy, none of them in training",
-    ),
-    "actor_rollout_ref.model.path": ("actor_rollout_ref.model.path", "Qwen2.5-3B, by its name on the hub"),
-    "critic.model.path": ("critic.model.path", "likewise"),
-    f"{ACTOR}.ppo_micro_batch_size": (f"{ACTOR}.ppo_micro_batch_size_per_gpu", _PER_GPU),
-    f"{ROLLOUT}.log_prob_micro_batch_size": (f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", _PER_GPU),
-    f"{REF}.log_prob_micro_batch_size": (f"{REF}.log_prob_micro_batch_size_per_gpu", _PER_GPU),
-    "critic.ppo_micro_batch_size": (
-        "critic.ppo_micro_batch_size_per_gpu",
-        f"{_PER_GPU}; veRL 0.9.1 cuts by `critic.ppo_infer_max_token_len_per_gpu` in its place, set to those samples'",
-    ),
-    f"{ACTOR}.fsdp_config.grad_offload": (None, "gone: veRL frees gradients after the update; nothing was offloaded"),
-    "trainer.logger": ("trainer.logger", "tracking=offline: W&B's files, and a metrics.jsonl of the run"),
-    "+trainer.val_before_train": ("trainer.val_before_train", "veRL has the key now"),
-    "trainer.project_name": ("trainer.project_name", "tracking.project"),
-    "trainer.experiment_name": ("trainer.experiment_name", "null: the run's name, filled in by the plan"),
-}
 # What the scripts left to defaults, where a default has changed since or veRL now works in another way.
 UNSAID: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "gradient checkpointing (PPO)",
+        "off",
+        "actor_rollout_ref.model.enable_gradient_checkpointing",
+        "on in article_ppo as in article_grpo: it saves memory and changes no number",
+    ),
+    (
+        "padding (PPO)",
+        "kept",
+        "actor_rollout_ref.model.use_remove_padding",
+        "removed in article_ppo as in article_grpo: it saves time and changes no number",
+    ),
+    (
+        "reference model's weights (PPO)",
+        "on the GPU",
+        "actor_rollout_ref.ref.fsdp_config.param_offload",
+        "off the GPU between uses in article_ppo as in article_grpo: it saves memory and changes no number",
+    ),
+    ("rollout engine (PPO)", "vllm", f"{ROLLOUT}.name", "the default then"),
     (f"{ACTOR}.entropy_coeff", "0.001", f"{ACTOR}.entropy_coeff", "the default is 0 now; the presets set the old one"),
     (f"{ROLLOUT}.temperature", "1.0", f"{ROLLOUT}.temperature", "the default still; rollout.temperature sets it"),
     (

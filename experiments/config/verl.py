@@ -32,6 +32,10 @@ OUR_NODES = (
     "tracking",
 )
 
+# Keys with which veRL writes into the run's folder.
+OURS_ALONE = ("trainer.default_local_dir", "trainer.checkpoint_callback_class")
+EPOCHS = 1_000_000  # veRL ends at the epochs or at the steps, whichever comes first; a run of ours ends by its steps
+
 # A text that needs no quotes in Hydra's grammar.
 PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.@-]*")
 
@@ -46,17 +50,19 @@ def verl_node(config: dict[str, Any]) -> dict[str, Any]:
 def verl_arguments(config: DictConfig) -> list[str]:
     """Return the overrides with which `python -m verl.trainer.main_ppo` composes the same config.
 
-    Only what we set is named: a veRL default that interpolates another key follows that key by itself.
+    Only what we set is named: a veRL default that interpolates another key follows that key by itself. The keys of the
+    run's own folder are left out (OURS_ALONE), and the epochs are as many as the steps need.
     """
     register_resolvers()
     ours = plain(config)
     resolved = plain(config, resolve=True)
     known, values = dict(nodes(verl_defaults())), dict(flatten(verl_node(resolved)))
-    return [
+    arguments = [
         f"{'' if key in known else '+'}{key}={_grammar(values[key])}"
         for key, expression in flatten(verl_node(ours))
-        if key in values and (key not in known or known[key] != expression)
+        if key in values and key not in OURS_ALONE and (key not in known or known[key] != expression)
     ]
+    return [*arguments, f"trainer.total_epochs={EPOCHS}"]
 
 
 @cache

@@ -30,6 +30,10 @@ from experiments.store.rundir import RunDir
 # results of the jobs before.
 LISTING_SWEEPERS = ("hydra_plugins.ablations.AblationSweeper", BASIC_SWEEPER)
 
+# What veRL's own entry imports of the plugin, in this order: the trainer needs the platform, and veRL may import both
+# before our package is complete, in a process that imports our package first.
+PLUGIN_MODULES = ("", ".lifecycle.platform", ".training.trainer")
+
 
 @dataclass
 class Command:
@@ -137,12 +141,19 @@ def _uncollected() -> Iterator[None]:
 
 
 def verl_command(run: PlannedRun) -> str:
-    """Return the shell command with which veRL's own entry trains the same run, on veRL's plain path."""
-    variables = "VERL_USE_EXTERNAL_MODULES=experiments.verl_plugin,experiments.verl_plugin.training.trainer"
-    if run.config["trainer"]["device"] == "cpu":
-        variables = f"VERL_PLATFORM=cpu OMP_NUM_THREADS=1 {variables}"
+    """Return the shell command with which veRL's own entry trains the same run, on veRL's plain path.
+
+    It is for this project's folder. Its checkpoints go to veRL's own default folder, so our run stays as it is.
+    """
+    config = run.config
+    variables = {"VERL_USE_EXTERNAL_MODULES": ",".join(f"experiments.verl_plugin{module}" for module in PLUGIN_MODULES)}
+    if config["trainer"]["device"] == "cpu":
+        variables = {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", **variables}
+    if "wandb" in config["trainer"]["logger"]:
+        variables["WANDB_MODE"] = config["tracking"]["wandb"]
+    words = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     arguments = " \\\n    ".join(map(shlex.quote, verl_arguments(run.verl)))
-    return f"{variables} \\\n  python -m verl.trainer.main_ppo \\\n    {arguments}"
+    return f"{words} \\\n  python -m verl.trainer.main_ppo \\\n    {arguments}"
 
 
 def _returned(overrides: list[str], run: RunDir) -> JobReturn:

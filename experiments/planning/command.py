@@ -8,6 +8,7 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.config import pasted_script
 from experiments.config.local_file import check_local
 from experiments.config.overrides import checked
 from experiments.config.sweep_compose import Composer
@@ -20,8 +21,11 @@ from experiments.project import CONFIG_DIR
 def check_command(overrides: Sequence[str]) -> None:
     """Raise one UserError if overrides are wrong; it also names the problems of the runs that the others ask for.
 
-    If no override is wrong, nothing is raised: the plan comes later and reports every other problem.
+    If no override is wrong, nothing is raised: the plan comes later and reports every other problem. A command that is
+    a script of early 2025 is answered as a whole.
     """
+    if told := pasted_script.answer(overrides):
+        raise UserError(told)
     command = checked(overrides)
     found, rest = list(command.problems), command.rest
     if rest is not None and any(line.startswith(f"{SWEEPS}=") for line in rest):

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from experiments.checks.preflight import Faulty, Findings, Sound, examine, faults_of
 from experiments.config import identity, names
 from experiments.config.sweep_compose import Composed
+from experiments.config.unread import unknown_addition, unread, unread_problem
 from experiments.config.verl import numbers_as_verl_has_them, override
 from experiments.errors import UserError
 from experiments.models import hub as hub_model
@@ -67,9 +68,13 @@ def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun
     memory: dict[str, Setup | None] = {}
     sweeps: dict[str, list[str]] = {}
     ids: list[str] = []
+    unused: dict[str, str] = {}
+    read: set[str] = set()
     for job in jobs:
-        config, findings = _check(job)
+        config, findings, told = _check(job)
         problems |= dict.fromkeys(findings.problems)
+        unused |= told
+        read |= job.touched.keys() - told.keys()
         if findings.problems:
             continue
         run_id = identity.run_id(config)
@@ -84,6 +89,8 @@ def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun
             asked[run_id], memory[run_id] = job, findings.memory
         served = sweeps.setdefault(run_id, [])
         served += [sweep for sweep in config["sweeps"] or () if sweep not in served]
+    # critic.optim.lr is no mistake in a command that compares GRPO and PPO: only its GRPO runs don't read it.
+    problems |= dict.fromkeys(problem for key, problem in unused.items() if key not in read)
     if problems:
         raise UserError(*problems)
     folders = [Path(job.config.runs_dir).absolute() for job in asked.values()]
@@ -109,10 +116,14 @@ def distinct(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     return list({run.folder.id: run for run in runs}.values())
 
 
-def _check(job: Composed) -> tuple[dict[str, Any], Findings]:
-    """Fill in the content that the config points at; return the resolved config and what preflight found."""
+def _check(job: Composed) -> tuple[dict[str, Any], Findings, dict[str, str]]:
+    """Fill in the content that the config points at; return the resolved config and what is wrong with it.
+
+    The last of the three has, by key, the problem of each key that the command sets although the run does not read it.
+    """
     job.fill_in(numbers_as_verl_has_them(job.resolved()))
     config = job.resolved()
+    unread = _unread(job, config)
     faults = faults_of(config)
     unmade: Sequence[str] = ()
     try:
@@ -123,7 +134,19 @@ def _check(job: Composed) -> tuple[dict[str, Any], Findings]:
         unmade = error.problems
     config = job.resolved()
     findings = examine(config, faults)
-    return config, replace(findings, problems=list(dict.fromkeys([*unmade, *findings.problems])))
+    told = tuple(f"{key} must" for key in unread)  # what preflight says of the value of such a key would be twice
+    found = [problem for problem in findings.problems if not problem.startswith(told)]
+    return config, replace(findings, problems=list(dict.fromkeys([*unmade, *found]))), unread
+
+
+def _unread(job: Composed, config: dict[str, Any]) -> dict[str, str]:
+    """Return, by key, the problem of each key that the command sets although the run does not read it."""
+    found = {}
+    for key in job.touched:
+        problem = unread_problem(key, config) or unknown_addition(key, job.groups.leaves)
+        if problem:
+            found[key] = problem
+    return found
 
 
 def _same_run(sweep: str | None, one: Composed, other: Composed) -> str:
@@ -132,17 +155,24 @@ def _same_run(sweep: str | None, one: Composed, other: Composed) -> str:
     keys = [key for key in {**said[0], **said[1]} if repr(said[0].get(key)) != repr(said[1].get(key))]
     ways = [[override(key, mine[key]) for key in keys if key in mine and key != "sweeps"] for mine in said]
     by = f", by {' '.join(ways[0]) or 'default'} and by {' '.join(ways[1]) or 'default'}" if any(ways) else ""
-    parts = names.arm_parts(other.choices, other.changes, other.groups.leaves)
+    parts = _arm_parts(other)
     arm = names.run_name(names.arm_name(parts), other.config.seed)
     of = f"sweeps/{sweep}.yaml" if sweep else "a sweep"
     return f"the arms of {of} must be different runs, but {arm} is asked for twice{by}; drop one of the two"
+
+
+def _arm_parts(job: Composed) -> list[str]:
+    """Return what tells the job's arm from the baseline; a key that its run does not read tells nothing."""
+    without = unread(job.resolved())
+    changes = {key: value for key, value in job.changes.items() if not without.fullmatch(key)}
+    return names.arm_parts(job.choices, changes, job.groups.leaves)
 
 
 def _plan(
     job: Composed, sweeps: Sequence[str], existing: Path | None, runs_dir: Path, run_id: str, memory: Setup | None
 ) -> PlannedRun:
     """Return the run for a checked config, its name and paths filled in."""
-    parts = names.arm_parts(job.choices, job.changes, job.groups.leaves)
+    parts = _arm_parts(job)
     arm, seed = names.arm_name(parts), job.config.seed
     run = RunDir(existing or runs_dir / f"{names.run_name(arm, seed)}-{run_id}")
     run.check(lambda config: identity.run_id(config) == run_id)

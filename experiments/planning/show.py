@@ -54,7 +54,8 @@ def print_plan(runs: Sequence[PlannedRun], asked: int) -> None:
     for line in remarks(runs):
         console.print(line)
     if any(run.config["model"]["name"] == "tiny" for run in runs):
-        console.print("miniature: a 0.3M-parameter model and three small numbers; real veRL, real training, small task")
+        numbers = " and three small numbers" if all(run.config["task"]["name"] == "countdown" for run in runs) else ""
+        console.print(f"miniature: a 0.3M-parameter model{numbers}; real veRL, real training, small task")
 
 
 def summary(runs: Sequence[PlannedRun], estimates: Sequence[Cost], asked: int) -> list[str]:
@@ -74,7 +75,8 @@ def summary(runs: Sequence[PlannedRun], estimates: Sequence[Cost], asked: int) -
         shared = max(range(len(runs)), key=lambda place: len(runs[place].config["sweeps"] or ()))
         cost = estimates[shared].hours * saved
         lines.append(
-            f"{asked} cells, {len(runs)} runs: sharing saves {counted(saved, 'run')}, {hours_text(cost)} {unit}-hours"
+            f"{asked} runs were asked for, {len(runs)} of them are different: that saves {counted(saved, 'run')}, "
+            f"{hours_text(cost)} {unit}-hours"
         )
     return lines
 
@@ -95,7 +97,7 @@ def remarks(runs: Sequence[PlannedRun]) -> list[str]:
 
 
 def plan_json(runs: Sequence[PlannedRun], asked: int) -> str:
-    """Return the plan as one JSON object: {"cells", "runs": [...], "hours", "unit", "disk"}; disk in bytes."""
+    """Return the plan as one JSON object: {"asked", "runs": [...], "hours", "unit", "disk"}; disk in bytes."""
     estimates = costs(runs)
     rows: list[dict[str, Any]] = [
         {
@@ -117,7 +119,7 @@ def plan_json(runs: Sequence[PlannedRun], asked: int) -> str:
         for run, cost in zip(runs, estimates, strict=True)
     ]
     totals = {"hours": sum(cost.hours for cost in estimates), "disk": sum(cost.disk for cost in estimates)}
-    return json.dumps({"cells": asked, "unit": unit_of(runs), **totals, "runs": rows}, indent=1)
+    return json.dumps({"asked": asked, "unit": unit_of(runs), **totals, "runs": rows}, indent=1)
 
 
 PLANS = {"start": "new", "resume": "resume", "extend": "extend", "skip": "done", "wait": "wait"}

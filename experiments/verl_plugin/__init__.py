@@ -7,6 +7,8 @@ version in which it was read. The whole plugin was tested against the version be
 
 from importlib.metadata import version
 
+import verl  # noqa: F401  first: veRL imports the modules of VERL_USE_EXTERNAL_MODULES, which need the lines below
+
 VERL_VERSION = "0.9.1"
 
 if version("verl") != VERL_VERSION:

@@ -24,6 +24,7 @@ from experiments.config.compose import register_resolvers
 from experiments.config.sweep_compose import Composer
 from experiments.errors import UserError
 from experiments.project import CONFIG_DIR
+from experiments.verl_keys import has_critic
 from tests.experiments.right_config import problems_of
 
 H200 = Machine("cuda", "NVIDIA H200", gpus=1, memory_gib=140, driver="580.82.07", vllm=True, flash_attn=True)
@@ -93,7 +94,9 @@ def test_every_case_composes_and_passes_preflight(machine: Machine, item: str, f
             assert config["actor_rollout_ref"]["rollout"]["ignore_eos"] is True
             attention = None if machine.flash_attn else "packed_sdpa"
             assert (model["override_config"] or {}).get("attn_implementation") == attention
-            assert (config["critic"]["model"]["override_config"] or {}).get("attn_implementation") == attention
+            if has_critic(config):
+                critic = config["critic"]["model"]["override_config"]
+                assert (critic or {}).get("attn_implementation") == attention
 
 
 def test_the_items_ask_what_they_are_for(folder: Path) -> None:

@@ -178,11 +178,11 @@ def test_a_folder_that_can_t_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_a_sweep_is_planned_and_nothing_is_started(tmp_path: Path) -> None:
-    """The article's four ablations: eleven cells, eight runs."""
+    """The article's four ablations: eleven arms are asked for, eight are different."""
     done = command(tmp_path, "-m", "sweeps=all", "seed=1", "hydra/launcher=plan", "show=json")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
-    assert (plan["cells"], len(plan["runs"])) == (11, 8)
+    assert (plan["asked"], len(plan["runs"])) == (11, 8)
     (baseline,) = (run for run in plan["runs"] if len(run["sweeps"]) > 1)
     assert baseline["arm"] == "experiment=smoke"
     assert baseline["sweeps"] == ["temperature", "algorithm", "rollout_n", "kl"]

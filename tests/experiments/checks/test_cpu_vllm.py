@@ -42,3 +42,10 @@ def test_what_fits_has_no_problem(resolved: Resolve) -> None:
 @pytest.mark.parametrize("overrides", [(), ("model=qwen2.5-3b", "hardware=a100x2")], ids=["cpu", "gpu"])
 def test_other_engines_and_devices_are_left_alone(resolved: Resolve, overrides: tuple[str, ...]) -> None:
     assert cpu_vllm_problems(resolved(*overrides), NARROW) == []
+
+
+def test_vllm_with_the_plain_cpu_is_one_problem_that_names_gpus(resolved: Resolve) -> None:
+    assert cpu_vllm_problems(resolved("actor_rollout_ref.rollout.name=vllm"), NARROW) == [
+        "actor_rollout_ref.rollout.name must be hf with hardware=cpu, but is vllm; choose GPUs, e.g. hardware=cuda or "
+        "hardware=h100x8, or leave the rollout's name out"
+    ]

@@ -31,7 +31,7 @@ def test_an_argument_is_kept_or_has_a_reason(resolved: Resolve, script: str) -> 
     assert deviating <= {
         *("data.train_files", "data.val_files", "actor_rollout_ref.model.path", "critic.model.path"),
         *("trainer.logger", "trainer.project_name", "trainer.experiment_name"),
-        "actor_rollout_ref.actor.fsdp_config.grad_offload",
+        *("actor_rollout_ref.actor.fsdp_config.grad_offload", "trainer.total_epochs"),
     }
 
 

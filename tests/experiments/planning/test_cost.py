@@ -94,4 +94,4 @@ def test_the_plan_for_programs_says_the_same(ask: Ask) -> None:
         ("done", "finished", 2, 2),
         ("new", "planned", 0, 2),
     ]
-    assert plan["cells"] == 3 and plan["hours"] == pytest.approx(2 * 2.0 / 3600)
+    assert plan["asked"] == 3 and plan["hours"] == pytest.approx(2 * 2.0 / 3600)

@@ -133,7 +133,7 @@ def test_runs_know_the_sweeps_that_they_serve(ask: Ask) -> None:
     runs = ask("sweeps=[temperature]", f"sweeps=[temperature] {T06}", "sweeps=[kl]", "sweeps=[kl] kl.coef=0")
     assert [run.config["sweeps"] for run in distinct(runs)] == [["temperature", "kl"], ["temperature"], ["kl"]]
     lines = summary(distinct(runs), costs(distinct(runs)), len(runs))
-    assert lines[-1].startswith("4 cells, 3 runs: sharing saves 1 run, ")
+    assert lines[-1].startswith("4 runs were asked for, 3 of them are different: that saves 1 run, ")
 
 
 def test_a_sweep_whose_levels_are_one_run_is_refused(ask: Ask) -> None:
@@ -198,7 +198,7 @@ def test_more_steps_of_a_learning_rate_that_depends_on_them_are_another_run(ask:
     for schedule in (f"{optim}.lr_scheduler_type=cosine", f"{optim}.lr_warmup_steps_ratio=0.1"):
         short, long = ask(schedule, f"{schedule} trainer.total_training_steps=5")
         assert short.folder.id != long.folder.id
-    fixed = f"{optim}.lr_warmup_steps_ratio=0.1 {optim}.lr_warmup_steps=3"
+    fixed = f"{optim}.lr_warmup_steps=3"
     short, long = ask(fixed, f"{fixed} trainer.total_training_steps=5")
     assert short.folder.id == long.folder.id
 
@@ -209,7 +209,7 @@ def test_more_steps_of_a_learning_rate_that_depends_on_them_are_another_run(ask:
 def test_what_a_later_launch_changes_is_frozen_beside_the_first(ask: Ask) -> None:
     first = freeze(ask("")[0])
     assert first.frozen == freeze(ask("sweeps=[kl] trainer.total_training_steps=9")[0]).frozen == "config.yaml"
-    smaller = "actor_rollout_ref.rollout.gpu_memory_utilization=0.3 trainer.save_freq=7"
+    smaller = "actor_rollout_ref.rollout.max_num_seqs=512 trainer.save_freq=7"
     second = freeze(ask(smaller)[0])
     assert second.folder.path == first.folder.path and second.frozen != first.frozen
     assert freeze(ask(smaller)[0]).frozen == second.frozen
