@@ -68,6 +68,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="only runs with this config value, state, tags, group or name; != for all others; may be repeated",
     )
     parser.add_argument(
+        "--baseline",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="the arm that the others are compared with (default: the plan's); may be repeated",
+    )
+    parser.add_argument(
         "--x", metavar="AXIS", default="step", help="step, samples, tokens, hours or gpu_hours (%(default)s)"
     )
     parser.add_argument(
@@ -126,7 +133,7 @@ def read_study(options: argparse.Namespace) -> Study:
             f"wait for the first step{logs}"
         )
     panels = find_panels(options.panels, records)
-    ablations = find_ablations(records, read_sweeps())
+    ablations = find_ablations(records, read_sweeps(), parse_filters(options.baseline, "--baseline"))
     findings = []
     for ablation in ablations:
         if any(run.history.rows for run in ablation.runs):

@@ -9,6 +9,7 @@ from typing import Any
 
 from analysis.records.history import History
 from experiments.store.events import State
+from experiments.store.launch_log import Launch
 
 WAITING = (State.PLANNED, State.QUEUED, State.RUNNING)  # a run in one of these states may still make its first step
 
@@ -30,6 +31,9 @@ class RunRecord:
     group: str = ""
     folder: Path | None = None
     """The run's folder, in which the sampled texts are; None if the run was read from W&B or from `.wandb` files."""
+
+    launches: tuple[Launch, ...] = ()
+    """The commands that asked for the run, oldest first, as far as they were recorded."""
 
     @property
     def seed(self) -> Any:
