@@ -66,6 +66,8 @@ class Factor:
         return setting(record, self.key)
 
 
+# Knobs that are choices: each of them sets several keys.
+CHOICES = tuple(SHORT_NAMES[short] for short in ("schedule", "algorithm", "kl", "model", "task"))
 TITLES = {
     "temperature": "Rollout temperature",
     "schedule": "Temperature schedule",
@@ -119,13 +121,15 @@ def varying_keys(records: Sequence[RunRecord]) -> list[str]:
     )
 
 
-def find_factors(records: Sequence[RunRecord]) -> list[Factor]:
+def find_factors(records: Sequence[RunRecord], together: bool = False) -> list[Factor]:
     """Return the factors in which the runs differ, our knobs first.
 
     A key is no factor if its value follows from the factors found before it, or from the hardware: veRL's
     actor_rollout_ref.rollout.temperature follows from rollout.temperature. What is trained on what follows from nothing
     else. Only the knobs and what is trained on what are compared for runs that died before their first step, so that
     the other keys of a mistyped experiment make no factor.
+
+    `together`: the runs were launched together, so that whatever comes along with a factor was meant to.
     """
     factors = [knob for knob in KNOBS if len({knob.level(record) for record in records}) > 1]
     sound = [record for record in records if record.history.last_step() or record.state in WAITING]
@@ -133,23 +137,36 @@ def find_factors(records: Sequence[RunRecord]) -> list[Factor]:
     content = [key for key in varying_keys(records) if is_content(key)]
     for key in content:
         known = [factor.key for factor in factors if is_content(factor.key)]
-        if key not in known and not follows(records, key, known):
+        if key not in known and not follows(records, key, known, ()):
             factors.append(factor_of(key))
     for key in varying_keys(sound):
-        known = [*hardware, *(factor.key for factor in factors)]
-        if key not in (*PROVENANCE, *content) and not follows(sound, key, known):
+        known = [factor.key for factor in factors]
+        chosen = [name for name in known if together or name in CHOICES or is_content(name)]
+        numbers = [name for name in known if name not in chosen]
+        if key not in (*known, *PROVENANCE, *content) and not follows(sound, key, [*hardware, *chosen], numbers):
             factors.append(factor_of(key))
     return factors
 
 
-def follows(records: Sequence[RunRecord], key: str, known: Sequence[str]) -> bool:
-    """Return whether runs that are equal in all `known` keys are equal in `key` too."""
-    decided: dict[Hashable, Hashable] = {}
+def follows(records: Sequence[RunRecord], key: str, chosen: Sequence[str], numbers: Sequence[str]) -> bool:
+    """Return whether a key's value follows from the `chosen` keys, or from them and one of the `numbers`.
+
+    A choice may set other keys to whatever it likes. What comes along with a number is another value at each of its
+    levels; if it is the same at two levels and another one at a third, the third level's runs differ in it by chance.
+    """
+    classes: dict[Hashable, list[RunRecord]] = {}
     for record in records:
-        given = tuple(setting(record, name) for name in known)
-        if decided.setdefault(given, setting(record, key)) != setting(record, key):
-            return False
-    return True
+        classes.setdefault(tuple(setting(record, name) for name in chosen), []).append(record)
+    return all(
+        len({setting(record, key) for record in runs}) == 1 or any(one_to_one(runs, key, name) for name in numbers)
+        for runs in classes.values()
+    )
+
+
+def one_to_one(records: Sequence[RunRecord], key: str, other: str) -> bool:
+    """Return whether each value of one key goes with one value of the other."""
+    pairs = {(setting(record, key), setting(record, other)) for record in records}
+    return len(pairs) == len({one for one, _ in pairs}) == len({two for _, two in pairs})
 
 
 def factor_of(key: str) -> Factor:

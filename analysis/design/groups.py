@@ -12,6 +12,7 @@ from analysis.design.factors import (
     TASK,
     Factor,
     assignment,
+    companions,
     find_factors,
     is_content,
     is_scientific,
@@ -100,7 +101,7 @@ def launched_together(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """Return the runs of each command that launched more than one arm, the largest sweep first."""
     launches = dict.fromkeys(launch for record in records for launch in record.launches)
     members = [[record for record in records if launch in record.launches] for launch in launches]
-    return sorted((runs for runs in members if find_factors(runs)), key=lambda runs: -len(runs))
+    return sorted((runs for runs in members if find_factors(runs, together=True)), key=lambda runs: -len(runs))
 
 
 def alike(records: Sequence[RunRecord], counts: Callable[[str], bool]) -> list[list[RunRecord]]:
@@ -120,7 +121,7 @@ def compare(
     If no arm has a neighbour that differs from it in one factor alone, one group holds all arms side by side. `among`:
     the runs are all there are, so a group is only made if it shows a run that no group has shown.
     """
-    factors = find_factors(records)
+    factors = find_factors(records, together=not among)
     cells = make_cells(records, factors, found)
     groups: list[Group] = []
     covered = {levels for levels, runs in cells.items() if among and any(run.name in found.shown() for run in runs)}
@@ -152,7 +153,7 @@ def side_by_side(records: Sequence[RunRecord], named: Sequence[Condition], found
     together = set.intersection(*(set(record.launches) for record in records))
     groups = []
     for members in [list(records)] if together else alike(records, is_content):
-        factors = find_factors(members)
+        factors = find_factors(members, together=bool(together))
         cells = make_cells(members, factors, found)
         groups.append(Group(tuple(factors), cells, find_baseline(cells, factors, named)))
     return groups
@@ -169,6 +170,7 @@ def make_cells(records: Sequence[RunRecord], factors: Sequence[Factor], found: G
 def extend(group: Group, records: Sequence[RunRecord], found: Grouping) -> None:
     """Add the runs that agree with those of the group in everything that the group does not vary."""
     base, inside = group.runs[0], {run.name for run in group.runs}
+    along = companions(group.runs, group.factors)
     varied = {*varying_keys(group.runs), *PROVENANCE, *(factor.key for factor in group.factors)}
 
     def agrees(record: RunRecord) -> bool:
@@ -180,8 +182,11 @@ def extend(group: Group, records: Sequence[RunRecord], found: Grouping) -> None:
         )
 
     for record in records:
-        if record.name not in inside and agrees(record):
-            levels = tuple(factor.level(record) for factor in group.factors)
+        levels = tuple(factor.level(record) for factor in group.factors)
+        arm = group.cells.get(levels, [])
+        # What comes along with the levels must be as in the arm; of a new level nobody knows what comes along.
+        fits = all(setting(record, key) == setting(arm[0], key) for key in along) if arm else not along
+        if record.name not in inside and fits and agrees(record):
             group.cells[levels] = one_per_seed([*group.cells.get(levels, []), record], found.twice)
 
 

@@ -127,6 +127,7 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
         tags=tuple(map(str, config.get("tracking.tags") or ())),
         group=str(config.get("tracking.group") or ""),
         folder=run.path,
+        finished_step=run.finished_step(),
     )
     return record, warnings
 
