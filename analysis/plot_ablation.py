@@ -6,10 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.pages.study import add_options, read_study
-from experiments.errors import UserError, print_errors
+from experiments.errors import UserError, nobody_reads, print_errors
 from experiments.project import check_python
+
+if TYPE_CHECKING:
+    from analysis.pages.output import OutputFolder
+    from analysis.pages.study import Study
+
+WIDTH = 80  # columns, where the output is no terminal
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -30,37 +37,59 @@ def plot(options: argparse.Namespace) -> list[Path]:
     for warning in study.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
-    from rich.console import Console
-
-    from analysis.pages.formats import latex, table_csv
     from analysis.pages.output import OutputFolder
-    from analysis.pages.rendering import render_study
-    from analysis.pages.tables import markdown, terminal_tables
 
-    console, output, figures = Console(highlight=False), OutputFolder(options.out), []
-    for finding, drawn in zip(study.findings, render_study(study), strict=True):
-        ablation, curves, summary = finding.ablation, finding.curves, finding.summary
-        for figure in drawn:
-            for kind, content in figure.files.items():
-                output.write(f"{figure.stem}.{kind}", content)
-            output.write(f"{figure.stem}.csv", figure.numbers)
-        figures.append(options.out / f"{ablation.name}.png")
-        about = f"{ablation.title} ({ablation.settings()}). {summary.note()}"
-        output.write(f"{ablation.name}-arms.csv", table_csv(summary.rows()))
-        output.write(f"{ablation.name}-arms.tex", latex(summary.rows(), about))
-        output.write(f"{ablation.name}.md", markdown(ablation, curves, finding.notes, summary, finding.verdicts))
-        for table in terminal_tables(ablation, curves, summary):
-            console.print(table)
-        for note in finding.notes:
-            print(f"  {note}")
-        for verdict in finding.verdicts:
-            print(f"  {verdict.verdict}: {verdict.claim.text}")
-        print()
+    output = OutputFolder(options.out)
+    study, kept = output.keep_better(study)
+    figures = write_files(study, output)  # all of them before the first line: the reader of the lines may go away
+    print_findings(study)
+    for line in kept:
+        print(line)
     for reason, names in study.unseen.items():
         print(f"in no figure: {', '.join(names)}: {reason}")
     for path in figures:
         print(f"{path.with_suffix('')}.{{png,svg,pdf,csv,md}}")
     return figures
+
+
+def write_files(study: Study, output: OutputFolder) -> list[Path]:
+    """Write every figure and table; return the main figures' PNGs."""
+    from analysis.pages.formats import latex, table_csv
+    from analysis.pages.rendering import render_study
+    from analysis.pages.tables import markdown
+
+    for finding, drawn in zip(study.findings, render_study(study), strict=True):
+        ablation, summary = finding.ablation, finding.summary
+        for figure in drawn:
+            for kind, content in figure.files.items():
+                output.write(f"{figure.stem}.{kind}", content)
+            output.write(f"{figure.stem}.csv", figure.numbers)
+        about = f"{ablation.title} ({ablation.settings()}). {summary.note()}"
+        output.write(f"{ablation.name}-arms.csv", table_csv(summary.rows()))
+        output.write(f"{ablation.name}-arms.tex", latex(summary.rows(), about))
+        output.write(
+            f"{ablation.name}.md", markdown(ablation, finding.curves, finding.notes, summary, finding.verdicts)
+        )
+    return [output.path / f"{finding.ablation.name}.png" for finding in study.findings]
+
+
+def print_findings(study: Study) -> None:
+    """Print the tables, notes and verdicts of every ablation."""
+    from rich.console import Console
+
+    from analysis.pages.tables import terminal_tables
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    for finding in study.findings:
+        for table in terminal_tables(finding.ablation, finding.curves, finding.summary, console.width):
+            with console.capture() as capture:  # rich itself would end the program where nobody reads
+                console.print(table)
+            print(capture.get(), end="")
+        for note in finding.notes:
+            print(f"  {note}")
+        for verdict in finding.verdicts:
+            print(f"  {verdict.verdict}: {verdict.claim.text}")
+        print()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,9 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_python("matplotlib")
     try:
         figures = plot(options)
+        print(f"figure: {figures[0]}", flush=True)
     except UserError as error:
         return print_errors(error.problems)
-    print(f"figure: {figures[0]}")
+    except BrokenPipeError:  # `... | head`: the files are all written
+        return nobody_reads()
     return 0
 
 

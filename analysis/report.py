@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.pages.study import add_options, read_study
-from experiments.errors import UserError, print_errors
+from experiments.errors import UserError, nobody_reads, print_errors
 from experiments.project import check_python
 
 
@@ -47,11 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = sys.argv[1:] if arguments is None else arguments
         command = shlex.join(["python", "-m", "analysis.report", *given])
         path = OutputFolder(options.out.parent).write(options.out.name, page(study, command, options.steps))
+        for warning in study.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        print(f"report: {path}", flush=True)
     except UserError as error:
         return print_errors(error.problems)
-    for warning in study.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    print(f"report: {path}")
+    except BrokenPipeError:
+        return nobody_reads()
     return 0
 
 

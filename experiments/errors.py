@@ -1,5 +1,7 @@
 """The one exception that means: the user can put this right. And the exit codes of all commands."""
 
+import os
+import signal
 import sys
 from collections.abc import Iterable
 
@@ -26,3 +28,9 @@ def print_errors(problems: Iterable[str]) -> int:
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return USER_ERROR
+
+
+def nobody_reads() -> int:
+    """Give up the output, whose reader has gone (`... | head`); return the exit code that a shell expects."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
+    return 128 + signal.SIGPIPE

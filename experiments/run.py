@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 
-from experiments.errors import INTERRUPTED, UserError, print_errors
+from experiments.errors import INTERRUPTED, UserError, nobody_reads, print_errors
 from experiments.project import CONFIG_DIR, check_python
 
 try:
@@ -29,7 +29,6 @@ try:
     from experiments.config.hydra_internals import split_arguments
     from experiments.launchers.base import Command
     from experiments.planning.command import check_command
-    from experiments.terminal import nobody_reads
 except UserError as error:  # another version of Hydra
     sys.exit(print_errors(error.problems))
 

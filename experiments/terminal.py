@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 
 from rich.console import Console
@@ -33,9 +31,3 @@ def counted(number: int, noun: str) -> str:
 def hours_text(hours: float) -> str:
     """Return a number of hours with two significant digits: "0.021", "4.5", "44", "1,300"."""
     return f"{hours:.2g}" if hours < 99.5 else f"{float(f'{hours:.2g}'):,.0f}"
-
-
-def nobody_reads() -> int:
-    """Give up the output, whose reader has gone (`... | head`); return the exit code that a shell expects."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
-    return 128 + signal.SIGPIPE

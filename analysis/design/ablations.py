@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.design.arms import KNOBS, Arm, Factor, companions, find_factors, level_order, level_text, setting
-from analysis.design.sweeps import level_place, sweep_of
+from analysis.design.arms import Arm
+from analysis.design.baseline import Levels, check_named
+from analysis.design.factors import KNOBS, PROVENANCE, Factor, companions, setting, varying_keys
+from analysis.design.groups import Group, Grouping, group_runs
+from analysis.design.levels import level_order, level_text, level_texts, told_apart
+from analysis.design.sweeps import level_place, level_title, sweep_of
 from analysis.records.record import RunRecord
 from experiments.config.sweep_files import Sweep
-from experiments.store.events import State
-
-ARTICLES_BASELINE = {
-    "algorithm.adv_estimator": "grpo",
-    "rollout.temperature": 1.0,
-    "rollout.n": 5,
-    "kl.coef": 0.001,
-}
-Levels = tuple[Hashable, ...]
-Cells = dict[Levels, list[RunRecord]]
+from experiments.store.selection import Condition
 
 
 @dataclass(frozen=True)
@@ -61,152 +56,100 @@ class Ablation:
             levels = {knob.level(run) for run in self.runs}
             if knob.key not in self.runs[0].config or len(levels) > 1 or levels == {"constant"}:
                 continue
-            text = level_text(knob, next(iter(levels)))
+            text = level_text(knob.key, next(iter(levels)))
             parts.append(text if knob.short == "algorithm" else f"{knob.short}={text}")
         return ", ".join(parts)
 
 
-def find_ablations(records: Sequence[RunRecord], sweeps: Sequence[Sweep] = ()) -> list[Ablation]:
-    """Return one ablation for each factor that varies, our knobs first; one ablation if nothing varies.
+def find_ablations(
+    records: Sequence[RunRecord], sweeps: Sequence[Sweep] = (), named: Sequence[Condition] = ()
+) -> list[Ablation]:
+    """Return one ablation for each comparison that the runs allow, that which shows the most first.
 
-    If several factors vary, the figure of a factor holds the runs that are like the baseline in all other factors. If
-    a sweep file varies the factor, it gives the figure's title, and the order and the titles of the arms.
+    `analysis.design.groups` says which runs are compared. If a sweep file varies the factor, it gives the figure's
+    title, and the order and the titles of the arms. `named`: conditions that the baseline meets.
     """
-    factors = find_factors(records)
-    cells: Cells = {}
-    for record in records:
-        cells.setdefault(tuple(factor.level(record) for factor in factors), []).append(record)
-    reasons: dict[str, str] = {}
-    for levels, runs in cells.items():
-        cells[levels] = one_per_seed(runs, reasons)
-
-    baseline = find_baseline(cells)
-    drawn = choose_arms(cells, factors, baseline)
-    names = [file_name(varied, [run for levels in chosen for run in cells[levels]]) for varied, chosen in drawn]
-    shown_in = {
-        run.name: f"in {name}"
-        for name, (_, chosen) in zip(names, drawn, strict=True)
-        for levels in chosen
-        for run in cells[levels]
-    }
-    for levels, runs in cells.items():
-        reasons |= {run.name: too_far(factors, levels, baseline) for run in runs if run.name not in shown_in}
-
+    check_named(records, named)
+    grouping = group_runs(records, named)
+    names = file_names(grouping.groups)
+    shown_in: dict[str, list[str]] = {}
+    for name, group in zip(names, grouping.groups, strict=True):
+        for run in group.runs:
+            shown_in.setdefault(run.name, []).append(name)
     ablations = []
-    for name, (varied, chosen) in zip(names, drawn, strict=True):
-        sweep = sweep_of(varied, sweeps)
-        arms = make_arms(cells, factors, varied, chosen, sweep, baseline)
+    for name, group in zip(names, grouping.groups, strict=True):
+        sweep = sweep_of(group.factors, sweeps)
+        arms = make_arms(group, sweep)
         inside = [run for arm in arms for run in arm.runs]
         left_out = [record for record in records if record not in inside]
         ablations.append(
             Ablation(
                 name=name,
-                title=(sweep.title if sweep else " and ".join(factor.title for factor in varied))
+                title=(sweep.title if sweep else " and ".join(factor.title for factor in group.factors))
                 or ("One run" if len(inside) == 1 else "One setting"),
-                factors=varied,
+                factors=group.factors,
                 arms=arms,
-                companions=tuple(companions(inside, varied)),
-                left_out=tuple((run, reasons.get(run.name) or shown_in[run.name]) for run in left_out),
+                companions=tuple(companions(inside, group.factors)),
+                left_out=tuple((run, why_not_here(run, grouping, shown_in)) for run in left_out),
                 sweep=sweep,
             )
         )
     return ablations
 
 
-def find_baseline(cells: Cells) -> Levels:
-    """Return the arm from which the most other arms differ in one factor alone.
+def why_not_here(run: RunRecord, grouping: Grouping, shown_in: Mapping[str, Sequence[str]]) -> str:
+    """Return why a run is not in a figure that others are in."""
+    if run.name in shown_in:
+        return f"in {' and '.join(shown_in[run.name])}"
+    alone = "no other run differs from it in one setting alone; name the runs to compare just them"
+    return grouping.twice.get(run.name) or grouping.apart.get(run.name) or alone
 
-    If several arms are equal in this, the one most like the article's baseline wins, then the one with the most runs.
-    An arm that has begun to train comes before all that have not, so that no figure is empty.
+
+def make_arms(group: Group, sweep: Sweep | None) -> tuple[Arm, ...]:
+    """Return the arms, labelled by the factors varied, by the size of their levels.
+
+    Levels that are no numbers are in the sweep's order, and then by the alphabet.
     """
-
-    def centrality(levels: Levels) -> tuple[bool, int, int, int]:
-        neighbours = sum(distance(levels, other) == 1 for other in cells)
-        runs = cells[levels]
-        alike = sum(setting(runs[0], key) == value for key, value in ARTICLES_BASELINE.items())
-        return any(run.history.rows for run in runs), neighbours, alike, len(runs)
-
-    return max(cells, key=centrality)
-
-
-def choose_arms(
-    cells: Cells, factors: Sequence[Factor], baseline: Levels
-) -> list[tuple[tuple[Factor, ...], list[Levels]]]:
-    """Return (the factors varied, the arms) of each figure: one figure a factor, around the baseline.
-
-    If no other arm differs from the baseline in one factor alone, one figure shows all arms side by side.
-    """
-    drawn: list[tuple[tuple[Factor, ...], list[Levels]]] = []
-    for place, factor in enumerate(factors):
-        others = [i for i in range(len(factors)) if i != place]
-        chosen = [levels for levels in cells if all(levels[i] == baseline[i] for i in others)]
-        if len(chosen) > 1:
-            drawn.append(((factor,), chosen))
-    return drawn or [(tuple(factors), list(cells))]
-
-
-def make_arms(
-    cells: Cells,
-    factors: Sequence[Factor],
-    varied: Sequence[Factor],
-    chosen: Sequence[Levels],
-    sweep: Sweep | None,
-    baseline: Levels,
-) -> tuple[Arm, ...]:
-    """Return the chosen arms, labelled by the factors varied: first the sweep's arms in its order, then all others."""
-    places = [factors.index(factor) for factor in varied]
+    pairs = [pair for levels in group.cells for pair in zip(group.factors, levels, strict=True)]
+    numbers = all(level_order(factor.key, level)[0] == 0 for factor, level in pairs)
 
     def order(levels: Levels) -> tuple[int, list[tuple[int, float, str]]]:
-        known = level_place(sweep, levels[places[0]]) if sweep else None
-        by_level = [level_order(factors[place], levels[place]) for place in places]
+        known = level_place(sweep, levels[0]) if sweep and not numbers else None
+        by_level = [level_order(factor.key, level) for factor, level in zip(group.factors, levels, strict=True)]
         return (len(sweep.levels) if sweep and known is None else known or 0), by_level
 
+    chosen = sorted(group.cells, key=order)
+    texts = [level_texts(f.key, [levels[place] for levels in chosen]) for place, f in enumerate(group.factors)]
+    labels = [
+        ", ".join(f"{factor.short}={own[number]}" for factor, own in zip(group.factors, texts, strict=True))
+        or arm_name(group.cells[levels])
+        for number, levels in enumerate(chosen)
+    ]
     arms = []
-    for levels in sorted(chosen, key=order):
-        own = tuple(levels[place] for place in places)
-        known = level_place(sweep, own[0]) if sweep else None
-        title = sweep.levels[known].label if sweep and known is not None else ""
-        label = assignment(varied, own) or arm_name(cells[levels])
-        arms.append(Arm(label, tuple(cells[levels]), own, title, levels == baseline))
+    for label, levels in zip(told_apart(labels), chosen, strict=True):
+        title = level_title(sweep, levels[0], label.partition("=")[2]) if sweep else ""
+        arms.append(Arm(label, tuple(group.cells[levels]), levels, title, levels == group.baseline))
     return tuple(arms)
 
 
-def too_far(factors: Sequence[Factor], levels: Levels, baseline: Levels) -> str:
-    """Return why an arm that differs from the baseline in several factors is in no figure."""
-    apart = [place for place in range(len(factors)) if levels[place] != baseline[place]]
-    theirs = assignment([factors[place] for place in apart], [levels[place] for place in apart])
-    base = assignment([factors[place] for place in apart], [baseline[place] for place in apart])
-    return f"{theirs} differs from the baseline ({base}) in more than one setting; name the runs to compare just them"
+def file_names(groups: Sequence[Group]) -> list[str]:
+    """Return how the names of the groups' files begin.
 
-
-def one_per_seed(runs: Sequence[RunRecord], reasons: dict[str, str]) -> list[RunRecord]:
-    """Return the runs sorted by seed, one run a seed: the one that got furthest.
-
-    `reasons` gets the name of each run that is left out, with the reason.
-
-    A run without a seed (veRL's default) drew a seed of its own, so it is kept: it repeats no other run.
+    The first group of a factor has the factor's name; a later one also what tells its runs from those of the first.
     """
-    best: dict[str, RunRecord] = {}
-    for run in sorted(
-        runs, key=lambda run: (-run.history.last_step(), run.state not in (State.FINISHED, State.RUNNING), run.name)
-    ):
-        kept = best.setdefault(f"run {run.name}" if run.seed is None else str(run.seed), run)
-        if kept is not run:
-            reasons[run.name] = f"same settings and seed as {kept.name}, which got as far or further"
-    return sorted(
-        best.values(),
-        key=lambda run: (not isinstance(run.seed, int), run.seed if isinstance(run.seed, int) else str(run.seed or "")),
-    )
-
-
-def distance(one: Levels, other: Levels) -> int:
-    """Return in how many factors two arms differ."""
-    return sum(a != b for a, b in zip(one, other, strict=True))
-
-
-def assignment(factors: Sequence[Factor], levels: Sequence[Hashable]) -> str:
-    """Return e.g. "temperature=1.2, n=8"."""
-    return ", ".join(f"{f.short}={level_text(f, level)}" for f, level in zip(factors, levels, strict=True))
+    names: list[str] = []
+    first: dict[str, Group] = {}
+    for group in groups:
+        name = file_name(group.factors, group.runs)
+        if (other := first.setdefault(name, group)) is not group:
+            own, others = group.cells[group.baseline][0], other.cells[other.baseline][0]
+            values = [(key, level_text(key, setting(own, key))) for key in varying_keys([own, others])]
+            keys = [f"{key}={text}" for key, text in values if key not in PROVENANCE and len(text) < 24]
+            where = "-".join(keys[:2])
+            name = clean(f"{name}-{where}") if where else name
+        number = sum(known == name or known.startswith(f"{name}--") for known in names)
+        names.append(f"{name}--{number + 1}" if number else name)
+    return names
 
 
 def arm_name(runs: Sequence[RunRecord]) -> str:
@@ -216,5 +159,9 @@ def arm_name(runs: Sequence[RunRecord]) -> str:
 
 def file_name(factors: Sequence[Factor], runs: Sequence[RunRecord]) -> str:
     """Return how the names of a figure's files begin; any file system takes the name."""
-    stem = "-".join(factor.file_name for factor in factors) or (runs[0].name if len(runs) == 1 else "runs")
+    return clean("-".join(factor.file_name for factor in factors) or (runs[0].name if len(runs) == 1 else "runs"))
+
+
+def clean(stem: str) -> str:
+    """Return a name with nothing in it that a file system or a shell does not take; cut to 80 characters."""
     return re.sub(r"[^A-Za-z0-9._=-]+", "_", stem)[:80]

@@ -17,16 +17,16 @@ def caption(ablation: Ablation, view: View | None = None, metrics: Sequence[str]
 
 
 def unfinished(ablation: Ablation) -> list[str]:
-    """Return e.g. ["✕ temperature=1.2 seed 0: killed at step 31 of 60"], one for each run that is not complete.
+    """Return e.g. ["✕ temperature=1.2 seed 0: killed at step 31 of 60"], one for each run that lacks steps or rows.
 
-    The cross is the mark at which its curves end.
+    The cross is the mark at which the curves of a run that is not complete end.
     """
     return [
-        f"{'✕ ' if run.history.rows else ''}{arm.run_label(run)}: {run.progress()}"
+        f"{'✕ ' if run.history.rows and not run.complete else ''}{arm.run_label(run)}: {run.progress()}"
         f"{', too short for the mean' if run.history.rows and run not in arm.averaged else ''}"
         for arm in ablation.arms
         for run in arm.runs
-        if not run.complete
+        if not run.complete or run.missing()
     ]
 
 

@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 
 from analysis.design.arms import Arm
 from analysis.figures.smoothing import Smoothing
+from analysis.records import record
 from analysis.records.axes import STEP, Axis
 from analysis.records.curves import VALIDATION_CURVES, Curves
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord
 from analysis.statistics.intervals import band, mean
 
-VALIDATION_METRICS = ("val-", "val/")  # how the names of validation metrics begin, in later and earlier veRL
-
 
 def is_validation(curve: str) -> bool:
     """Return whether a curve or metric is of validation, which has few points far apart."""
-    return curve in VALIDATION_CURVES or curve.startswith(VALIDATION_METRICS)
+    return curve in VALIDATION_CURVES or record.is_validation(curve)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ REST = "rest (sampling beside the trainer, data)"
 def efficiency(ablation: Ablation) -> Extra | None:
     """Return stacked bars: each arm's mean seconds in each phase of a step, with its tokens a second beside them.
 
-    veRL's throughput is that of one GPU. None if no run recorded the phases.
+    veRL's throughput is that of one device. None if no run recorded the phases.
     """
     rows = [(arm, phase_seconds(arm)) for arm in ablation.arms]
     phases = [phase for phase in (*PHASES, REST) if any(seconds.get(phase, 0) > 0 for _, seconds in rows)]
@@ -42,7 +42,7 @@ def efficiency(ablation: Ablation) -> Extra | None:
     figure = Figure(figsize=(9.6, height))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.2, BOTTOM / height, 0.78, 1 - (TOP + BOTTOM) / height))
-    numbers: list[list[object]] = [["arm", *phases, "step", "tokens a second and GPU"]]
+    numbers: list[list[object]] = [["arm", *phases, "step", "tokens a second and device"]]
     for place, (arm, seconds) in enumerate(rows):
         left = 0.0
         for phase in phases:
@@ -54,7 +54,7 @@ def efficiency(ablation: Ablation) -> Extra | None:
             axes.barh(place, width, left=left, height=0.62, color=colour, label=label, hatch=hatch, edgecolor="white")
             left += width
         tokens = mean_of(arm, "perf/throughput")
-        speed = f", {tokens:,.0f} tokens/s a GPU" if tokens else ""
+        speed = f", {tokens:,.0f} tokens/s a {device(arm)}" if tokens else ""
         axes.text(left, place, f"  {left:.3g} s{speed}", va="center")
         cells = [repr(seconds.get(phase, 0.0)) for phase in phases]
         numbers.append([arm.label, *cells, repr(left), repr(tokens or "")])
@@ -67,6 +67,12 @@ def efficiency(ablation: Ablation) -> Extra | None:
     add_legend(figure, axes)
     add_note(figure, ablation)
     return Extra("efficiency", "Where the time goes", figure, numbers)
+
+
+def device(arm: Arm) -> str:
+    """Return what veRL counts as one device: a GPU, or a process that trains on a CPU."""
+    kinds = {run.config.get("trainer.device") or run.config.get("hardware.name") for run in arm.runs}
+    return "CPU process" if kinds == {"cpu"} else "GPU"
 
 
 def phase_seconds(arm: Arm) -> dict[str, float]:

@@ -47,6 +47,12 @@ class Study:
     panels: list[str]
     phrases: Sequence[str]
 
+    def varied(self) -> list[str]:
+        """Return the config keys that the ablations vary, and those that come along with them."""
+        ablations = [finding.ablation for finding in self.findings]
+        keys = [key for one in ablations for key in (*(factor.key for factor in one.factors), *one.companions)]
+        return list(dict.fromkeys(keys))
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all commands of the analysis share: which runs to read, and how to show them."""
@@ -66,6 +72,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="only runs with this config value, state, tags, group or name; != for all others; may be repeated",
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="the arm that the others are compared with (default: the plan's); may be repeated",
     )
     parser.add_argument(
         "--x", metavar="AXIS", default="step", help="step, samples, tokens, hours or gpu_hours (%(default)s)"
@@ -89,7 +102,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=r"what to count in the sampled texts, with commas between; \, is a comma within a phrase",
     )
     parser.add_argument(
-        "--last", metavar="K", type=int, default=3, help="validations whose mean is the final accuracy (%(default)s)"
+        "--last",
+        metavar="K",
+        type=int,
+        default=None,
+        help="validations whose mean is the final accuracy (those of the last fifth of the steps)",
+    )
+    parser.add_argument(
+        "--until",
+        metavar="STEP",
+        type=int,
+        default=None,
+        help="compare the arms up to this step (the last step of the shortest arm)",
     )
     parser.add_argument(
         "--threshold",
@@ -113,7 +137,8 @@ def read_study(options: argparse.Namespace) -> Study:
     from analysis.sources.filters import parse_filters
     from analysis.sources.open import open_source
     from analysis.statistics.claims import judge
-    from analysis.statistics.summary import summarise
+    from analysis.statistics.estimand import check_until, find_estimand
+    from analysis.statistics.summary import NO_COMMON_STEP, summarise
 
     view = View(find_axis(options.x), parse_smoothing(options.smooth))
     check_numbers(options)
@@ -126,15 +151,18 @@ def read_study(options: argparse.Namespace) -> Study:
             f"wait for the first step{logs}"
         )
     panels = find_panels(options.panels, records)
-    ablations = find_ablations(records, read_sweeps())
+    ablations = find_ablations(records, read_sweeps(), parse_filters(options.baseline, "--baseline"))
     findings = []
     for ablation in ablations:
         if any(run.history.rows for run in ablation.runs):
             curves, remarks = comparable_curves(ablation.runs, panels)
             notes = [*caption(ablation, view, panels), *remarks]
-            verdicts = judge(ablation, ablation.sweep) if ablation.sweep else []
-            summary = summarise(ablation, curves, options.last, options.threshold)
+            estimand = find_estimand(ablation, options.until, options.last)
+            verdicts = judge(ablation, ablation.sweep, estimand) if ablation.sweep else []
+            summary = summarise(ablation, curves, threshold=options.threshold, estimand=estimand)
+            notes += [note for note in (estimand.note(), NO_COMMON_STEP * summary.has_no_common_step()) if note]
             findings.append(Finding(ablation, curves, notes, verdicts, summary))
+    check_until([finding.summary.estimand for finding in findings], ablations, options.until)
     shown = {run.name for ablation in ablations for run in ablation.runs}
     unseen: dict[str, list[str]] = {}
     for record, reason in ablations[0].left_out:
@@ -146,7 +174,9 @@ def read_study(options: argparse.Namespace) -> Study:
 def check_numbers(options: argparse.Namespace) -> None:
     """Raise UserError if --last or --threshold is out of its range."""
     problems = []
-    if options.last < 1:
+    if options.until is not None and options.until < 1:
+        problems.append(f"--until must be a step, 1 or more, but is {options.until}; e.g. 60")
+    if options.last is not None and options.last < 1:
         problems.append(f"--last must be 1 or more validations, but is {options.last}; e.g. 3")
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         problems.append(f"--threshold must be an accuracy from 0 to 1, but is {options.threshold:g}; e.g. 0.4")

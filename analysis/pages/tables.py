@@ -136,13 +136,16 @@ def seconds_text(runs: Sequence[RunRecord]) -> str:
     return f"{statistics.fmean(seconds):.3g}" if seconds else MISSING
 
 
-def terminal_tables(ablation: Ablation, curves: Mapping[str, Curves], summary: Summary) -> list[Table]:
-    """Return two tables for the terminal: how far the arms are, and the numbers that a paper would print."""
+def terminal_tables(ablation: Ablation, curves: Mapping[str, Curves], summary: Summary, width: int) -> list[Table]:
+    """Return two tables for the terminal: how far the arms are, and the numbers that a paper would print.
+
+    `width`: of the terminal, in columns. A table that is wider is cut into several.
+    """
     title = f"{ablation.title} ({ablation.settings()})"
     head, *rows = summary.rows()
     return [
-        terminal_table(title, arm_columns(ablation, curves), arm_rows(ablation, curves)),
-        terminal_table(summary.note(), head, rows),
+        *terminal_table(title, arm_columns(ablation, curves), arm_rows(ablation, curves), width),
+        *terminal_table(summary.note(), head, rows, width),
     ]
 
 

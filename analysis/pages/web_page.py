@@ -35,6 +35,7 @@ ASKED = {
     "trainer.total_training_steps": "trainer.total_training_steps",
 }
 CHOICES = {"gae": "ppo"}  # PPO is the algorithm whose estimator veRL calls gae
+SWIPE = "<p class='swipe' aria-hidden='true'>Swipe sideways to see all of it \u2192</p>"  # on a phone
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #555; --line: #d5d5d5; --back: #fff; --box: #f6f6f4;
   --good: #00664b; --bad: #a33b00; --open: #555; }
@@ -43,10 +44,13 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 64rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink);
   background: var(--back); }
-h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1.5rem; }
+h1, h2, h3 { line-height: 1.2; overflow-wrap: anywhere; }
+h2 { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1.5rem; }
 a { color: inherit; } :focus-visible { outline: 3px solid #56b4e9; outline-offset: 2px; }
 .skip { position: absolute; left: -99rem; } .skip:focus { position: static; }
 nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; list-style: none; }
+.swipe { display: none; color: var(--soft); font-size: .85rem; margin: .2rem 0; }
+@media (max-width: 40rem) { .swipe { display: block; } .scroll { border-right: 3px dashed #56b4e9; } }
 figure { margin: 1rem 0; } figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
 .paper { background: #fff; border-radius: .4rem; } .scroll { overflow-x: auto; }
 figcaption, .note { color: var(--soft); font-size: .9rem; }
@@ -158,7 +162,7 @@ def figure(drawn: Drawn, prefix: str, notes: Sequence[str]) -> str:
     caption = f"<figcaption><ul>{caption}</ul></figcaption>" if notes else ""
     label = escape(f"{drawn.title}; its numbers are in the tables below", quote=True)
     box = f"<div class='scroll paper' tabindex='0' role='img' aria-label='{label}'>{text}</div>"
-    return f"<figure>{box}{caption}</figure>"
+    return f"<figure>{SWIPE}{box}{caption}</figure>"
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -173,7 +177,7 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -
         body.append(f"<tr>{''.join(cells)}</tr>")
     label = escape(caption, quote=True)
     return (
-        f"<div class='scroll' tabindex='0' role='region' aria-label='{label}'>"
+        f"{SWIPE if len(columns) > 3 else ''}<div class='scroll' tabindex='0' role='region' aria-label='{label}'>"
         f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -239,7 +243,7 @@ def reproduce(study: Study, command: str) -> str:
         changed = " with local changes" if about.get("diff") else ""
         rows.append([record.name, f"{str(about.get('commit') or '-')[:12]}{changed}", packages or "-"])
     code = table("Code and packages", ("run", "commit", "packages"), rows)
-    commands = run_commands([record for record in study.records if record.folder])
+    commands = run_commands([record for record in study.records if record.folder], study.varied())
     runs = (
         "<p>The runs. A run that is done is not repeated. All its settings are in config.yaml of its folder.</p>"
         f"<pre>{escape(chr(10).join(commands))}</pre>"
@@ -252,15 +256,25 @@ def reproduce(study: Study, command: str) -> str:
     )
 
 
-def run_commands(records: Sequence[RunRecord]) -> list[str]:
-    """Return commands that make runs with the same knobs again: one command for all seeds of an arm."""
+def run_commands(records: Sequence[RunRecord], varied: Sequence[str]) -> list[str]:
+    """Return commands that make the runs again: those that were typed, as far as they were recorded.
+
+    For the other runs, commands that set their knobs and all that is `varied`: one command for all seeds of an arm.
+    """
+    typed = dict.fromkeys(launch.arguments for record in records for launch in record.launches if launch.arguments)
+    commands = [shlex.join(["python", "-m", "experiments.run", *arguments]) for arguments in typed]
     seeds: dict[tuple[str, ...], list[str]] = {}
     for record in records:
+        if any(launch.arguments for launch in record.launches):
+            continue
         known = [(option, record.config.get(key)) for option, key in ASKED.items()]
+        known += [(key, record.config.get(key)) for key in varied if key not in ASKED.values()]
+        named = [tag for tag in record.tags if tag.startswith("experiment=")]
         options = tuple(f"{option}={CHOICES.get(str(value), value)}" for option, value in known if value is not None)
+        options = (*named, *options)
         own = seeds.setdefault(options, [])
         own += [seed for seed in [str(record.seed)] if seed not in own]
-    return [
+    return commands + [
         shlex.join(
             ["python", "-m", "experiments.run", *(["-m"] if len(own) > 1 else []), *options, f"seed={','.join(own)}"]
         )

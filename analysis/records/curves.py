@@ -166,6 +166,12 @@ def validation_metrics(record: RunRecord) -> dict[str, str]:
     return {name: min(candidates)[-1] for name, candidates in found.items()}
 
 
+def data_sources(record: RunRecord) -> set[str]:
+    """Return the data sources of the run's validation, as its metrics name them."""
+    matches = [VALIDATION.fullmatch(m) or EARLIER_VALIDATION.fullmatch(m) for m in record.history.metrics()]
+    return {GREEDY.sub("", match["source"]) for match in matches if match}
+
+
 def samples_in_validation(record: RunRecord) -> bool:
     """Return whether the config has validation sample; veRL's default is greedy decoding."""
     prefix = "actor_rollout_ref.rollout.val_kwargs."

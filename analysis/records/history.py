@@ -8,8 +8,11 @@ has the training metrics and the later one has validation metrics, and they are 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 Row = tuple[int, Mapping[str, float]]
 Curve = list[tuple[int, float]]
@@ -33,21 +36,46 @@ class History:
     redone: int = 0
     """How many trained steps of earlier attempts a restore threw away."""
 
+    @cached_property
+    def _trained(self) -> list[int]:
+        return [step for step, row in self.rows.items() if is_trained(row)]
+
+    @cached_property
+    def _curves(self) -> dict[str, Curve]:
+        return {}
+
     def trained_steps(self) -> list[int]:
         """Return the steps that trained, ascending."""
-        return [step for step, row in self.rows.items() if is_trained(row)]
+        return self._trained
 
     def last_step(self) -> int:
         """Return the last trained step, 0 if no step was trained."""
-        return max(self.trained_steps(), default=0)
+        return self._trained[-1] if self._trained else 0
 
-    def gaps(self) -> list[tuple[int, int]]:
-        """Return the ranges (first, last) of steps that no attempt recorded, from step 1 to the last trained step."""
-        gaps, expected = [], 1
-        for step in self.trained_steps():
+    def reached(self) -> int:
+        """Return the step that training came to, 0 if no step was trained.
+
+        That is the last trained step, or the step behind it if the last row holds a validation alone: TinyZero's
+        trainer counts on, logs only the validation of step N, and ends, so that its last trained step is N - 1.
+        """
+        last = self.last_step()
+        return last + 1 if last and last + 1 in self.rows else last
+
+    def gaps(self, end: int | None = None) -> list[tuple[int, int]]:
+        """Return the ranges (first, last) of steps that no attempt recorded, from step 1 to the last trained step.
+
+        `end`: a later step that training is known to have come to. A trainer that logs every tenth step leaves no gap.
+        """
+        trained, end = self._trained, max(self.last_step(), end or 0)
+        apart = Counter(after - before for before, after in pairwise(trained))
+        usual = min(apart, key=lambda distance: (-apart[distance], distance), default=1)
+        gaps, expected = [], usual
+        for step in trained:
             if step > expected:
                 gaps.append((expected, step - 1))
-            expected = step + 1
+            expected = step + usual
+        if end >= expected and end > self.reached():
+            gaps.append((self.reached() + 1, end))
         return gaps
 
     def metrics(self) -> set[str]:
@@ -56,7 +84,11 @@ class History:
 
     def curve(self, metric: str) -> Curve:
         """Return [(step, value)] of `metric`, steps ascending; steps where it is missing or not finite are left out."""
-        return [(step, row[metric]) for step, row in self.rows.items() if math.isfinite(row.get(metric, math.nan))]
+        if metric not in self._curves:
+            self._curves[metric] = [
+                (step, row[metric]) for step, row in self.rows.items() if math.isfinite(row.get(metric, math.nan))
+            ]
+        return self._curves[metric]
 
 
 def join(attempts: Iterable[Sequence[Row]]) -> History:

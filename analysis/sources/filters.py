@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
+from analysis.records.knobs import ALGORITHM, ALGORITHMS, find_key
 from analysis.records.record import RunRecord
 from experiments.errors import UserError
 from experiments.store.selection import Condition, matching, nearest, parse_condition
@@ -24,21 +25,29 @@ class Source(Protocol):
         ...
 
 
-def parse_filters(texts: Sequence[str]) -> tuple[Condition, ...]:
-    """Return the conditions; UserError naming every text that is none."""
+def parse_filters(texts: Sequence[str], option: str = "--filter") -> tuple[Condition, ...]:
+    """Return the conditions that an option was given; UserError naming every text that is none."""
     parsed = [(text, parse_condition(text)) for text in texts]
     malformed = [text for text, condition in parsed if condition is None]
     if malformed:
-        form = "--filter must be key=value or key!=value"
+        form = f"{option} must be key=value or key!=value"
         raise UserError(*(f"{form}, but is {text!r}; e.g. rollout.temperature=0.6" for text in malformed))
     return tuple(condition for _, condition in parsed if condition is not None)
 
 
 def values_under(record: RunRecord, key: str) -> Sequence[Any]:
-    """Return what a run has under the key of a condition: all its tags, or one value; None for a key it lacks."""
+    """Return what a run has under the key of a condition: all its tags, or one value; None for a key it lacks.
+
+    The key may be written as tables write it, and so may the name of an algorithm.
+    """
     if key == "tags":
         return record.tags
-    return (getattr(record, key) if key in FIELDS else record.config.get(key),)
+    if key in FIELDS:
+        return (getattr(record, key),)
+    key = find_key(key, record.config)
+    value = record.config.get(key)
+    shown = ALGORITHMS.get(str(value)) if key == ALGORITHM else None
+    return (value,) if shown is None else (value, shown, shown.lower())
 
 
 def select(records: Sequence[RunRecord], wanted: Sequence[str], filters: Sequence[Condition]) -> list[RunRecord]:
@@ -61,7 +70,7 @@ def known_values(records: Sequence[RunRecord], filters: Sequence[Condition]) -> 
         if any(condition.accepts(values_under(record, key)) for record in records):
             continue
         known = {name for record in records for name in record.config} | set(FIELDS)
-        if key not in known:
+        if find_key(key, known) not in known:
             return f"no run has a {key!r}; nearest: {', '.join(nearest(key, known, alike=0.4)) or 'none'}"
         found = {str(value) for record in records for value in values_under(record, key)}
         return f"{key} is {', '.join(sorted(found)[:8])}"

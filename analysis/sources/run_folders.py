@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from analysis.records.record import RunRecord
 from analysis.sources.filters import find_name
 from experiments.errors import UserError
 from experiments.store.files import read_jsonl
-from experiments.store.rundir import NOTED_ROW, Attempt, RunDir, find_runs
+from experiments.store.launch_log import read_launches
+from experiments.store.rundir import NOTED_ROW, Attempt, RunDir, find_runs, id_of
 from experiments.store.selection import START_ONE
 from experiments.values import as_float, flatten
 
@@ -54,6 +55,7 @@ class RunFolders:
                 continue
             records.append(record)
             warnings += damage
+        records = with_launches(records)
         if not records:
             raise UserError(f"the runs under {self.folder} must be readable, but none is; {START_ONE}", *warnings)
         return records, warnings
@@ -115,7 +117,30 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
             warnings.append(f"{attempt.metrics}: {lost} passed over, {len(rows)} are sound")
     name = run.path.resolve().name
     planned = run.target_step(events, loaded)
-    return RunRecord(name, config, join(attempts), state, len(attempts), planned, folder=run.path), warnings
+    record = RunRecord(
+        name,
+        config,
+        join(attempts),
+        state,
+        len(attempts),
+        planned,
+        tags=tuple(map(str, config.get("tracking.tags") or ())),
+        group=str(config.get("tracking.group") or ""),
+        folder=run.path,
+        finished_step=run.finished_step(),
+    )
+    return record, warnings
+
+
+def with_launches(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the records with the commands that asked for them, which the folders that they are in tell."""
+    parents = {record.folder.resolve().parent for record in records if record.folder}
+    launches = {parent: read_launches(parent) for parent in parents}
+    return [
+        replace(record, launches=tuple(one for one in launches[folder.parent] if id_of(folder.name) in one.runs))
+        for record in records
+        if record.folder and (folder := record.folder.resolve())
+    ]
 
 
 def noted_line(attempt: Attempt, lines: Sequence[dict[str, Any]], checkpoint: int) -> list[dict[str, Any]]:

@@ -9,21 +9,23 @@ reversed, at a level that is corrected for the number of comparisons (Bonferroni
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
 from analysis.design.sweeps import same_level
-from analysis.records.curves import GREEDY, VALIDATION, is_score, read_curves
+from analysis.records.curves import GREEDY, VALIDATION, data_sources, is_score, read_curves
 from analysis.records.history import Curve
-from analysis.records.record import RunRecord
+from analysis.records.record import RunRecord, is_validation, ranges_text
 from analysis.statistics.comparisons import COMPARISONS, Comparison, compare_neighbours
+from analysis.statistics.estimand import Common, Estimand, find_estimand
 from analysis.statistics.intervals import LEVEL, Interval
 from experiments.config.sweep_files import Claim, Sweep
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+SAME_CADENCE = "train the arms with one trainer.test_freq"
 MOST_SEEDS = 100
 
 Rule = Callable[[Sequence[Comparison], int | None], str]
@@ -41,42 +43,82 @@ class Verdict:
     """The effects with their intervals and the number of seeds, or why there is no verdict."""
 
 
-def judge(ablation: Ablation, sweep: Sweep) -> list[Verdict]:
-    """Return a verdict on each of the sweep's claims."""
-    return [judge_claim(claim, ablation, sweep) for claim in sweep.claims]
+def judge(ablation: Ablation, sweep: Sweep, estimand: Estimand | None = None) -> list[Verdict]:
+    """Return a verdict on each of the sweep's claims; none if they are about another task than the runs'.
+
+    `estimand`: what counts, if the caller has found it already.
+    """
+    if not is_about(sweep, ablation):
+        return []
+    estimand = estimand or find_estimand(ablation)
+    return [judge_claim(claim, ablation, sweep, estimand) for claim in sweep.claims]
 
 
-def judge_claim(claim: Claim, ablation: Ablation, sweep: Sweep) -> Verdict:
+def is_about(sweep: Sweep, ablation: Ablation) -> bool:
+    """Return whether a sweep's claims are about the task of the runs; their validation metrics name the task."""
+    matches = [VALIDATION.fullmatch(claim.metric) for claim in sweep.claims]
+    meant = {GREEDY.sub("", match["source"]) for match in matches if match}
+    theirs = {str(run.config["task.name"]) for run in ablation.runs if run.config.get("task.name") is not None}
+    theirs = theirs or {source for run in ablation.runs for source in data_sources(run)}
+    return not meant or not theirs or bool(meant & theirs)
+
+
+def judge_claim(claim: Claim, ablation: Ablation, sweep: Sweep, estimand: Estimand) -> Verdict:
     """Return the verdict on one claim."""
     levels = [level.value for level in sweep.levels] if claim.kind == "close" else list(claim.levels)
     arms = {str(value): find_arm(ablation, value) for value in levels}
     missing = [str(value) for value in claim.levels if arms.get(str(value)) is None]
     if missing:
         return Verdict(claim, UNDECIDED, (), f"no run with {sweep.factor} = {', '.join(missing)}")
-    complete = {value: arm.complete if arm else () for value, arm in arms.items()}
+    complete = {value: estimand.counted[arm.label] if arm else () for value, arm in arms.items()}
     unfinished = [str(value) for value in claim.levels if not complete[str(value)]]
     if unfinished:
         return Verdict(claim, UNDECIDED, (), f"no finished run with {sweep.factor} = {', '.join(unfinished)}")
     runs = [run for value in claim.levels for run in complete[str(value)]]
-    last = min(run.history.last_step() for run in runs)
-    curves = claim_curves([run for runs in complete.values() for run in runs], claim.metric)
-    values = {value: [curves[run.name] for run in runs] for value, runs in complete.items()}
-    if any(not curve for value in claim.levels for curve in values[str(value)]):
+    curves = claim_curves(estimand.runs(), claim.metric)
+    if any(not curves[run.name] for run in runs):
         return Verdict(claim, UNDECIDED, (), f"{claim.metric} was not recorded in every run")
+    common = estimand.values(curves, is_validation(claim.metric))
+    if problem := what_is_lost(claim, arms, complete, common, estimand):
+        return Verdict(claim, UNDECIDED, (), problem)
+    if not [step for step in common.steps if step > 0]:
+        return Verdict(
+            claim, UNDECIDED, (), f"no step at which every run has a value of {claim.metric}; {SAME_CADENCE}"
+        )
+    steps, last = common.describe(claim.at), common.until
+    claim = replace(claim, at=common.window(claim.at))
+    values = {value: [common.curves.get(run.name, []) for run in runs] for value, runs in complete.items()}
     if claim.kind != "close":
-        return decide(claim, COMPARISONS[claim.kind](claim, values, last), each_holds)
+        return decide(claim, COMPARISONS[claim.kind](claim, values, last), each_holds, steps)
     comparisons = compare_neighbours(claim, [str(level.value) for level in sweep.levels], values, last)
     if len(comparisons) == 1:
         return Verdict(claim, UNDECIDED, tuple(comparisons), "no other neighbours to compare the difference with")
-    return decide(claim, comparisons, first_is_least)
+    return decide(claim, comparisons, first_is_least, steps)
 
 
-def decide(claim: Claim, comparisons: Sequence[Comparison], rule: Rule) -> Verdict:
-    """Return the verdict of the rule, with its reason."""
+def what_is_lost(
+    claim: Claim,
+    arms: Mapping[str, Arm | None],
+    complete: Mapping[str, Sequence[RunRecord]],
+    common: Common,
+    estimand: Estimand,
+) -> str:
+    """Return which of the values that the claim is about are missing although they were recorded once, "" if none."""
+    names = [run.name for value in claim.levels for run in complete[str(value)]]
+    at = claim.at if claim.kind in ("order", "slope", "close", "settles") else (0.0, 1.0)
+    lost = common.lost_in(names, at)
+    texts = [f"{name} at {ranges_text([(step, step) for step in steps])}" for name, steps in lost.items()]
+    damaged = [text for value in claim.levels if (arm := arms[str(value)]) and (text := estimand.damaged(arm))]
+    missing = "; ".join([*texts, *damaged])
+    return f"rows are missing, so nobody can tell how sure it is: {missing}" if missing else ""
+
+
+def decide(claim: Claim, comparisons: Sequence[Comparison], rule: Rule, steps: str = "") -> Verdict:
+    """Return the verdict of the rule, with its reason; `steps` are those that the comparisons are of."""
     if any(math.isnan(value) for comparison in comparisons for sample in comparison.samples for value in sample):
         return Verdict(claim, UNDECIDED, (), f"some run has no value of {claim.metric} in that part")
     verdict = rule(comparisons, None)
-    text = "; ".join(map(describe, comparisons))
+    text = "; ".join(map(describe, comparisons)) + (f", {steps}" if steps else "")
     more = f"; {what_would_decide(comparisons, rule)}" if verdict == UNDECIDED else ""
     return Verdict(claim, verdict, tuple(comparisons), f"{text}{more}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import shlex
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from experiments.models import hub as hub_model
 from experiments.planning.plan import PlannedRun, distinct, not_fetched, plan_runs
 from experiments.planning.show import plan_json, print_plan
 from experiments.processes.standby import Standby
+from experiments.store.launch_log import Launch, note_launch
 from experiments.store.metrics import final_accuracy
 from experiments.store.rundir import RunDir
 
@@ -109,6 +111,8 @@ class PlannedLauncher(Launcher):
             print(plan_json(runs, len(asked)))
         else:
             print_plan(runs, len(asked))
+            if self.starts and shown is None and listed:
+                self.note(runs)
             code = 0 if shown == "plan" else self.start(runs)
             self.command.launched = True
         if code:
@@ -120,6 +124,13 @@ class PlannedLauncher(Launcher):
 
     def expect(self, config: DictConfig) -> None:
         """Prepare for runs like the one with this config while the plan is made. The plan may still refuse the runs."""
+
+    def note(self, runs: Sequence[PlannedRun]) -> None:
+        """Note on the disk that these runs were asked for together: the analysis draws them so."""
+        typed = tuple(argument for argument in sys.argv[1:] if argument != "--multirun")
+        for folder in dict.fromkeys(run.folder.path.parent for run in runs):
+            ids = tuple(run.folder.id for run in runs if run.folder.path.parent == folder)
+            note_launch(folder, Launch(ids, typed))
 
     @abstractmethod
     def start(self, runs: Sequence[PlannedRun]) -> int:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.errors import INTERRUPTED, UserError, print_errors
+from experiments.errors import INTERRUPTED, UserError, nobody_reads, print_errors
 from experiments.project import check_python
 
 
@@ -92,8 +92,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return the command's exit code: 0 done, 1 a run failed, 2 the user can mend it, 130 interrupted."""
     arguments = parser().parse_args(argv)
     check_python("rich")
-    from experiments.terminal import nobody_reads
-
     try:
         return execute(arguments)
     except UserError as error:

@@ -30,6 +30,7 @@ STYLES = {
     State.INTERRUPTED: "yellow",
 }
 NARROWEST_NAME = 24
+DISPENSABLE = ("where", "attempt", "length", "steps/h")  # the first is the first to go where the window is narrow
 
 
 def list_runs(runs_dir: Path, conditions: Sequence[str], as_json: bool, watch: bool) -> int:
@@ -90,7 +91,9 @@ def read_all(runs_dir: Path, filters: Filters) -> tuple[list[Status], list[str]]
 
 
 def table(runs_dir: Path, conditions: Sequence[str], width: int | None) -> Text:
-    """Return the table of the runs with the notes below it. Names are cut to fit into `width` columns; None: not cut.
+    """Return the table of the runs with the notes below it; None: as wide as it is.
+
+    To fit into `width` columns, names are cut, and columns are left out where that is not enough: a line never breaks.
 
     The cells are aligned here, because rich's own Table takes a second for a thousand rows.
     """
@@ -99,19 +102,26 @@ def table(runs_dir: Path, conditions: Sequence[str], width: int | None) -> Text:
     statuses, notes = read_all(runs_dir, Filters(conditions))
     rows = [cells(status) for status in statuses]
     widths = [max(len(row[k]) for row in [COLUMNS, *rows]) for k in range(len(COLUMNS))]
+    shown = list(range(len(COLUMNS)))
     if width is not None:
-        widths[0] = min(widths[0], max(NARROWEST_NAME, width - sum(widths[1:]) - 2 * (len(COLUMNS) - 1)))
+        for name in DISPENSABLE:
+            if NARROWEST_NAME + sum(widths[k] + 2 for k in shown[1:]) > width:
+                shown.remove(COLUMNS.index(name))
+        widths[0] = min(widths[0], max(NARROWEST_NAME, width - sum(widths[k] + 2 for k in shown[1:])))
     text = Text()
     if not statuses:
         text.append(f"no runs in {runs_dir}{' that meet ' + ' '.join(conditions) if conditions else ''}; {START_ONE}\n")
     else:
-        text.append(_line(COLUMNS, widths), style="bold")
+        text.append(_line(COLUMNS, widths, shown), style="bold")
         for row in rows:
-            line = _line(row, widths)
+            line = _line(row, widths, shown)
             start = widths[0] + 2
             text.append(line[:start])
             text.append(line[start : start + len(row[1])], style=STYLES.get(State(row[1]), ""))
             text.append(line[start + len(row[1]) :])
+    if len(shown) < len(COLUMNS) and statuses:
+        hidden = ", ".join(name for k, name in enumerate(COLUMNS) if k not in shown)
+        text.append(f"no room for {hidden}: a wider window or --json shows all\n", style="dim")
     for note in notes:
         text.append(f"{printable(note)}\n", style="yellow")
     text.rstrip()
@@ -137,10 +147,11 @@ def cells(status: Status) -> tuple[str, ...]:
     )
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+def _line(row: Sequence[str], widths: Sequence[int], shown: Sequence[int]) -> str:
+    """Return a row of the table: its columns with the numbers `shown`."""
     aligned = [
-        f"{_shortened(cell, width):<{width}}" if name in LEFT_ALIGNED else f"{cell:>{width}}"
-        for name, cell, width in zip(COLUMNS, row, widths, strict=True)
+        f"{_shortened(row[k], widths[k]):<{widths[k]}}" if COLUMNS[k] in LEFT_ALIGNED else f"{row[k]:>{widths[k]}}"
+        for k in shown
     ]
     return "  ".join(aligned).rstrip() + "\n"
 

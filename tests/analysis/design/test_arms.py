@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from analysis.design.ablations import Ablation, find_ablations
-from analysis.design.arms import find_factors, is_scientific, seeds_text
+from analysis.design.arms import seeds_text
+from analysis.design.factors import find_factors, is_scientific
 from analysis.figures.captions import caption
 from analysis.figures.series import View, arm_series
 from analysis.records.curves import comparable_curves

@@ -80,7 +80,7 @@ def test_the_time_of_a_step_is_divided_into_phases(make: MakeRun, runs: Path) ->
         make(temperature=temperature, attempts=[rows], steps=2)
     (ablation,) = find_ablations(RunFolders(runs).read()[0])
     (figure,) = extras(ablation)
-    assert figure.numbers[0][-1] == "tokens a second and GPU", "as veRL logs it"
+    assert figure.numbers[0][-1] == "tokens a second and device", "as veRL logs it"
     assert figure.numbers[1] == ["temperature=0.6", "2.0", "3.0", "1.0", "6.0", "100.0"]
 
 

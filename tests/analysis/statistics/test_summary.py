@@ -39,14 +39,14 @@ def test_final_best_area_cost_and_effect() -> None:
     assert (summary.curve, round(summary.threshold, 9)) == ("greedy", 0.4)
     three, _, eight = summary.arms
     assert (
-        three.final == pytest.approx([0.3, 0.4])
-        and eight.final == pytest.approx([0.6, 0.6])
+        three.final == pytest.approx([0.4, 0.3])
+        and eight.final == pytest.approx([0.7, 0.6])
         and three.best == [0.4, 0.5]
     )
     assert three.area == pytest.approx([0.25, (0.25 + 0.45 + 0.4) / 3])
     assert three.steps_to == [30, 10] and three.gpu_hours_to == pytest.approx([0.6, 0.2])
     assert [arm.arm.is_baseline for arm in summary.arms] == [False, True, False], "the article's"
-    assert eight.effect is not None and eight.effect.value == pytest.approx(0.6 - 0.35)
+    assert eight.effect is not None and eight.effect.value == pytest.approx(0.65 - 0.35)
     assert three.effect is not None and three.effect.value == pytest.approx(0)
     head, *rows = summary.rows()
     assert head[5] == "steps to 0.4"
@@ -70,7 +70,7 @@ def test_the_last_validations_and_the_threshold_are_the_users_to_choose() -> Non
     summary = summarise(ablation, comparable_curves(records)[0], last=1, threshold=0.55)
     assert summary.arms[0].final == [0.5, 0.6000000000000001] and summary.arms[0].steps_to == [30]
     head, five, _ = summary.rows()
-    assert (head[2], head[5], five[5], five[6]) == ("final (last 1)", "steps to 0.55", "30 (1 of 2)", "0.6 (1 of 2)")
+    assert (head[2], head[5], five[5], five[6]) == ("final (step 30)", "steps to 0.55", "30 (1 of 2)", "0.6 (1 of 2)")
     nobody = summarise(ablation, comparable_curves(records)[0], threshold=0.9)
     assert nobody.rows()[1][5:7] == ["not reached", "not reached"]
 
