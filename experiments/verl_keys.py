@@ -10,6 +10,11 @@ MINI_BATCH = f"{ACTOR}.ppo_mini_batch_size"
 # _init_resource_pool_to_cls). The key is a field of veRL's dataclass that veRL's own YAML does not name.
 CRITIC_TOKENS, DEFAULT_CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu", 32768
 
+# Estimators that compare a response with the others of its group (verl/trainer/ppo/core_algos.py, veRL 0.9.1).
+GROUPED = (
+    *("grpo", "grpo_vectorized", "grpo_passk", "rloo", "rloo_vectorized", "opo", "gpg", "reinforce_plus_plus_baseline"),
+)
+
 
 def has_critic(config: Config) -> bool:
     """Return whether a critic is trained. As veRL 0.9.1 decides it: verl/trainer/ppo/utils.py, need_critic."""

@@ -48,8 +48,10 @@ def threads(config: dict[str, Any]) -> int:
     return max(1, min(int(config["hardware"]["threads"]), (os.cpu_count() or 1) // ranks))
 
 
-def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables: dict[str, str]) -> Any:
+def verl_config(config: dict[str, Any], run: RunDir, attempt: Attempt, steps: int, variables: dict[str, str]) -> Any:
     """Return the DictConfig for veRL's entry: a frozen config with this attempt's own paths, steps and Ray.
+
+    A run that has a checkpoint goes on from it, whatever checkpoint of another run it once started from.
 
     `variables`: the attempt's environment. Processes on a cluster that the launcher started need it from veRL's config.
     """
@@ -58,6 +60,8 @@ def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables:
     with open_dict(verl):
         verl.trainer.total_training_steps = steps
         verl.trainer.total_epochs = EPOCHS
+        if run.checkpoint_step():
+            verl.trainer.resume_mode, verl.trainer.resume_from_path = "auto", None
         verl.trainer.rollout_data_dir = str(attempt.rollouts)
         verl.trainer.validation_data_dir = str(attempt.validation)
         if verl.trainer.v1.trainer_mode == "ablation":

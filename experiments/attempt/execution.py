@@ -79,12 +79,22 @@ def prepare(
     write_atomically(attempt.path / "job.json", json.dumps(job, indent=1) + "\n")
     with open(attempt.log, "ab", buffering=0) as log:
         run.record(Event.STARTED, attempt=attempt.number, **where)
-        if resumed := run.checkpoint_step():
-            run.record(Event.RESUMED, attempt=attempt.number, step=resumed)
+        if begins := resumed_from(run, config):
+            run.record(Event.RESUMED, attempt=attempt.number, **begins)
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     os.chdir(attempt.path)
     return attempt, variables
+
+
+def resumed_from(run: RunDir, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the step that an attempt goes on from, and the checkpoint's folder if it is another run's; {} for none."""
+    if step := run.checkpoint_step():
+        return {"step": step}
+    if config["trainer"]["resume_mode"] == "resume_path":
+        path = str(config["trainer"]["resume_from_path"])
+        return {"step": int(path.rpartition("global_step_")[2]), "path": path}
+    return {}
 
 
 def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
@@ -110,7 +120,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
         signal.signal(signal.SIGTERM, interrupt)
         signal.signal(signal.SIGINT, interrupt)
         try:
-            train(verl_config(config, attempt, steps, variables), bool(config["hardware"]["fast"]))
+            train(verl_config(config, run, attempt, steps, variables), bool(config["hardware"]["fast"]))
         except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit
             run.record(Event.INTERRUPTED, attempt=attempt.number, step=run.checkpoint_step())
             return INTERRUPTED

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import zipfile
 
+from experiments.store import checkpoints
 from experiments.store.files import append_line, read_jsonl, write_atomically
 from experiments.store.rundir import NOTED_ROW, RunDir
 
@@ -15,19 +15,13 @@ def repair_checkpoints(run: RunDir) -> None:
 
     veRL writes data.pt last, and then the pointer in place. So a kill leaves a torn data.pt or an empty pointer.
     """
-    complete = {
-        int(folder.name.removeprefix("global_step_")): folder
-        for folder in run.checkpoints.glob("global_step_*")
-        if (folder / "data.pt").is_file() and (folder / "actor").is_dir()
-    }
-    pointer = run.checkpoints / "latest_checkpointed_iteration.txt"
-    step = run.checkpoint_step()
-    if step not in complete:  # find a whole data.pt: torch writes zip files, and only a whole one has a zip file's end
-        step = max((n for n, folder in complete.items() if zipfile.is_zipfile(folder / "data.pt")), default=0)
-        if step:
-            write_atomically(pointer, str(step))
-        else:
-            pointer.unlink(missing_ok=True)
+    pointer, step = run.checkpoints / checkpoints.POINTER, run.checkpoint_step()
+    if step not in checkpoints.complete(run.checkpoints):
+        step = checkpoints.newest_whole(run.checkpoints)
+    if step:
+        write_atomically(pointer, str(step))
+    else:
+        pointer.unlink(missing_ok=True)
     for folder in run.checkpoints.glob("global_step_*"):
         if int(folder.name.removeprefix("global_step_")) > step:
             shutil.rmtree(folder)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.values import at, divisors, is_whole
-from experiments.verl_keys import ACTOR, MINI_BATCH, REFERENCE, ROLLOUT, has_critic, has_reference, ranks_of
+from experiments.verl_keys import ACTOR, GROUPED, MINI_BATCH, REFERENCE, ROLLOUT, has_critic, has_reference, ranks_of
 
 BATCH = "data.train_batch_size"
 
@@ -23,13 +23,19 @@ def key_of(config: Mapping[str, Any], ours: str, verls: str) -> str:
 
 
 def group_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return a problem if GRPO has groups of one response."""
+    """Return a problem if an estimator that compares the responses of a group has groups of one response."""
     n, key = at(config, f"{ROLLOUT}.n"), key_of(config, "rollout.n", f"{ROLLOUT}.n")
-    if at(config, "algorithm.adv_estimator") != "grpo" or n >= 2:
+    estimator = at(config, "algorithm.adv_estimator")
+    if estimator not in GROUPED or n >= 2:
         return []
+    if estimator == "grpo":
+        return [
+            f"{key} must be at least 2 with GRPO, but is {n}: a group of one has no mean to compare with "
+            f"(it would silently be REINFORCE); set {key}=5 or algorithm=ppo"
+        ]
     return [
-        f"{key} must be at least 2 with GRPO, but is {n}: a group of one has no mean to compare with "
-        f"(it would silently be REINFORCE); set {key}=5 or algorithm=ppo"
+        f"{key} must be at least 2 with algorithm.adv_estimator={estimator}, but is {n}: a group of one has no "
+        f"other response to compare with; set {key}=5 or algorithm.adv_estimator=reinforce_plus_plus"
     ]
 
 

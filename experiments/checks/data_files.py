@@ -54,6 +54,12 @@ def data_problems(config: Mapping[str, Any]) -> list[str]:
             )
         for file in files:
             found += parquet_problems(f"data.{key}", Path(file), file_stamp(Path(file)), Limits.of(config))
+    most, batch = int(config["data"]["train_max_samples"]), int(config["data"]["train_batch_size"])
+    if 0 < most < batch:
+        found.append(
+            f"data.train_max_samples must be at least data.train_batch_size={batch}, but is {most}: no "
+            f"batch would be whole; set data.train_max_samples={batch}, or a smaller data.train_batch_size"
+        )
     return found
 
 

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.checks.algorithms import algorithm_problems
 from experiments.checks.batch_sizes import batch_problems
 from experiments.checks.cpu import cpu_problems, cpu_vllm_problems
 from experiments.checks.data_files import data_problems
 from experiments.checks.gpu_memory import memory_problems
 from experiments.checks.model_files import model_path_problems, model_problems
 from experiments.checks.parallelism import length_problems, rollout_problems, sequence_problems, token_problems
+from experiments.checks.resume import resume_problems
 from experiments.checks.unread_keys import kl_problems, legacy_problems, rate_problems
 from experiments.checks.user_code import code_problems
 from experiments.checks.value_rules import faults
@@ -74,6 +76,7 @@ class Findings:
 
 
 CHECKS: tuple[Callable[[Config, Model], list[str]], ...] = (
+    lambda config, model: algorithm_problems(config),
     lambda config, model: batch_problems(config),
     lambda config, model: kl_problems(config),
     lambda config, model: legacy_problems(config),
@@ -88,6 +91,7 @@ CHECKS: tuple[Callable[[Config, Model], list[str]], ...] = (
     lambda config, model: model_path_problems(config),
     lambda config, model: model_problems(config),
     lambda config, model: data_problems(config),
+    lambda config, model: resume_problems(config),
     lambda config, model: reward_problems(config),
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from experiments.checks.rule import Rule, above_zero, flag, not_negative, one_of, text, whole, whole_or_null
+from experiments.checks.training_rules import TRAINING_RULES
 from experiments.values import Config, at, is_number, is_whole
 from experiments.verl_keys import ACTOR, MINI_BATCH, REFERENCE, ROLLOUT, has_critic, has_reference
 
@@ -58,12 +59,14 @@ RULES = (
     whole_or_null("trainer.max_critic_ckpt_to_keep", "try 2, or null for all"),
     *(
         Rule(
-            f"{role}.checkpoint.save_contents",
-            "a list of what a checkpoint holds",
-            lambda value: isinstance(value, list),
+            f"{role}.checkpoint.{contents}",
+            "a list with model, optimizer and extra in it, which a run is resumed from",
+            lambda value: isinstance(value, list) and {"model", "optimizer", "extra"} <= set(value),
             "try [model,optimizer,extra]",
+            repeats=f"{role}.checkpoint.save_contents" if contents == "load_contents" else None,
         )
         for role in (ACTOR, "critic")
+        for contents in ("save_contents", "load_contents")
     ),
     whole("data.train_batch_size", 1, "try a power of two"),
     whole("data.max_prompt_length", 1, "try a power of two"),
@@ -181,6 +184,7 @@ RULES = (
     flag(f"critic.fsdp.{OPTIMIZER}"),
     flag("actor_rollout_ref.model.use_remove_padding"),
     flag("actor_rollout_ref.model.enable_gradient_checkpointing", "true"),
+    *TRAINING_RULES,
 )
 
 

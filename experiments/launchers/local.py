@@ -60,7 +60,17 @@ def run_all(runs: Sequence[PlannedRun], standby: Standby, code: Path | None = No
 
 
 def take_turns(runs: Sequence[PlannedRun], code: Path, progress: Progress, standby: Standby) -> list[int]:
-    """Execute the runs in order until an interrupt; return the exit codes of the executed runs."""
+    """Execute the runs in order until an interrupt; return the exit codes of the executed runs.
+
+    Until the last one has ended, `runs clean` leaves the checkpoints of all of them alone.
+    """
+    with contextlib.ExitStack() as wanted:
+        for run in runs:
+            wanted.enter_context(run.folder.wanted())
+        return _take_turns(runs, code, progress, standby)
+
+
+def _take_turns(runs: Sequence[PlannedRun], code: Path, progress: Progress, standby: Standby) -> list[int]:
     codes: list[int] = []
     for run in runs:
         if full := _full_disk(run):

@@ -35,6 +35,8 @@ def content_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "plugin.code": plugin_code(),
         **{key: str(file) for key, file in code.items()},  # an attempt works in a folder of its own
     }
+    if isinstance(path := config["trainer"]["resume_from_path"], str) and path:
+        found["trainer.resume_from_path"] = str(Path(path).expanduser().absolute())
     if (folder := hub_model.find(name)) is not None:
         revision = hub_model.name_and_revision(folder)
         found["model.path"] = str(folder.absolute())

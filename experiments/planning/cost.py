@@ -72,7 +72,7 @@ def _cost(run: PlannedRun, times: Sequence[float]) -> Cost:
     return Cost(
         seconds_per_step=median(times) if times else hardware["seconds_per_step"],
         measured=len(times),
-        steps=max(run.steps - run.reached, 0) if to_do else 0,
+        steps=max(run.steps - run.begins, 0) if to_do else 0,
         devices=int(hardware["nodes"]) * int(hardware["gpus_per_node"]),
         disk=disk_needed(run.config) if to_do else 0,
         checkpoint=sum(checkpoint_bytes(run.config).values()),

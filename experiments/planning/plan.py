@@ -55,6 +55,14 @@ class PlannedRun:
             return "start"
         return "extend" if self.state == State.FINISHED else "resume"
 
+    @property
+    def begins(self) -> int:
+        """Return the step after which the next attempt begins: of the newest checkpoint, which may be deleted."""
+        if step := self.folder.checkpoint_step():
+            return step
+        outside = self.config["trainer"].get("resume_from_path")
+        return int(str(outside).rpartition("global_step_")[2]) if outside else 0
+
 
 def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun]:
     """Return the run of each job, in order; jobs that ask for the same run get the same object (see `distinct`).

@@ -140,8 +140,8 @@ def words(run: PlannedRun) -> str:
         before = ", since its checkpoints are gone"
     return {
         "start": f"{'again' if before else 'new'}{before}",
-        "resume": f"resume at step {run.reached}{before}",
-        "extend": f"extend from step {run.reached}",
+        "resume": f"resume at step {run.begins}{before}",
+        "extend": f"extend from step {run.begins}",
         "skip": "done",
         "wait": run.state,
     }[run.action]

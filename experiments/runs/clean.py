@@ -68,7 +68,7 @@ def _delete(run: RunDir, bytes_: int) -> int:
     """
     trash = run.path / DELETED
     try:
-        with run.lock():
+        with run.unwanted(), run.lock():
             if run.state() != State.FINISHED:
                 raise AlreadyRunning
             trash.mkdir(exist_ok=True)
@@ -77,6 +77,6 @@ def _delete(run: RunDir, bytes_: int) -> int:
             run.record(Event.CLEANED, bytes=bytes_)
             shutil.rmtree(trash)
     except AlreadyRunning:
-        print(f"{run.path.name}: left alone, it has been started again")
+        print(f"{run.path.name}: left alone, it has been started again or is about to be")
         return 0
     return bytes_

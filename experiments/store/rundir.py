@@ -7,6 +7,7 @@
         events.jsonl           append-only, fsynced: planned, launched, started, resumed, checkpoint, finished, ...
         lock                   held (flock) by the process that executes the run; its death releases the lock
         launcher.lock          held in the same way by the launcher that takes care of the run
+        wanted.lock            shared by the launchers that have the run before them: `runs clean` leaves it alone
         checkpoints/           veRL's global_step_<n>/ and latest_checkpointed_iteration.txt
         attempts/<k>/          one execution: log, metrics.jsonl, noted.json, rollouts/, validation/, wandb/, job.json
 
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
-from experiments.store import frozen
+from experiments.store import checkpoints, frozen
 from experiments.store.events import Event, State, state_of
 from experiments.store.files import append_line, read_jsonl, write_atomically
 from experiments.values import at, is_whole
@@ -192,11 +193,7 @@ class RunDir:
 
     def checkpoint_step(self) -> int:
         """Return the step of the newest complete checkpoint, 0 without one; `runs clean` may have removed it."""
-        try:
-            step = int((self.checkpoints / "latest_checkpointed_iteration.txt").read_text())
-        except (FileNotFoundError, ValueError):
-            return 0
-        return step if (self.checkpoints / f"global_step_{step}").is_dir() else 0
+        return checkpoints.newest(self.checkpoints)
 
     def target_step(self, events: Sequence[Mapping[str, Any]], config: Mapping[str, Any] | None = None) -> int | None:
         """Return the step that the run was last asked to reach, by an event or else by its frozen config.
@@ -223,7 +220,7 @@ class RunDir:
 
         veRL names its shards by that number.
         """
-        actor = self.checkpoints / f"global_step_{self.checkpoint_step()}" / "actor"
+        actor = checkpoints.folder(self.checkpoints, self.checkpoint_step()) / "actor"
         names = " ".join(file.name for file in actor.glob("model_world_size_*_rank_0.pt"))
         found = re.search(r"world_size_(\d+)_", names)
         return int(found[1]) if found else None
@@ -261,12 +258,24 @@ class RunDir:
             yield
 
     @contextlib.contextmanager
-    def _flock(self, name: str, patience: float = 0.5) -> Iterator[None]:
+    def wanted(self) -> Iterator[None]:
+        """Keep the run's checkpoints from being deleted while a launcher has the run before it."""
+        with self._flock("wanted.lock", kind=fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def unwanted(self) -> Iterator[None]:
+        """Keep launchers from beginning with the run; AlreadyRunning if one has it before it."""
+        with self._flock("wanted.lock"):
+            yield
+
+    @contextlib.contextmanager
+    def _flock(self, name: str, patience: float = 0.5, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
         deadline = time.monotonic() + patience  # `is_locked` takes it for an instant, and is no holder
         with open(self.path / name, "a+b") as file:
             while True:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(file, kind | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:

@@ -78,7 +78,7 @@ def test_ray_is_told_of_the_job_s_cpus(
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     if given:
         monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
-    verl = verl_config(config, Attempt(1, tmp_path), 6, {"TMPDIR": str(tmp_path)})
+    verl = verl_config(config, RunDir(tmp_path), Attempt(1, tmp_path), 6, {"TMPDIR": str(tmp_path)})
     assert verl.ray_kwargs.ray_init.num_cpus == told
     assert verl.ray_kwargs.ray_init.address == "local"
 

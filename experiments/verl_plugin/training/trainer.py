@@ -4,6 +4,7 @@
   same score parts beside every dumped rollout;
 - a sampling temperature that moves with the steps (conf/temperature/);
 - the same order of samples whatever the order in which they arrived, so that a seed fixes a run;
+- a score part that a sample lacks counts as 0, in training and in validation;
 - the number of samples that failed in a step, as a metric. If all fail, veRL raises and the run stops;
   store/failures.py finds the cause in the log.
 
@@ -21,6 +22,7 @@ import transfer_queue
 from tensordict import NonTensorStack, TensorDict
 from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
 from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.seqlen_balancing import log_seqlen_unbalance
@@ -40,7 +42,24 @@ READ_CRITIC = READ_ACTOR | {
     "values",
     "returns",
 }
+NUMBERS = (int, float, np.number, np.bool_)  # a truth value counts as 0 or 1, as in a validation
+TRAINING = "(training)"
+GREEDY_SOURCE = "_greedy"  # tasks/dataset.py adds it to the data source of the rows that are answered greedily
 POLL_SECONDS = 0.1  # between looks for finished samples; veRL's 2 s is longer than a small step and has no config key
+
+
+class OrderedReplayBuffer(ReplayBuffer):
+    """veRL's replay buffer, which takes the oldest groups; among those of one step, in the order of their prompts.
+
+    With algorithm.filter_groups more groups are sampled than a step needs. veRL would choose among them in the order of
+    a set of texts, which differs from process to process.
+    """
+
+    def _select_prompt_uids(
+        self, partition_id: str, sampleable_keys: set[str], batch_size: int
+    ) -> tuple[list[str], dict[str, dict], dict[str, int]]:
+        ordered: Any = sorted(sampleable_keys)
+        return super()._select_prompt_uids(partition_id, ordered, batch_size)
 
 
 @register_trainer("ablation")
@@ -48,6 +67,12 @@ class AblationTrainer(PPOTrainerSync):
     """One GRPO or PPO run; chosen by trainer.v1.trainer_mode=ablation."""
 
     _score_parts: dict[str, dict[str, Any]]
+    _fetched = (0, 0)
+    """A step, and how many prompts were fetched for it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._known_parts: dict[str, set[str]] = {}
 
     @property
     def trainer_mode(self) -> str:
@@ -84,12 +109,22 @@ class AblationTrainer(PPOTrainerSync):
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
         buffer.poll_interval = POLL_SECONDS
+        if type(buffer) is ReplayBuffer:  # the user may have chosen a class of their own
+            buffer.__class__ = OrderedReplayBuffer
         return buffer
 
     def _fetch_one_gen_batch(self) -> TensorDict:
-        """Return the next prompts with ids that depend on the step and the row alone; veRL draws them at random."""
+        """Return the next prompts with ids that depend on the step and the row alone; veRL draws them at random.
+
+        A step fetches prompts several times if data.gen_batch_size is smaller than its batch, or if groups without a
+        signal are replaced (algorithm.filter_groups).
+        """
         batch = super()._fetch_one_gen_batch()
-        batch["uid"] = NonTensorStack(*(f"{self.global_steps:08d}-{row:06d}" for row in range(len(batch))))
+        step, fetched = self._fetched
+        first = fetched if step == self.global_steps else 0
+        self._fetched = self.global_steps, first + len(batch)
+        rows = range(first, first + len(batch))
+        batch["uid"] = NonTensorStack(*(f"{self.global_steps:08d}-{row:06d}" for row in rows))
         return batch
 
     def _balance_batch(
@@ -143,18 +178,49 @@ class AblationTrainer(PPOTrainerSync):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         real = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         self._score_parts = self._read_score_parts(real, batch.partition_id)
-        for part in sorted({name for parts in self._score_parts.values() for name in parts}):
-            values = [parts[part] for parts in self._score_parts.values() if _is_number(parts.get(part))]
-            if values:
-                metrics[f"reward/{part}/mean"] = float(np.mean(values))
+        said = list(self._score_parts.values())
+        for part in sorted(self._numeric_parts(said, TRAINING)):
+            metrics[f"reward/{part}/mean"] = float(np.mean([as_number(parts.get(part)) for parts in said]))
         metrics["rollout/temperature"] = float(self.config.actor_rollout_ref.rollout.temperature)
+
+    def _numeric_parts(self, said: list[dict[str, Any]], source: str) -> set[str]:
+        """Return the score parts that are numbers in any of these samples, or were in earlier ones of the source."""
+        known = self._known_parts.setdefault(source, set())
+        known |= {name for parts in said for name, value in parts.items() if isinstance(value, NUMBERS)}
+        return known
 
     @staticmethod
     def _read_score_parts(keys: list[str], partition: str) -> dict[str, dict[str, Any]]:
         """Return what the reward function said of each sample, by the sample's key."""
         data = transfer_queue.kv_batch_get(keys=keys, partition_id=partition, select_fields=["extra_fields"])
         extras = list(data["extra_fields"])
-        return {key: extra.get("reward_extra_info", {}) for key, extra in zip(keys, extras, strict=True)}
+        return {key: whole(extra.get("reward_extra_info", {})) for key, extra in zip(keys, extras, strict=True)}
+
+    def _val_metrics_update(
+        self,
+        data_sources: list[str],
+        sample_uids: list[str],
+        reward_extra_infos_dict: dict[str, list],
+        *rest: Any,
+        **more: Any,
+    ) -> dict[str, float]:
+        """Return the metrics of a validation. A score part that a sample lacks counts as 0; veRL would leave it out.
+
+        The samples of a data source are looked at together: another source may be scored by other parts. `pred` is
+        veRL's name for an answer, over which it takes a majority vote.
+        """
+        infos = {part: list(values) for part, values in reward_extra_infos_dict.items()}
+        if "score" in infos:  # a bare number has no part of that name; it is the reward
+            pairs = zip(infos["score"], infos["reward"], strict=True)
+            infos["score"] = [reward if score is None else score for score, reward in pairs]
+        for source in set(data_sources):
+            rows = [row for row, own in enumerate(data_sources) if own == source]
+            said = [{part: values[row] for part, values in infos.items()} for row in rows]
+            for part in self._numeric_parts(said, source.removesuffix(GREEDY_SOURCE)) - {"pred"}:
+                values = infos.setdefault(part, [None] * len(data_sources))
+                for row in rows:
+                    values[row] = as_number(values[row])
+        return super()._val_metrics_update(data_sources, sample_uids, infos, *rest, **more)
 
     def _dump_generations(
         self,
@@ -182,5 +248,14 @@ def _sample_key(key: str) -> tuple[str, int, int]:
     return uid, int(session), int(index)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+def whole(parts: dict[str, Any]) -> dict[str, Any]:
+    """Return a sample's score parts with its score: of a bare number, veRL's reward manager keeps it as `acc` alone."""
+    return {"score": parts["acc"], **parts} if "acc" in parts else parts
+
+
+def as_number(value: Any) -> float:
+    """Return a score part as a number; 0 for a sample that lacks the part or has a text in its place.
+
+    A score function may return its parts for some responses only (a bare 0.0 for those that it can't read).
+    """
+    return float(value) if isinstance(value, NUMBERS) else 0.0

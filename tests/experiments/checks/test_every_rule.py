@@ -23,8 +23,19 @@ SCORED = "test_a_reward_that_verl_can_t_score_with"
 WORKER = "test_a_worker_starts_or_stops_as_predicted"
 
 BY_CHECK: dict[str, dict[str, str]] = {
+    "algorithm_problems": {
+        "an estimator that the trainer can't serve": "test_verl_serves_the_same_estimators",
+        "a redrawn batch": "test_redrawn_samples_get_each_others_advantages",
+        "an adaptive coefficient": "ours: veRL starts it again after a resume",
+        "chunks that do not divide a batch": "test_a_value_that_verl_stops_at",
+        "a filter of groups": "test_a_step_is_trained",
+        "a policy that is never trained": "ours: veRL would do so",
+        "a correction of the rollout's probabilities": "test_the_lists_are_those_of_verl",
+    },
+    "resume_problems": {"another run's checkpoint": "test_what_is_resumed_is_what_the_event_says"},
     "batch_problems": {
         "a group of one": "test_a_group_of_one_has_no_mean_to_compare_with",
+        "a group of one, for other estimators": "test_verl_serves_the_same_estimators",
         "samples over the GPUs": "test_what_verl_refuses_is_refused_here",
         "a mini-batch larger than the batch": "test_what_verl_refuses_is_refused_here",
         "mini-batches that do not divide the batch": "test_mini_batches_that_do_not_divide_are_padded",
@@ -90,6 +101,7 @@ BY_CHECK: dict[str, dict[str, str]] = {
         "prompts too long": READ,
         "characters without a token": READ,
         "ground truths": READ,
+        "a part of the rows below a batch": "ours: veRL divides by the batches of an epoch",
     },
     "reward_problems": {
         "the function": SCORED,
@@ -100,6 +112,7 @@ BY_CHECK: dict[str, dict[str, str]] = {
 }
 
 STOPPED = "test_a_value_that_verl_stops_at"
+STOPPED_BY_WORKERS = "test_a_value_at_which_verls_config_stops"
 VALUES: dict[str, tuple[str, ...]] = {
     STOPPED: (
         *("rollout.temperature", "rollout.n", "kl.type", "algorithm.adv_estimator", "data.train_batch_size"),
@@ -124,12 +137,32 @@ VALUES: dict[str, tuple[str, ...]] = {
         *("kl.coef", "seed", "trainer.total_training_steps", "trainer.save_freq", "trainer.test_freq"),
         *("trainer.max_actor_ckpt_to_keep", "trainer.max_critic_ckpt_to_keep", "data.max_prompt_length"),
         *("data.max_response_length", "actor_rollout_ref.actor.checkpoint.save_contents"),
-        "critic.checkpoint.save_contents",
+        *("critic.checkpoint.save_contents", "actor_rollout_ref.rollout.top_p", "actor_rollout_ref.rollout.top_k"),
+        *("actor_rollout_ref.rollout.val_kwargs.temperature", "actor_rollout_ref.rollout.val_kwargs.top_p"),
+        *("actor_rollout_ref.rollout.val_kwargs.top_k", "actor_rollout_ref.rollout.val_kwargs.n"),
+        *("actor_rollout_ref.rollout.do_sample", "actor_rollout_ref.rollout.val_kwargs.do_sample"),
+        *("actor_rollout_ref.actor.clip_ratio", "actor_rollout_ref.actor.clip_ratio_low"),
+        *("actor_rollout_ref.actor.clip_ratio_high", "actor_rollout_ref.actor.entropy_coeff"),
+        *("actor_rollout_ref.actor.ppo_epochs", "critic.ppo_epochs", "critic.cliprange_value"),
+        *("actor_rollout_ref.actor.loss_scale_factor", "actor_rollout_ref.actor.policy_loss.dro_beta"),
+        *("actor_rollout_ref.actor.tau_pos", "actor_rollout_ref.actor.tau_neg", "algorithm.gamma", "algorithm.lam"),
+        *("data.val_max_samples", "data.train_max_samples", "data.validation_shuffle", "data.val_batch_size"),
+        *("data.gen_batch_size", "trainer.val_only", "trainer.critic_warmup", "trainer.resume_mode"),
+        *("actor_rollout_ref.actor.checkpoint.async_save", "critic.checkpoint.async_save"),
+        "actor_rollout_ref.actor.clip_ratio_c",
+    ),
+    "test_the_lists_are_those_of_verl": (
+        *("actor_rollout_ref.actor.policy_loss.loss_mode", "actor_rollout_ref.actor.loss_agg_mode"),
+        "reward.reward_manager.name",
+    ),
+    STOPPED_BY_WORKERS: (
+        "actor_rollout_ref.actor.optim.lr_scheduler_type",
+        "critic.optim.lr_scheduler_type",
     ),
     "ours: keys of our own, and what our records and figures need": (
         *("hardware.memory_gib", "hardware.seconds_per_step", "task.train_size", "task.test_size", "task.data_seed"),
         *("task.name", "show", "runs_dir", "data_dir", "trainer.logger", "model.path", "model.template"),
-        *("model.parameters", "model.shape"),
+        *("model.parameters", "model.shape", "trainer.v1.trainer_mode", "trainer.use_v1"),
     ),
 }
 

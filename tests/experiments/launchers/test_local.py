@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.runs.clean import clean
+from experiments.store.events import Event
 from experiments.store.rundir import RunDir, find_runs
 
 WaitFor = Callable[..., None]
@@ -180,6 +182,29 @@ def test_a_run_that_lives_on_without_its_launcher_is_left_alone(launchers: Launc
         assert attempts(launchers)[NAMES[1]] == ["started", "finished"]
     finally:
         os.kill(pid, signal.SIGKILL)
+
+
+def test_the_checkpoints_of_a_run_that_waits_for_its_turn_are_not_cleaned(
+    launchers: Launchers, wait_for: WaitFor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second run is finished, and the launcher is about to extend it."""
+    waits = launchers.run(NAMES[1])
+    waits.create("seed: 1\n", {})
+    waits.record(Event.STARTED, attempt=1)
+    waits.record(Event.FINISHED, attempt=1, step=2)
+    shard = waits.checkpoints / "global_step_2" / "actor" / "model.pt"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"weights")
+    first = launchers.start(seconds_a_run=300)
+    launchers.go()
+    wait_for(lambda: launchers.run(NAMES[0]).state() == "running", "the first run starts")
+    assert clean([waits], named=True, yes=True) == 0
+    assert "left alone" in capsys.readouterr().out and shard.is_file()
+    pid = next(event["pid"] for event in launchers.run(NAMES[0]).events() if event["event"] == "started")
+    first.kill()
+    first.wait()
+    os.kill(pid, signal.SIGKILL)
+    assert clean([waits], named=True, yes=True) == 0 and not shard.exists(), "no launcher is left"
 
 
 def test_what_is_cancelled_while_it_waits_is_not_started(launchers: Launchers) -> None:

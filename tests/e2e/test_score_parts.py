@@ -1,0 +1,47 @@
+"""A score function that returns its parts for some responses only: the share of those responses is what is recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.config.verl import override
+from experiments.store.files import read_jsonl
+from tests.e2e.training import rows, train
+
+SCORE = """
+def compute_score(data_source, solution_str, ground_truth, **others):
+    if "<answer>" not in solution_str or "</answer>" not in solution_str:
+        return 0.0
+    return {"score": 0.1, "acc": False, "format": 1.0, "note": "read"}
+"""
+
+
+def answered(output: str) -> bool:
+    return "<answer>" in output and "</answer>" in output
+
+
+@pytest.mark.parametrize("fast", ["true", "false"])
+def test_a_part_that_a_response_lacks_counts_as_0(folder: Path, fast: str) -> None:
+    place = folder / f"parts-{fast}"
+    place.mkdir()
+    score = place / "score.py"
+    score.write_text(SCORE)
+    once = ("trainer.total_training_steps=1", "trainer.test_freq=1", "trainer.save_freq=-1", "tracking=none")
+    path = override("reward.custom_reward_function.path", str(score))
+    done = train(place, path, f"hardware.fast={fast}", *once)
+    assert done.code == 0, done.output
+    attempt, row = done.run.attempts()[0], rows(done.run)[1]
+    dumped = read_jsonl(attempt.rollouts / "1.jsonl")[0]
+    share = sum(answered(sample["output"]) for sample in dumped) / len(dumped)
+    assert 0 < share < 1
+    assert row["reward/format/mean"] == pytest.approx(share)
+    assert row["reward/score/mean"] == pytest.approx(row["critic/score/mean"], abs=1e-6)
+    assert row["reward/acc/mean"] == 0 and not any("note" in name for name in row)
+    validated = read_jsonl(attempt.validation / "0.jsonl")[0]
+    sampled = [answered(sample["output"]) for sample in validated]
+    shares = [rows(done.run)[0][f"val-aux/{source}/format/mean@1"] for source in ("countdown", "countdown_greedy")]
+    assert sum(shares) / 2 == pytest.approx(sum(sampled) / len(sampled)), "two sources of eight problems each"
+    # Even if no response of a later validation has the part.
+    assert "val-aux/countdown_greedy/format/mean@1" in row and "val-aux/countdown_greedy/score/mean@1" in row
