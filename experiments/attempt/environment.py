@@ -13,7 +13,7 @@ from omegaconf import OmegaConf, open_dict
 from experiments.config.verl import EPOCHS, verl_node
 from experiments.processes import fork_client
 from experiments.store.rundir import Attempt, RunDir
-from experiments.variables import FORK_SOCKET, MARKER, ORIGIN, RAY_ADDRESS, RAY_QUIET, THREADS
+from experiments.variables import FORK_SOCKET, MARKER, NOT_FINITE, ORIGIN, RAY_ADDRESS, RAY_QUIET, THREADS
 
 
 def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: str) -> dict[str, str]:
@@ -33,6 +33,7 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
         "WANDB_RUN_GROUP": config["tracking"]["group"],
         "WANDB_TAGS": ",".join(config["tracking"]["tags"]),
         "WANDB_SILENT": "true",
+        NOT_FINITE: config.get("watch", {}).get("not_finite", "stop"),  # a run of an earlier version has no such key
     }
     if config["trainer"]["device"] == "cpu":
         # One thread for each process, since veRL's processes take turns; only training processes get more (THREADS).

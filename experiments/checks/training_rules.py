@@ -131,6 +131,10 @@ ROWS = (
 )
 
 COURSE = (
+    one_of("watch.not_finite", ("stop", "go_on"), "try stop"),
+    above_zero("watch.start_seconds", "try 1800"),
+    above_zero("watch.stalled_seconds", "try 300"),
+    above_zero("watch.stalled_steps", "try 10"),
     _must("trainer.val_only", False, "a run that trains nothing would count as finished", "leave it out"),
     _must("trainer.use_v1", True, "an attempt runs no older trainer of veRL's", "leave it out"),
     _must(

@@ -21,6 +21,8 @@ from experiments.values import flatten
 NOT_SCIENTIFIC = (
     r"runs_dir|data_dir|show|sweeps",
     r"tracking\..*",
+    # when an attempt is ended early
+    r"watch\..*",
     # where it runs: kinds and numbers of devices, processes, ports, queues
     r"hardware\..*",
     r"ray_kwargs\..*|transfer_queue\..*",

@@ -30,6 +30,7 @@ OUR_NODES = (
     "kl",
     "hardware",
     "tracking",
+    "watch",
 )
 
 # Keys with which veRL writes into the run's folder.

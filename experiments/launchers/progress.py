@@ -15,6 +15,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from experiments.planning.plan import PlannedRun
+from experiments.store.events import Event
 from experiments.terminal import console, printable
 
 LINE_SECONDS = 20.0  # how often a line is printed without a terminal
@@ -59,6 +60,7 @@ class Progress:
         self.attempts_before = len(run.folder.attempts())
         self.offset, self.step, self.figures = 0, run.reached, "starting"
         self.first: tuple[int, float] | None = None
+        self.events = len(run.folder.events())
         self.left, self.printed = "", time.monotonic()
         label = f"[{self.number}/{self.total}] {self.labels[run.name]}"
         if console.is_terminal:
@@ -70,6 +72,7 @@ class Progress:
     def update(self) -> None:
         """Read what the attempt has written since the last call, and show it."""
         for row in self._new_rows():
+            self._print_warnings()
             data = row["data"]
             if "training/global_step" in data:
                 self.step = int(row["step"])
@@ -79,6 +82,13 @@ class Progress:
             self.bars.update(self.task, completed=self.step, figures=self.figures, left=self.left)
         elif self.step and time.monotonic() - self.printed > LINE_SECONDS:
             self._print_line()
+
+    def _print_warnings(self) -> None:
+        events = self.run.folder.events()
+        for event in events[self.events :]:
+            if event["event"] == Event.WARNED:
+                self.note(f"{self.run.name}: warning: step {event.get('step')}: {event.get('text')}")
+        self.events = len(events)
 
     def pass_over(self, run: PlannedRun, why: str) -> None:
         """Print that a run is not executed after all, and why."""

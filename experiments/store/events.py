@@ -24,6 +24,8 @@ class Event(StrEnum):
     RUNNING = "running"
     """SLURM says that the job runs, though nobody is seen to hold the run's lock."""
     CHECKPOINT = "checkpoint"
+    WARNED = "warned"
+    """The attempt goes on, but its user should read this."""
     FINISHED = "finished"
     FAILED = "failed"
     INTERRUPTED = "interrupted"

@@ -25,6 +25,7 @@ class Failure:
 
 OUT_OF_MEMORY = "out of memory"
 REWARD_ERROR = "reward error"
+NAN_LOSS = "NaN loss"
 RESUMES = "start again: the run resumes from its last whole checkpoint"
 
 ROOM_BYTES = 64 << 10  # with less than this left, not even the cause of a failure can be written down
@@ -32,7 +33,13 @@ DISK_FULL = "disk full"
 
 # (kind, pattern in the log, what to do). The first match counts, so the most telling stand first: an out-of-memory, for
 # example, also breaks Ray and the reward.
+NOT_FINITE = "NotFinite: "  # verl_plugin/lifecycle/signal_check.py raises it
 CLASSES = (
+    (
+        NAN_LOSS,
+        NOT_FINITE,
+        "lower the learning rate (that is another run), or let this one go on with watch.not_finite=go_on",
+    ),
     (
         DISK_FULL,
         r"No space left on device|OSError: \[Errno 28\]|Disk quota exceeded|PytorchStreamWriter failed writing file",
@@ -77,7 +84,7 @@ CLASSES = (
         "every sample of a step failed: the first error above it in the log says why",
     ),
     (
-        "NaN loss",
+        NAN_LOSS,
         r"(loss|grad_norm)\D{0,5}nan|non-?finite|grad_norm is not finite|Expected.*but found nan"
         r"|probability tensor contains either",
         "lower the learning rate",
@@ -149,7 +156,9 @@ def classify(log: Path) -> Failure:
         if number is None:
             continue
         cause = lines[number]
-        if kind == NO_ROLLOUTS:
+        if pattern == NOT_FINITE:
+            cause = cause.partition(NOT_FINITE)[2]
+        elif kind == NO_ROLLOUTS:
             cause = _exception(lines) or cause
         elif kind == REWARD_ERROR:
             cause = _exception(lines[number:]) or cause

@@ -1,5 +1,7 @@
 """trainer.v1.trainer_mode=stoppable: the ablation trainer that stops when its attempt is warned of a kill.
 
+It also stops at a loss or gradient that is not finite, and warns if the first rewards leave nothing to learn.
+
 It computes the same numbers as the ablation trainer. At the end of each step it checks whether the attempt was warned
 (experiments/store/warning.py). If so, and if there is time for another save, the trainer saves. Then it lets veRL's
 loop end as after a last step, so that the rollouts and W&B's rows are complete. A step that is not over when the kill
@@ -10,17 +12,24 @@ Read in veRL 0.9.1: verl/trainer/ppo/v1/trainer_base.py (`fit`), verl/utils/trac
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import orjson
+import transfer_queue
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 
 from experiments.store import warning
+from experiments.store.events import Event
 from experiments.store.files import write_atomically
-from experiments.store.rundir import NOTED_ROW
+from experiments.store.rundir import NOTED_ROW, RunDir
+from experiments.variables import NOT_FINITE
+from experiments.verl_keys import GROUPED
+from experiments.verl_plugin.lifecycle import signal_check
 from experiments.verl_plugin.training.trainer import AblationTrainer
 
 POLL_SECONDS = 1.0
@@ -36,6 +45,8 @@ class StoppableTrainer(AblationTrainer):
     _stopping = False
     _began = 0.0
     _trained: tuple[Any, dict[str, Any]]
+    _looked_at = False
+    """Whether the rewards of this attempt's first step have been looked at."""
 
     @property
     def _attempt(self) -> Path:
@@ -51,8 +62,40 @@ class StoppableTrainer(AblationTrainer):
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> Any:
         batch = super().step(metrics, timing_raw)
+        if os.environ.get(NOT_FINITE) != "go_on":
+            signal_check.check_finite(metrics, self.global_steps)
         self._trained = batch, metrics
+        if not self._looked_at and self.config.algorithm.adv_estimator in GROUPED:
+            self._looked_at = True
+            self._warn(signal_check.without_signal(self._rewards(batch)))
         return batch
+
+    @staticmethod
+    def _rewards(batch: Any) -> dict[str, list[float]]:
+        """Return the rewards of a step's responses by group."""
+        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        data = transfer_queue.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
+        groups = defaultdict(list)
+        for key, scores in zip(keys, data["rm_scores"], strict=True):
+            groups[key.rsplit("_", 2)[0]].append(float(scores.sum()))
+        return groups
+
+    def _val_metrics_update(
+        self,
+        data_sources: list[str],
+        sample_uids: list[str],
+        reward_extra_infos_dict: dict[str, list],
+        *rest: Any,
+        **more: Any,
+    ) -> dict[str, float]:
+        if self.global_steps == 0:
+            self._warn(signal_check.never_rewarded(reward_extra_infos_dict["reward"]))
+        return super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *rest, **more)
+
+    def _warn(self, text: str | None) -> None:
+        if text is not None:
+            run = RunDir(Path(self.config.trainer.default_local_dir).parent)
+            run.record(Event.WARNED, step=self.global_steps, text=text)
 
     def _save_checkpoint(self) -> None:
         self._note_row()

@@ -163,6 +163,7 @@ VALUES: dict[str, tuple[str, ...]] = {
         *("hardware.memory_gib", "hardware.seconds_per_step", "task.train_size", "task.test_size", "task.data_seed"),
         *("task.name", "show", "runs_dir", "data_dir", "trainer.logger", "model.path", "model.template"),
         *("model.parameters", "model.shape", "trainer.v1.trainer_mode", "trainer.use_v1"),
+        *("watch.not_finite", "watch.start_seconds", "watch.stalled_seconds", "watch.stalled_steps"),
     ),
 }
 
