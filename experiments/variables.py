@@ -8,6 +8,7 @@ MARKER = "R1Z_RUN"  # the run's folder; every process of an attempt inherits it,
 EXECUTION = "R1Z_EXECUTION"  # an id of this execution of a run: two executions may overlap
 ORIGIN = "R1Z_CODE_ORIGIN"  # the project from which this process's code was copied; frozen configs have paths into it
 FORK_SOCKET = "R1Z_FORK_SOCKET"  # where the launcher's fork server listens, if it started one
+CLUSTER = "R1Z_CLUSTER"  # the folder of the launcher's Ray head, which says how Ray's daemons ended
 RAY_ADDRESS = "R1Z_RAY_ADDRESS"  # the launcher's Ray cluster, if it started one
 THREADS = "R1Z_THREADS"  # how many threads a training process uses
 NOT_FINITE = "R1Z_NOT_FINITE"  # watch.not_finite: what follows on a loss that is NaN or infinite

@@ -20,22 +20,23 @@ from typing import Any
 
 from experiments.attempt.environment import environment, verl_config
 from experiments.attempt.recovery import repair_checkpoints, restore_row
+from experiments.attempt.watch import Watch
 from experiments.errors import INTERRUPTED, UserError
 from experiments.processes import reaping
 from experiments.store import warning
 from experiments.store.code_copy import relocated
 from experiments.store.events import Event
-from experiments.store.failures import classify, of_an_error
+from experiments.store.failures import Failure, classify, of_an_error
 from experiments.store.files import write_atomically
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import Attempt, RunDir
 from experiments.variables import MARKER, RAY_ADDRESS, own_job_id
 
 
-def train(verl: Any, here: bool) -> None:
+def train(verl: Any, here: bool, watch: Watch) -> None:
     """Run veRL's own entry on a Ray cluster of this process, and end the cluster.
 
-    `here`: veRL's task runner runs in this process, and not in a Ray actor.
+    `here`: veRL's task runner runs in this process, and not in a Ray actor. `watch`: says what died, if it raises.
     """
     import ray
     from verl.trainer.main_ppo import run_ppo
@@ -47,6 +48,9 @@ def train(verl: Any, here: bool) -> None:
     validate_config(verl, need_reference_policy(verl), need_critic(verl))
     try:
         run_ppo(verl, task_runner_class=actor_class(here))
+    except Exception as error:
+        watch.explain(error)  # it asks Ray, so before Ray goes down
+        raise
     finally:
         reaping.drop_shared_memory(Path(os.environ[MARKER]))
         ray.shutdown()
@@ -119,9 +123,13 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
             return 1
         signal.signal(signal.SIGTERM, interrupt)
         signal.signal(signal.SIGINT, interrupt)
+        watch = Watch(attempt, lambda failure: record_failure(run, attempt, failure))
         try:
-            train(verl_config(config, run, attempt, steps, variables), bool(config["hardware"]["fast"]))
+            train(verl_config(config, run, attempt, steps, variables), bool(config["hardware"]["fast"]), watch)
         except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit
+            if watch.verdict is not None:
+                record_failure(run, attempt, watch.verdict)
+                return 1
             run.record(Event.INTERRUPTED, attempt=attempt.number, step=run.checkpoint_step())
             return INTERRUPTED
         except BaseException:
@@ -130,10 +138,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
             if warning.deadline(attempt.path) is not None:  # the end that SLURM warned of, and it reached Ray first
                 run.record(Event.INTERRUPTED, attempt=attempt.number, step=run.checkpoint_step())
                 return INTERRUPTED
-            failure = classify(attempt.log)
-            run.record(
-                Event.FAILED, attempt=attempt.number, kind=failure.kind, cause=failure.cause, remedy=failure.remedy
-            )
+            record_failure(run, attempt, watch.verdict or classify(attempt.log))
             return 1
         else:
             if warning.deadline(attempt.path) is not None and run.last_step() < steps:
@@ -142,9 +147,15 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
             run.record(Event.FINISHED, attempt=attempt.number, step=steps)
             return 0
         finally:
+            watch.over()
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def record_failure(run: RunDir, attempt: Attempt, failure: Failure) -> None:
+    """Record the failure of an attempt."""
+    run.record(Event.FAILED, attempt=attempt.number, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

@@ -24,7 +24,7 @@ from experiments.processes.standby import Standby
 from experiments.store.code_copy import snapshot
 from experiments.store.events import Event, State
 from experiments.store.failures import DISK_FULL, RESUMES, Failure, of_a_silent_end
-from experiments.store.rundir import AlreadyRunning, RunDir
+from experiments.store.rundir import VERDICT, AlreadyRunning, RunDir
 from experiments.variables import MARKER
 
 POLL_SECONDS = 0.25
@@ -163,7 +163,8 @@ def execute(run: PlannedRun, code: Path, progress: Progress, standby: Standby) -
     silent = len(run.folder.events()) == events and not run.folder.is_locked()  # then its output is on the terminal
     failure = None
     if run.folder.state() == State.KILLED:
-        failure = of_a_silent_end(run.folder.path, exit_code)
+        attempt = run.folder.attempts()[-1]
+        failure = of_a_silent_end(run.folder.path, exit_code, attempt.path / VERDICT, attempt.log, standby.ending())
     elif exit_code and silent:
         failure = Failure("error", f"the attempt ended with {exit_code} before it started", "read what it printed")
     if failure is not None:

@@ -31,6 +31,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from experiments.processes import endings
+
 # What veRL's processes import before they do anything, ray and veRL apart.
 PRELOADED = (
     "numpy", "pandas", "torch", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor",
@@ -126,6 +128,8 @@ class ForkServer:
                 return
             if pid == 0:
                 return
+            if os.waitstatus_to_exitcode(status):
+                endings.note(self.path.parent, pid, os.waitstatus_to_exitcode(status), "fork")
             connection = self.children.pop(pid, None)
             if connection in self.pids:
                 with contextlib.suppress(OSError):

@@ -15,11 +15,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.processes import reaping
-from experiments.store.failures import Failure, classify
+from experiments.processes import endings, reaping
+from experiments.store.failures import Failure, classify, how
+from experiments.store.files import write_atomically
 from experiments.variables import MARKER
 
-KINDS = ("fork", "ray")
+NAMES = {"fork": "fork server", "ray": "Ray head"}
+PID = "pid"  # in a helper's folder: its process id
 PATIENCE_SECONDS = 5.0
 
 
@@ -55,21 +57,30 @@ class Helper:
                 stderr=log,
                 start_new_session=True,
             )
+        write_atomically(self.folder / PID, str(self.process.pid))
 
     def wait(self) -> Path:
-        """Return the file when it is there; HelperEnded if the process ended before."""
-        while not self.sign.exists():
-            if self.process.poll() is not None:
-                failure = classify(self.log)
-                raise HelperEnded(
-                    Failure(
-                        failure.kind,
-                        f"the {self.kind} process of the launch ended with {self.process.returncode}: {failure.cause}",
-                        "start again, or set hardware.fast=false to do without",
-                    )
-                )
+        """Return the file when it is there; HelperEnded if the process has ended."""
+        while self.process.poll() is None:
+            if self.sign.exists():
+                return self.sign
             time.sleep(0.02)
-        return self.sign
+        failure = classify(self.log)
+        raise HelperEnded(
+            Failure(
+                failure.kind,
+                f"{self.ending()}: {failure.cause}",
+                "start again, or set hardware.fast=false to do without",
+            )
+        )
+
+    def ending(self) -> str | None:
+        """Return in words how the process ended, and what in it ended first; None if it lives."""
+        if self.process.poll() is None:
+            return None
+        name = f"the {NAMES[self.kind]} of the launch (process {self.process.pid}) {how(self.process.returncode)}"
+        daemons = [(pid, *said) for pid, said in endings.noted(self.folder).items() if said[0] in endings.DAEMONS]
+        return f"Ray's {daemons[0][1]} (process {daemons[0][0]}) {how(daemons[0][2])}" if daemons else name
 
     def close(self) -> None:
         """End the process and all that it started; then remove what killed launchers have left.
@@ -89,7 +100,7 @@ class Helper:
 
 def _drop_abandoned() -> None:
     """Remove the folders of helpers whose launcher was killed, and end the processes that belong to them."""
-    for kind in KINDS:
+    for kind in NAMES:
         for folder in reaping.SCRATCH.glob(f"r1z-{kind}-*-*"):
             with contextlib.suppress(OSError):  # another user's, or its launcher lives
                 lock = os.open(folder, os.O_RDONLY)

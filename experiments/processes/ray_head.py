@@ -17,10 +17,11 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.processes import ray_python, reaping
+from experiments.processes import endings, ray_python, reaping
 from experiments.store.files import write_atomically
 
 ADDRESS = "address"
+POLL_SECONDS = 0.2
 
 
 def worker_python(folder: Path) -> str:
@@ -38,7 +39,7 @@ def worker_python(folder: Path) -> str:
 
 
 def main() -> None:
-    """Start the cluster, write its address, and wait until the parent is gone or SIGTERM comes."""
+    """Start the cluster, write its address, and wait until the parent is gone, a daemon ends, or SIGTERM comes."""
     folder, parent, options = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides when the cluster goes
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the runs that share a cluster are on the CPU
@@ -49,13 +50,18 @@ def main() -> None:
         ray.init(address="local", _temp_dir=str(folder), log_to_driver=False, **options)
         write_atomically(folder / ADDRESS, ray.get_runtime_context().gcs_address)
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+        daemons = endings.daemons_of(os.getpid())
         while os.getppid() == parent:
-            time.sleep(0.5)
+            time.sleep(POLL_SECONDS)
+            for pid, name, code in endings.ended(daemons):
+                endings.note(folder, pid, code, name)
+                return
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ray.shutdown()
         reaping.reap(folder)
-        reaping.drop_folder(folder)  # the launcher does so too, but it may be killed before it can
+        if os.getppid() != parent:
+            reaping.drop_folder(folder)  # else the launcher does so, when it has read what the folder says
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from experiments.processes.helper import Helper
 from experiments.processes.ray_head import ADDRESS
 from experiments.project import CONFIG_DIR
 from experiments.store import code_copy
-from experiments.variables import FORK_SOCKET, RAY_ADDRESS, RAY_QUIET
+from experiments.variables import CLUSTER, FORK_SOCKET, RAY_ADDRESS, RAY_QUIET
 
 # Arguments of a command that may decide whether its runs use these processes: with one, nothing is started early.
 DECIDING = (
@@ -97,10 +97,18 @@ class Standby:
         copy = code_copy.variables(code)
         if self.server is None or not is_wanted(config):
             return [sys.executable, "-P"], copy  # a folder of the working directory must not shadow a package
+        self._start_server()
         cluster = self._provide(ray_options(config))
         socket = str(self.server.wait())
-        variables = {**copy, FORK_SOCKET: socket, RAY_ADDRESS: cluster.wait().read_text()}
+        address = cluster.wait().read_text()
+        variables = {**copy, FORK_SOCKET: socket, RAY_ADDRESS: address, CLUSTER: str(cluster.folder)}
         return [sys.executable, "-S", "-E", self.server.client, socket], variables
+
+    def ending(self) -> str | None:
+        """Return in words which of the two processes ended by itself; None if both live, or were not started."""
+        # The fork server first: if it ends, so do all processes of the run.
+        said = (helper.ending() for helper in (self.server, self.cluster) if helper is not None)
+        return next((words for words in said if words is not None), None)
 
     def drop_cluster(self) -> None:
         """End the Ray cluster, in which a failed run may have left anything; the next run gets a new one."""
@@ -116,11 +124,14 @@ class Standby:
             self.server = None
 
     def _start_server(self) -> None:
+        if self.server is not None and self.server.ending() is not None:  # a run before this one lost it
+            self.server.close()
+            self.server = None
         self.server = self.server or ForkServer()
 
     def _provide(self, options: dict[str, Any]) -> RayCluster:
         """Return a cluster with these options: the present one if it has them, else a new one."""
-        if self.cluster is not None and options != self.cluster.options:
+        if self.cluster is not None and (options != self.cluster.options or self.cluster.ending() is not None):
             self.drop_cluster()
         if self.cluster is None:
             self.cluster = RayCluster(options)

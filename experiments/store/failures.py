@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import re
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ class Failure:
 
 
 OUT_OF_MEMORY = "out of memory"
+KILLED = "killed"
 REWARD_ERROR = "reward error"
 NAN_LOSS = "NaN loss"
 RESUMES = "start again: the run resumes from its last whole checkpoint"
@@ -90,7 +94,7 @@ CLASSES = (
         "lower the learning rate",
     ),
     (
-        "killed",
+        KILLED,
         r"CANCELLED AT|A worker died or was killed|The actor died unexpectedly",
         f"{RESUMES}; if it dies again, the kernel's log (dmesg) says whether memory was the reason",
     ),
@@ -124,11 +128,41 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SPEAKER = re.compile(r"^\((?:[^()]*\bpid=|raylet)[^()]*\)\s?")
 
 
-def of_a_silent_end(run: Path, code: int) -> Failure:
-    """Return the failure of an attempt that died with this exit code and recorded nothing in the run's folder."""
+def of_a_silent_end(run: Path, code: int, verdict: Path, log: Path | None, others: str | None = None) -> Failure:
+    """Return the failure of an attempt that died and recorded nothing in the run's folder.
+
+    Args:
+        code: its exit code, negative for a signal.
+        verdict: where the attempt may have written why it ends.
+        log: the attempt's log; None if it has none.
+        others: what is known of processes that the attempt needs: which of them ended, and how.
+    """
     if shutil.disk_usage(run).free < ROOM_BYTES:
         return Failure(DISK_FULL, f"no room left where {run} is", f"make room and {RESUMES}")
-    return Failure("killed", f"the attempt ended with {code}", RESUMES)
+    try:
+        return Failure(**json.loads(verdict.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass
+    if others is not None:
+        return Failure(KILLED, others, RESUMES)
+    if code < 0:
+        return Failure(KILLED, f"the attempt's process {how(code)}", RESUMES)
+    said = classify(log) if log is not None and log.is_file() else None
+    if said is None:
+        return Failure(KILLED, f"the attempt's process {how(code)} before it wrote a log", RESUMES)
+    return Failure(
+        said.kind if said.kind != "error" else KILLED, f"{said.cause} (the attempt {how(code)})", said.remedy
+    )
+
+
+def how(code: int | None) -> str:
+    """Return in words how a process ended: by its exit code, or by a signal if the code is negative; None: unknown."""
+    if code is None:
+        return "was killed or crashed"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with {code}"
 
 
 def of_an_error(error: Exception) -> Failure:
@@ -148,8 +182,10 @@ def classify(log: Path) -> Failure:
         with open(log, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
             text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return Failure("error", "it left no log", RESUMES)
     except OSError as error:
-        return Failure("error", f"no log: {error}", "start again")
+        return Failure("error", f"its log can't be read: {error}", RESUMES)
     lines = [SPEAKER.sub("", line) for line in COLOUR.sub("", text).splitlines() if line.strip()]
     for kind, pattern, remedy in CLASSES:
         number = next((k for k in reversed(range(len(lines))) if re.search(pattern, lines[k])), None)

@@ -33,6 +33,7 @@ from experiments.store.files import append_line, read_jsonl, write_atomically
 from experiments.values import at, is_whole
 
 FORMAT = 1
+VERDICT = "verdict.json"  # in an attempt's folder: why it ends, if it was ended because a part of it had died
 NOTED_ROW = "noted.json"  # in an attempt's folder: the last step's row, which metrics.jsonl may lack
 
 

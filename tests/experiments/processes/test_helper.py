@@ -39,7 +39,7 @@ def test_a_helper_that_ends_too_early_is_told_with_the_remedy() -> None:
         helper.close()
     failure = raised.value.failure
     assert failure.kind == "disk full"
-    assert failure.cause.startswith("the ray process of the launch ended with 1: ")
+    assert failure.cause.startswith(f"the Ray head of the launch (process {helper.process.pid}) ended with 1: ")
     assert "No space left on device" in failure.cause and "set hardware.fast=false" in failure.remedy
 
 

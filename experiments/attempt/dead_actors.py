@@ -1,0 +1,52 @@
+"""Which Ray actors of this process's job have died, and how, as Ray's control store says.
+
+Ray has a public list of living named actors only; not all of ours have names. ray._private.state.actors has all, with
+the reason of each death. Read in Ray 2.60.0; another version is asked for nothing, and the log says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+READ_IN = "2.60.0"
+# The reasons (ray.protobuf's ActorDiedErrorContext.Reason) of deaths that somebody asked for.
+INTENDED = ("RAY_KILL", "OUT_OF_SCOPE", "REF_DELETED")
+
+
+def is_known() -> bool:
+    """Return whether this version of Ray is the one whose deaths are understood; if not, print that."""
+    import ray
+
+    if ray.__version__ != READ_IN:
+        print(f"Ray must be {READ_IN} for its dead actors to be named, but is {ray.__version__}: they are not watched")
+    return bool(ray.__version__ == READ_IN)
+
+
+def dead_actors() -> list[tuple[str, int]]:
+    """Return (name, process id) of the actors of this job that died without being asked to, the first death first.
+
+    The list is empty before this process has connected to a cluster, and after it has left.
+    """
+    import ray
+    from ray._private import state
+
+    if not ray.is_initialized():
+        return []
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    dead = [actor for actor in state.actors(job_id=job, actor_state_name="DEAD").values() if _unasked(actor)]
+    return [(_name(actor), int(actor["Pid"])) for actor in sorted(dead, key=lambda actor: actor["EndTime"])]
+
+
+def _unasked(actor: dict[str, Any]) -> bool:
+    """Return whether an actor's process or node died; not an actor whose constructor raised: veRL reports that."""
+    cause = actor["DeathCause"]
+    if cause is None or not cause.HasField("actor_died_error_context"):
+        return False
+    context = cause.actor_died_error_context
+    reason = type(context).Reason.Name(context.reason)
+    return reason not in INTENDED and "INTENDED_" not in context.error_message
+
+
+def _name(actor: dict[str, Any]) -> str:
+    kind, name = str(actor["ActorClassName"]).rpartition(".")[2], str(actor["Name"])
+    return name if not kind or kind in name else f"{kind} {name}".strip()

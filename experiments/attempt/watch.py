@@ -1,0 +1,112 @@
+"""Watch an attempt from inside: end it when a part of it has died, which may otherwise leave it waiting for ever.
+
+The parts are Ray's daemons, the launcher's processes and the actors of the run. A thread looks every second. If one
+of them has died, the thread writes down which, interrupts the training and, if that does not end it, ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments.attempt.dead_actors import dead_actors, is_known
+from experiments.processes import endings
+from experiments.processes.helper import PID
+from experiments.store.failures import KILLED, RESUMES, Failure, how
+from experiments.store.files import write_atomically
+from experiments.store.rundir import VERDICT, Attempt
+from experiments.variables import CLUSTER, FORK_SOCKET
+
+POLL_SECONDS = 1.0
+OWN_WORDS_SECONDS = 3.0  # a training that notices the death itself ends by an exception of its own
+END_SECONDS = 8.0  # how long an interrupted training may take to end
+LATE_SECONDS = 2.0  # how much later than the exception the death may be known
+OF_A_DEATH = r"died|[Uu]navailable|RPC|Rpc|GCS|raylet|[Cc]rashed|[Dd]isconnect|closed"  # in such an exception
+
+
+class Watch:
+    """The thread that watches; `over` ends it, and `verdict` is what it found."""
+
+    def __init__(self, attempt: Attempt, at_end: Callable[[Failure], None]) -> None:
+        """`at_end` records the failure if the process has to be ended here."""
+        self.attempt, self.at_end = attempt, at_end
+        self.verdict: Failure | None = None
+        self.cluster = Path(os.environ[CLUSTER]) if CLUSTER in os.environ else None
+        self.forks = Path(os.environ[FORK_SOCKET]).parent if FORK_SOCKET in os.environ else None
+        self.head = _pid(self.cluster) if self.cluster is not None else 0
+        self.daemons: dict[int, str] = {}
+        self._over, self._known = threading.Event(), is_known()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def over(self) -> None:
+        """Stop watching: the training has ended."""
+        self._over.set()
+
+    def explain(self, error: Exception) -> None:
+        """Look once more for what died, since the training has ended by this exception; note it as the verdict."""
+        deadline = time.monotonic() + (LATE_SECONDS if re.search(OF_A_DEATH, repr(error)) else 0.0)
+        self._note(self.look())
+        while self.verdict is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+            self._note(self.look())
+
+    def look(self) -> str | None:
+        """Return in words what has died; None if nothing has."""
+        if self.cluster is not None:
+            for pid, (name, code) in endings.noted(self.cluster).items():
+                if name in endings.DAEMONS:
+                    return _words(f"Ray's {name}", pid, code)
+        self.daemons |= endings.daemons_of(os.getpid())
+        for pid, name, code in endings.ended(self.daemons):
+            return _words(f"Ray's {name}", pid, code)
+        if self.head and not endings.lives(self.head):
+            return _words("the Ray head of the launch", self.head, None)
+        if self._known:
+            with contextlib.suppress(Exception):  # Ray may be going down
+                for name, pid in dead_actors():
+                    forks = endings.noted(self.forks) if self.forks is not None else {}
+                    return _words(f"the actor {name}", pid, forks[pid][1] if pid in forks else None)
+        return None
+
+    def _watch(self) -> None:
+        while not self._over.wait(POLL_SECONDS):
+            if found := self.look():
+                if self._over.wait(OWN_WORDS_SECONDS):
+                    return
+                self._note(found)
+                self._end()
+                return
+
+    def _note(self, found: str | None) -> None:
+        if found is None or self.verdict is not None:
+            return
+        self.verdict = Failure(KILLED, found, RESUMES)
+        print(f"{found}: the attempt is ended", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            write_atomically(self.attempt.path / VERDICT, json.dumps(self.verdict.__dict__) + "\n")
+
+    def _end(self) -> None:
+        """Interrupt the main thread, and end the process if it does not end by that."""
+        os.kill(os.getpid(), signal.SIGTERM)
+        if not self._over.wait(END_SECONDS) and self.verdict is not None:
+            self.at_end(self.verdict)
+            os._exit(1)
+
+
+def _words(name: str, pid: int, code: int | None) -> str:
+    return f"{name} (process {pid}) {how(code)}"
+
+
+def _pid(folder: Path) -> int:
+    try:
+        return int((folder / PID).read_text())
+    except (OSError, ValueError):
+        return 0
