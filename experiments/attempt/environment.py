@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
 import sys
@@ -48,6 +49,14 @@ def threads(config: dict[str, Any]) -> int:
     return max(1, min(int(config["hardware"]["threads"]), (os.cpu_count() or 1) // ranks))
 
 
+def escaped(paths: Any) -> Any:
+    """Return data.train_files or data.val_files so that each path means itself.
+
+    veRL reads them by `datasets`, which takes a path with *, ? or [ for a pattern: it would read all files that match.
+    """
+    return [escaped(path) for path in paths] if isinstance(paths, list) else paths and glob.escape(paths)
+
+
 def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables: dict[str, str]) -> Any:
     """Return the DictConfig for veRL's entry: a frozen config with this attempt's own paths, steps and Ray.
 
@@ -58,6 +67,8 @@ def verl_config(config: dict[str, Any], attempt: Attempt, steps: int, variables:
     with open_dict(verl):
         verl.trainer.total_training_steps = steps
         verl.trainer.total_epochs = 1_000_000  # steps end a run, not the size of the data set
+        for key in ("train_files", "val_files"):
+            verl.data[key] = escaped(config["data"][key])
         verl.trainer.rollout_data_dir = str(attempt.rollouts)
         verl.trainer.validation_data_dir = str(attempt.validation)
         if verl.trainer.v1.trainer_mode == "ablation":
