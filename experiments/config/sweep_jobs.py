@@ -17,10 +17,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.core.utils import JobReturn
 
+from experiments.config.choices import groups
 from experiments.config.overrides import check_overrides
 from experiments.config.sweep_files import Sweep, load_sweeps
 from experiments.config.verl import override
 from experiments.errors import UserError
+from experiments.values import flatten, meets
 
 SWEEPS = "sweeps"
 
@@ -33,7 +35,7 @@ def jobs(arguments: Sequence[str]) -> list[list[str]]:
     if not asked:
         return product(rest)
     sweeps = load_sweeps(names(asked[-1]))
-    given = {item.key_or_group for item in rest}
+    given = {key for item in rest for key in _keys_set(item)}
     _check_given(sweeps, given)
     around = product(rest)
     for sweep in sweeps if around else ():  # a factor may be a key of a group that the command chooses
@@ -55,13 +57,15 @@ def jobs(arguments: Sequence[str]) -> list[list[str]]:
 def product(overrides: Sequence[Override]) -> list[list[str]]:
     """Return the overrides of every job of a sweep: the product of the swept values. UserError for an interval.
 
-    A later override of a key replaces an earlier one in its place, as in Hydra's basic sweeper. Mappings are merged by
-    Hydra when it composes, so each of them stays.
+    A later override of a key replaces an earlier one in its place, as in Hydra's basic sweeper. It stands last instead
+    if an override between the two is about a part of the key's value or about what the key is part of: Hydra sets the
+    values one after the other. Mappings are merged by Hydra when it composes, so each of them stays, and so does the
+    choice of a group beside the values of its node: kl=default and kl={coef: 0}.
     """
-    lists: list[list[str]] = []
-    places: dict[str, int] = {}
+    ours = groups()
+    found: list[tuple[tuple[str, bool], str, list[str]]] = []
     for item in overrides:
-        key = item.get_key_element()
+        key, name = item.get_key_element(), item.key_or_group
         if item.is_sweep_override() and not item.is_discrete_sweep():
             raise UserError(
                 f"{key} must have values that can be listed with hydra/sweeper=ablation, but {item.input_line} is an "
@@ -71,13 +75,16 @@ def product(overrides: Sequence[Override]) -> list[list[str]]:
             texts, values = list(item.sweep_string_iterator()), list[Any](item.sweep_iterator())
         else:
             texts, values = [item.get_value_element_as_str()], [item.value()]
-        merges = all(isinstance(value, dict) for value in values)
-        if key in places and not merges:
-            lists[places[key]] = [f"{key}={text}" for text in texts]
-        else:
-            places[key] = len(lists)
-            lists.append([f"{key}={text}" for text in texts])
-    return [list(job) for job in itertools.product(*lists)]
+        merges = any(isinstance(value, dict) for value in values)
+        mark = (key, name in ours and not merges)
+        replaced = [place for place, (other, _, _) in enumerate(found) if other == mark and not merges]
+        place = replaced[0] if replaced else len(found)
+        if any(other != mark and meets(one, name) for other, one, _ in found[place:]):
+            place = len(found)
+        found.insert(place, (mark, name, [f"{key}={text}" for text in texts]))
+        for old in reversed(replaced):
+            del found[old + (old >= place)]
+    return [list(job) for job in itertools.product(*(texts for _, _, texts in found))]
 
 
 def failed(returned: Sequence[JobReturn]) -> int:
@@ -103,7 +110,12 @@ def names(item: Override) -> list[str]:
 
 
 def _check_given(sweeps: Sequence[Sweep], given: set[str]) -> None:
-    twice = [sweep for sweep in sweeps if sweep.factor in given]
+    ours = groups()
+    twice = [
+        sweep
+        for sweep in sweeps
+        if any(key == sweep.factor or (not {key, sweep.factor} & ours and meets(key, sweep.factor)) for key in given)
+    ]
     if twice:
         raise UserError(
             *(
@@ -111,3 +123,13 @@ def _check_given(sweeps: Sequence[Sweep], given: set[str]) -> None:
                 for sweep in twice
             )
         )
+
+
+def _keys_set(item: Override) -> set[str]:
+    """Return the keys, or the group, that an override sets; of a mapping its leaves."""
+    values = list[Any](item.sweep_iterator()) if item.is_discrete_sweep() else [item.value()]
+    return {
+        key
+        for value in values
+        for key, _ in (flatten(value, f"{item.key_or_group}.") if isinstance(value, dict) else [(item.key_or_group, 0)])
+    }
