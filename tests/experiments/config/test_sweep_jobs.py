@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from experiments.config.hydra_internals import apply_values
+from experiments.config.product import product
 from experiments.config.sweep_compose import Composer
-from experiments.config.sweep_jobs import jobs, product
+from experiments.config.sweep_jobs import jobs
 from experiments.errors import UserError
 
 PLAIN = ["a=1", "a=2,3", "b.c=x", "b.c=[1,2]", "+d=range(1,4)", "~e", "a=choice(5,6)", "f=null", "g=${a}"]
@@ -79,13 +80,13 @@ def test_a_single_job_is_composed_as_hydra_composes_a_single_run(lines: list[str
     assert outcome(job) == outcome(lines)
 
 
-def outcome(lines: list[str]) -> str:
+def outcome(lines: list[str]) -> Any:
     config = OmegaConf.create({"tracking": {"tags": None}})
     try:
         apply_values(OverridesParser.create().parse_overrides(lines), config)
     except HydraException:
         return "refused"
-    return str(config)
+    return OmegaConf.to_container(config)
 
 
 @pytest.mark.parametrize(
