@@ -70,9 +70,8 @@ def main() -> int:
             overrides, flags = split_arguments(arguments)
             # One run is a sweep of one run, so there is one way from overrides to a launch. Hydra's parser wants all
             # overrides on the same side of the flags.
-            sys.argv[1:] = ["--multirun", *overrides, *flags]
             command.standby.guess(arguments)
-            check_command(overrides)
+            sys.argv[1:] = ["--multirun", *check_command(overrides), *flags]
         hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")(command)()
     except UserError as error:
         return refuse(command, *error.problems)

@@ -35,6 +35,11 @@ def nodes(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from nodes(value, f"{prefix}{key}.")
 
 
+def meets(one: str, other: str) -> bool:
+    """Return whether two keys are equal, or one is inside the other."""
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
 def is_number(value: Any) -> TypeGuard[float]:
     """Return whether a value is an int or float that is finite as a float; True and False are not numbers."""
     number = None if isinstance(value, bool) else as_float(value)

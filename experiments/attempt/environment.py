@@ -10,9 +10,10 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
-from experiments.config.verl import EPOCHS, verl_node
+from experiments.config.verl import DATA_FILES, EPOCHS, escaped, verl_node
 from experiments.processes import fork_client
 from experiments.store.rundir import Attempt, RunDir
+from experiments.values import at
 from experiments.variables import FORK_SOCKET, MARKER, NOT_FINITE, ORIGIN, RAY_ADDRESS, RAY_QUIET, THREADS
 
 
@@ -63,6 +64,8 @@ def verl_config(config: dict[str, Any], run: RunDir, attempt: Attempt, steps: in
         verl.trainer.total_epochs = EPOCHS
         if run.checkpoint_step():
             verl.trainer.resume_mode, verl.trainer.resume_from_path = "auto", None
+        for key in DATA_FILES:
+            OmegaConf.update(verl, key, escaped(at(config, key)))
         verl.trainer.rollout_data_dir = str(attempt.rollouts)
         verl.trainer.validation_data_dir = str(attempt.validation)
         if verl.trainer.v1.trainer_mode == "ablation":

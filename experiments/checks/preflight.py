@@ -15,6 +15,7 @@ from experiments.checks.algorithms import algorithm_problems
 from experiments.checks.batch_sizes import batch_problems
 from experiments.checks.cpu import cpu_problems, cpu_vllm_problems
 from experiments.checks.data_files import data_problems
+from experiments.checks.folders import folder_problems
 from experiments.checks.gpu_memory import memory_problems
 from experiments.checks.model_files import model_path_problems, model_problems
 from experiments.checks.parallelism import length_problems, rollout_problems, sequence_problems, token_problems
@@ -76,6 +77,7 @@ class Findings:
 
 
 CHECKS: tuple[Callable[[Config, Model], list[str]], ...] = (
+    lambda config, model: folder_problems(config),
     lambda config, model: algorithm_problems(config),
     lambda config, model: batch_problems(config),
     lambda config, model: kl_problems(config),

@@ -5,13 +5,13 @@ Hydra accepts any key from a file: `rollot:` would silently make a node that not
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from experiments.config.compose import compose_config, plain
-from experiments.config.overrides import parse_overrides, unknown_key
+from experiments.config.overrides import parse_overrides, unknown, unknown_key
 from experiments.config.verl import verl_defaults
 from experiments.errors import UserError
 from experiments.project import CONFIG_DIR
@@ -45,18 +45,6 @@ def check_local(overrides: Sequence[str]) -> None:
     problems = [f"{file}: {unknown_key(key, known)}" for key in unknown(content, known, free)]
     if problems:
         raise UserError(*problems)
-
-
-def unknown(
-    content: Mapping[str, Any], known: Collection[str], free: Collection[str], prefix: str = ""
-) -> Iterator[str]:
-    """Yield the dotted keys that are not in `known`. Inside a key of `free` the user may set any key."""
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        if name not in known:
-            yield name
-        elif isinstance(value, dict) and name not in free:
-            yield from unknown(value, known, free, f"{name}.")
 
 
 def _choices(defaults: Any) -> list[str]:

@@ -30,7 +30,7 @@ from experiments.config.compose import plain
 from experiments.config.hydra_internals import apply_values, group_exists
 from experiments.config.identity import canonical
 from experiments.project import CONFIG_DIR
-from experiments.values import flatten
+from experiments.values import flatten, meets
 
 # Resolvers whose value depends only on their arguments. A leaf that calls any other resolver is resolved for every arm.
 PURE = ("oc.select", "project_dir", "verl_config_dir", "nonzero", "share", "cpu_attention")
@@ -149,7 +149,7 @@ class Groups:
             new = {
                 key
                 for key, reads in self.references.items()
-                if key not in found | changed and any(_meets(read, name) for read in reads or () for name in new)
+                if key not in found | changed and any(meets(read, name) for read in reads or () for name in new)
             }
             found |= new
         return frozenset(found)
@@ -246,8 +246,3 @@ def _references(key: str, value: Any) -> tuple[str, ...] | None:
         parents = key.split(".")[: -ups or None] if ups else []
         found.append(".".join([*parents, name]))
     return tuple(found)
-
-
-def _meets(one: str, other: str) -> bool:
-    """Return whether two keys are equal, or one is inside the other."""
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -35,6 +36,7 @@ OUR_NODES = (
 
 # Keys with which veRL writes into the run's folder.
 OURS_ALONE = ("trainer.default_local_dir", "trainer.checkpoint_callback_class")
+DATA_FILES = ("data.train_files", "data.val_files")
 EPOCHS = 1_000_000  # veRL ends at the epochs or at the steps, whichever comes first; a run of ours ends by its steps
 
 # A text that needs no quotes in Hydra's grammar.
@@ -58,12 +60,21 @@ def verl_arguments(config: DictConfig) -> list[str]:
     ours = plain(config)
     resolved = plain(config, resolve=True)
     known, values = dict(nodes(verl_defaults())), dict(flatten(verl_node(resolved)))
+    values |= {key: escaped(values[key]) for key in DATA_FILES}
     arguments = [
         f"{'' if key in known else '+'}{key}={_grammar(values[key])}"
         for key, expression in flatten(verl_node(ours))
         if key in values and key not in OURS_ALONE and (key not in known or known[key] != expression)
     ]
     return [*arguments, f"trainer.total_epochs={EPOCHS}"]
+
+
+def escaped(paths: Any) -> Any:
+    """Return data.train_files or data.val_files so that each path means itself.
+
+    veRL reads them by `datasets`, which takes a path with *, ? or [ for a pattern: it would read all files that match.
+    """
+    return [escaped(path) for path in paths] if isinstance(paths, list) else paths and glob.escape(paths)
 
 
 @cache

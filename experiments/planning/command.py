@@ -5,35 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hydra import initialize_config_dir
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import pasted_script
 from experiments.config.local_file import check_local
-from experiments.config.overrides import checked
+from experiments.config.overrides import checked, parse
 from experiments.config.sweep_compose import Composer
-from experiments.config.sweep_jobs import SWEEPS, jobs
+from experiments.config.sweep_jobs import ARMS, SWEEPS, jobs, listed_arms
 from experiments.errors import UserError
 from experiments.planning.plan import plan_runs
 from experiments.project import CONFIG_DIR
 
 
-def check_command(overrides: Sequence[str]) -> None:
-    """Raise one UserError if overrides are wrong; it also names the problems of the runs that the others ask for.
+def check_command(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides in the form in which Hydra takes them.
 
-    If no override is wrong, nothing is raised: the plan comes later and reports every other problem. A command that is
-    a script of early 2025 is answered as a whole.
+    Raises one UserError if overrides are wrong; it also names the problems of the runs that the others ask for. If no
+    override is wrong, nothing is raised: the plan comes later and reports every other problem. A command that is a
+    script of early 2025 is answered as a whole.
     """
     if told := pasted_script.answer(overrides):
         raise UserError(told)
-    command = checked(overrides)
-    found, rest = list(command.problems), command.rest
-    if rest is not None and any(line.startswith(f"{SWEEPS}=") for line in rest):
+    parsed, _ = parse(overrides)
+    found: list[str] = []
+    listed: Sequence[Sequence[str]] = ()
+    try:
+        listed = [arm.overrides() for arm in listed_arms(parsed) or ()]
+    except UserError as error:
+        found += error.problems
+    command = checked(overrides, listed)
+    rest = command.rest
+    if found and rest is not None:
+        rest = [line for line in rest if not line.startswith((f"{SWEEPS}=", f"{ARMS}="))]
+    found += command.problems
+    if listed and rest is not None:
         try:
             jobs(rest)
         except UserError as error:
             found += error.problems
-            rest = [line for line in rest if not line.startswith(f"{SWEEPS}=")]
+            rest = None
     if rest is not None:
         try:
             check_local(rest)
@@ -41,6 +53,20 @@ def check_command(overrides: Sequence[str]) -> None:
             found += error.problems
     if found:
         raise UserError(*dict.fromkeys([*found, *(_problems(rest) if rest is not None else ())]))
+    return [
+        _of_jobs(item) if item.input_line in command.partial or item.key_or_group == ARMS else item.input_line or ""
+        for item in parsed
+    ]
+
+
+def _of_jobs(item: Override) -> str:
+    """Return an override in a form that Hydra leaves to the jobs: a sweep over one value.
+
+    Hydra first composes the config of the sweeping command, in which no swept group is chosen and no arm is listed.
+    """
+    if item.is_sweep_override():
+        return item.input_line or ""
+    return f"{item.get_key_element()}=choice({item.get_value_element_as_str()})"
 
 
 def _problems(rest: Sequence[str]) -> Sequence[str]:

@@ -8,8 +8,11 @@ from tests.e2e.training import ANNEALED, Command, path_without_compilers, taken,
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder whose name has a blank, a quote and a letter beyond ASCII: shells and Hydra must take it."""
-    return tmp_path_factory.mktemp("a user's é2e")
+    """Return a folder whose name has almost all that a file system takes: shells, Hydra and veRL must take it too.
+
+    Only a colon is missing, which PYTHONPATH can't have.
+    """
+    return tmp_path_factory.mktemp("a user's é2e #1 [%=,$*]\n~\"?&;{x}\\ ")
 
 
 @pytest.fixture(scope="session")

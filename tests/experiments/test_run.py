@@ -215,6 +215,23 @@ def test_a_factor_may_be_a_key_of_a_group_that_the_command_chooses(tmp_path: Pat
     assert done.returncode == 2 and "temperature.end must be a key of the config" in done.stderr
 
 
+PAIRS = "arms={temperature: linear, rollout.n: 3},{temperature: cosine, algorithm: ppo}"
+
+
+@pytest.mark.parametrize(
+    ("arms", "named"),
+    [
+        ("temperature=linear,cosine", ["schedule=linear,temperature.end=0.8", "schedule=cosine,temperature.end=0.8"]),
+        (PAIRS, ["schedule=linear,n=3,temperature.end=0.8", "algorithm=ppo,schedule=cosine,temperature.end=0.8"]),
+        ("arms={temperature: linear}", ["schedule=linear,temperature.end=0.8"]),
+    ],
+)
+def test_a_key_that_every_arm_s_choice_has_may_be_set_for_all(tmp_path: Path, arms: str, named: list[str]) -> None:
+    done = command(tmp_path, "-m", arms, "temperature.end=0.8", "show=json")
+    assert done.returncode == 0, done.stderr
+    assert [run["arm"] for run in json.loads(done.stdout)["runs"]] == [f"experiment=smoke,{arm}" for arm in named]
+
+
 def test_show_config_is_the_resolved_config(tmp_path: Path) -> None:
     import yaml
 

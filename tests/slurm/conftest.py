@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class Sweep:
         """Submit the runs as the launcher does."""
         file = self.folder / "behaviours.json"
         file.write_text(json.dumps(self.behaviours))
-        setup = [f"export PYTHONPATH=$PYTHONPATH:{STANDIN} STANDIN={file}"]
+        setup = [f"export PYTHONPATH=$PYTHONPATH:{STANDIN} STANDIN={shlex.quote(str(file))}"]
         small = {"cpus_per_task": 1, "mem": "1000M", "time": "1:00:00", "warning_seconds": 20, "setup": setup}
         return launch(self.runs, {**launcher_defaults(), **small, **values})
 

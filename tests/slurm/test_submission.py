@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from experiments.launchers.slurm.ray_cluster import NODE
 from experiments.launchers.slurm.settle import settle
 from tests.slurm.calls import Calls
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Sweeps, use
+from tests.slurm.conftest import Sweeps, clear_up, sweeps_in, use
 
 LATER = {"begin": "now+1hour"}  # jobs that stay in the queue
 
@@ -284,3 +285,26 @@ def test_with_accounting_nothing_is_lost(
     remembered.must_become("cancelled", "failed")
     assert "COMPLETED" in remembered.failure(2)["cause"]
     assert not accounted.run("squeue", "-h", "-t", "all"), "slurmctld knew neither"
+
+
+def test_jobs_run_and_print_in_almost_any_folder(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a user's #1 %j =,$HOME;é [x]*"
+    folder.mkdir()
+    odd = sweeps_in(folder)(cluster, "train", "train")
+    odd.launch()
+    assert f"--runs-dir {shlex.quote(str(folder / 'runs'))} list" in capsys.readouterr().out
+    odd.until_over()
+    assert odd.states() == ["finished", "finished"]
+    assert all((odd.run(seed).path / "job.log").is_file() for seed in (1, 2))
+    clear_up(folder)
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb"])
+def test_a_folder_that_sbatch_can_t_name_is_refused(cluster: Cluster, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with pytest.raises(UserError, match="runs_dir must have no double quote, backslash or line break"):
+        sweeps_in(folder)(cluster, "train", "train").launch()
+    assert queue(cluster) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shlex
 import shutil
 import sys
 import time
@@ -72,7 +74,7 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
     runs_dir = runs[0].folder.path.parent
     costs = {run.name: cost for run, cost in zip(runs, estimates(runs), strict=True)}
     wanted = {run.name: warned_in_time(resources(run.config, launcher), costs[run.name]) for run in runs}
-    problems = [*key_problems(launcher), *flag_problems(settings)]
+    problems = [*key_problems(launcher), *flag_problems(settings), *folder_problems(runs_dir)]
     if not isinstance(launcher["wait"], bool):
         problems.append(f"hydra.launcher.wait must be true or false, but is {launcher['wait']!r}; choose one")
     for run in runs:
@@ -103,6 +105,16 @@ def key_problems(launcher: Mapping[str, Any]) -> list[str]:
     known = [f"hydra.launcher.{name}" for name in (*NAMES, *(field.name for field in fields(Settings)), "wait")]
     given = [f"hydra.launcher.{name}" for name in launcher]
     return [unknown_key(key, known) for key in given if key not in known]
+
+
+def folder_problems(runs_dir: Path) -> list[str]:
+    """Return a problem if the jobs could not print into the runs' folder; other characters are free."""
+    if not re.search(r'["\\\n\r]', str(runs_dir)):
+        return []
+    return [
+        "runs_dir must have no double quote, backslash or line break in its path with hydra/launcher=slurm, since "
+        f"sbatch's --output can't name one, but is {str(runs_dir)!r}; choose another runs_dir"
+    ]
 
 
 def checkpoint_seconds(cost: Cost) -> float:
@@ -153,7 +165,7 @@ def print_submitted(arrays: Sequence[Array]) -> None:
         )
     ids = ",".join(array.job for array in arrays)
     runs_dir = arrays[0].runs[0].folder.path.parent
-    where = "" if runs_dir == Path("runs").absolute() else f" --runs-dir {runs_dir}"
+    where = "" if runs_dir == Path("runs").absolute() else f" --runs-dir {shlex.quote(str(runs_dir))}"
     first = arrays[0].runs[0].folder.id
     for command, what in (
         (f"python -m experiments.runs{where} list", "where they are"),

@@ -204,3 +204,71 @@ def test_a_list_with_blanks_is_told_as_the_list_that_was_meant(typed: list[str])
         check_overrides(["seed=1,2", *typed, "show=plan"])
     told = "a list of values must have no blanks, but the shell took one apart at them; write rollout.temperature="
     assert refused.value.problems == (f"{told}0.6,1.0,1.2",)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["rollout.temperature", "=", "0.6"], "rollout.temperature=0.6"),
+        (["rollout.temperature=", "0.6"], "rollout.temperature=0.6"),
+        (["kl={coef:", "0.1}"], "'kl={coef:0.1}'"),
+        (["rollout.n=choice(3,", "5)"], "'rollout.n=choice(3,5)'"),
+    ],
+)
+def test_any_override_with_blanks_is_told_as_what_was_meant(typed: list[str], meant: str) -> None:
+    told = checked(["seed=1", *typed, "show=plan"]).problems
+    assert len(told) == 1 and told[0].endswith(
+        f"must have no blanks, but the shell took one apart at them; write {meant}"
+    )
+
+
+def test_an_empty_text_is_no_torn_override() -> None:
+    assert checked(["tracking.project=", "seed=1", "~experiment"]).problems == []
+
+
+# Keys that only some choices of a group have
+
+
+def test_a_key_that_all_swept_choices_have_is_one() -> None:
+    command = checked(["temperature=linear,cosine", "temperature.end=0.8", "seed=1"])
+    assert (command.problems, command.partial) == ([], ["temperature.end=0.8"])
+    assert checked(["temperature=linear,cosine", "rollout.temperature=0.8", "show=plan"]).partial == []
+
+
+LACKING = {
+    (
+        "temperature=constant,cosine",
+    ): "temperature=constant has none of that name, unlike temperature=cosine; leave that",
+    ("temperature=constant,linear,piecewise", "algorithm=grpo,ppo"): (
+        "temperature=constant and temperature=piecewise have none of that name, unlike temperature=linear; leave those"
+    ),
+}
+
+
+@pytest.mark.parametrize("groups", LACKING)
+def test_choices_that_lack_a_key_are_named(groups: tuple[str, ...]) -> None:
+    (problem,) = checked([*groups, "temperature.end=0.8"]).problems
+    assert problem.startswith(f"temperature.end must be a key of every arm's config, but {LACKING[groups]}")
+
+
+def test_a_key_that_no_swept_choice_has_is_none() -> None:
+    (problem,) = checked(["temperature=linear,cosine", "temperature.ned=0.8"]).problems
+    assert "there is none of that name; did you mean temperature.end" in problem
+
+
+def test_the_choices_of_listed_arms_count_as_well() -> None:
+    listed = [["temperature=linear"], ["temperature=cosine"]]
+    assert checked(["temperature.end=0.8"], listed).problems == []
+    (problem,) = checked(["temperature.end=0.8"], [*listed, ["temperature=constant"]]).problems
+    assert "but temperature=constant has none of that name" in problem
+
+
+def test_the_keys_and_values_in_a_mapping_are_checked() -> None:
+    found = checked(["kl={coeff: 0.1}", "actor_rollout_ref.actor.optim={lr: low},{rl: 1}"]).problems
+    assert [problem.split("; ")[0] for problem in found] == [
+        "kl.coeff must be a key of the config, but there is none of that name",
+        "actor_rollout_ref.actor.optim.lr must be a number, but is 'low'",
+        "actor_rollout_ref.actor.optim.rl must be a key of the config, but there is none of that name",
+    ]
+    free = "actor_rollout_ref.rollout.engine_kwargs.vllm={anything: {goes: 1}}"
+    assert checked([free, "kl={coef: 0.1}"]).problems == []
