@@ -19,18 +19,27 @@ from experiments.planning.plan import PlannedRun
 
 
 class LocalLauncher(PlannedLauncher):
-    """hydra/launcher=local: on this machine, one run after the other."""
+    """hydra/launcher=local: on this machine, as many runs at once as it has room for."""
 
-    def __init__(self, **values: Any) -> None:  # ignored: SLURM's, from conf/local/default.yaml
+    def __init__(self, jobs: Any = None, **values: Any) -> None:  # ignored: SLURM's, from conf/local/default.yaml
         super().__init__()
+        self.jobs = jobs
+        self.at_once = 1
 
     def expect(self, config: DictConfig) -> None:
         self.command.standby.foresee(config)
 
+    def outlook(self, runs: Sequence[PlannedRun], starting: bool) -> list[str]:
+        from experiments.launchers.places import Machine, outlook
+
+        self.here = Machine()
+        self.at_once, lines = outlook(runs, self.jobs, self.here, starting)
+        return lines
+
     def start(self, runs: Sequence[PlannedRun]) -> int:
         from experiments.launchers.local import run_all
 
-        return run_all(runs, self.command.standby)
+        return run_all(runs, self.command.standby, at_once=self.at_once, here=self.here)
 
 
 class SlurmLauncher(PlannedLauncher):

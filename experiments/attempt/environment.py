@@ -14,7 +14,7 @@ from experiments.config.verl import DATA_FILES, EPOCHS, escaped, verl_node
 from experiments.processes import fork_client
 from experiments.store.rundir import Attempt, RunDir
 from experiments.values import at
-from experiments.variables import FORK_SOCKET, MARKER, NOT_FINITE, ORIGIN, RAY_ADDRESS, RAY_QUIET, THREADS
+from experiments.variables import CORES, FORK_SOCKET, MARKER, NOT_FINITE, ORIGIN, RAY_ADDRESS, RAY_QUIET, THREADS
 
 
 def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: str) -> dict[str, str]:
@@ -47,7 +47,8 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
 def threads(config: dict[str, Any]) -> int:
     """Return how many threads each training process of a CPU run uses: as many as the config says, if cores suffice."""
     ranks = int(config["hardware"]["gpus_per_node"])
-    return max(1, min(int(config["hardware"]["threads"]), (os.cpu_count() or 1) // ranks))
+    cores = int(os.environ.get(CORES) or os.cpu_count() or 1)
+    return max(1, min(int(config["hardware"]["threads"]), cores // ranks))
 
 
 def verl_config(config: dict[str, Any], run: RunDir, attempt: Attempt, steps: int, variables: dict[str, str]) -> Any:

@@ -27,6 +27,7 @@ from experiments.processes.standby import Standby
 from experiments.store.launch_log import Launch, note_launch
 from experiments.store.metrics import final_accuracy
 from experiments.store.rundir import RunDir
+from experiments.terminal import console
 
 # The jobs of these sweepers are written down by somebody. Any other sweeper optimises: it chooses its next jobs by the
 # results of the jobs before.
@@ -95,6 +96,7 @@ class PlannedLauncher(Launcher):
                     "waits for no run; use hydra/launcher=local, or slurm with hydra.launcher.wait=true, and no show="
                 )
             asked = plan_runs(jobs, listed)
+            outlook = self.outlook(distinct(asked), shown is None) if self.starts and shown in (None, "plan") else []
         if self.starts and shown is None and (names := not_fetched(asked)):
             for name in names:
                 hub_model.fetch(name)
@@ -111,6 +113,8 @@ class PlannedLauncher(Launcher):
             print(plan_json(runs, len(asked)))
         else:
             print_plan(runs, len(asked))
+            for line in outlook:
+                console.print(line)
             if self.starts and shown is None and listed:
                 self.note(runs)
             code = 0 if shown == "plan" else self.start(runs)
@@ -131,6 +135,13 @@ class PlannedLauncher(Launcher):
         for folder in dict.fromkeys(run.folder.path.parent for run in runs):
             ids = tuple(run.folder.id for run in runs if run.folder.path.parent == folder)
             note_launch(folder, Launch(ids, typed))
+
+    def outlook(self, runs: Sequence[PlannedRun], starting: bool) -> list[str]:
+        """Return what the plan says about how this launcher would execute the runs, as lines; UserError if it can't.
+
+        `starting`: the runs are started now. A plan may be for another machine.
+        """
+        return []
 
     @abstractmethod
     def start(self, runs: Sequence[PlannedRun]) -> int:

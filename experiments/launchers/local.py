@@ -1,42 +1,45 @@
-"""hydra/launcher=local: execute runs on this machine, one after the other, with a progress bar."""
+"""hydra/launcher=local: execute runs on this machine, as many at once as it has room for, with their progress."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.attempt.execution import interrupt
 from experiments.errors import INTERRUPTED, UserError
+from experiments.launchers.places import Machine, Place, Places, threads_for
 from experiments.launchers.progress import Progress
 from experiments.launchers.summary import print_summary
+from experiments.launchers.turn import Turn, record_failure
 from experiments.planning.content import code_version
 from experiments.planning.cost import check_disk, disk_needed
-from experiments.planning.plan import PlannedRun, attempt_arguments, freeze, launched
-from experiments.processes import reaping
-from experiments.processes.helper import HelperEnded
+from experiments.planning.plan import PlannedRun, freeze, launched
 from experiments.processes.standby import Standby
 from experiments.store.code_copy import snapshot
-from experiments.store.events import Event, State
-from experiments.store.failures import DISK_FULL, RESUMES, Failure, of_a_silent_end
-from experiments.store.rundir import VERDICT, AlreadyRunning, RunDir
-from experiments.variables import MARKER
+from experiments.store.events import Event
+from experiments.store.failures import DISK_FULL, RESUMES, Failure
 
 POLL_SECONDS = 0.25
-PATIENCE_SECONDS = 20.0  # how long an interrupted attempt may take to end by itself
+PATIENCE_SECONDS = 15.0  # how long interrupted attempts may take to end by themselves
 
 
-def run_all(runs: Sequence[PlannedRun], standby: Standby, code: Path | None = None) -> int:
-    """Execute the runs that are not done, one after the other; return the command's exit code.
+def run_all(
+    runs: Sequence[PlannedRun],
+    standby: Standby,
+    code: Path | None = None,
+    at_once: int = 1,
+    here: Machine | None = None,
+) -> int:
+    """Execute the runs that are not done, as many at once as asked; return the command's exit code.
 
-    `code`: the copy of the code to execute (see store/code_copy.py); None: copy the code as it is now.
+    `code`: the copy of the code to execute (see store/code_copy.py); None: copy the code as it is now. `here`: what the
+    machine has, as the plan read it.
 
-    Ctrl-C interrupts the run in progress, which can be resumed, and skips the rest (exit code 130). A run that another
+    Ctrl-C interrupts the runs in progress, which can be resumed, and skips the rest (exit code 130). A run that another
     launcher has started, or that was cancelled while it waited for its turn, is passed over.
     """
     signal.signal(signal.SIGINT, interrupt)
@@ -49,51 +52,99 @@ def run_all(runs: Sequence[PlannedRun], standby: Standby, code: Path | None = No
         todo = [freeze(run) for run in todo]
         for run in todo:
             run.folder.record(Event.LAUNCHED, **launched("local", run, code))
+        here = here or Machine()
+        places, cores = Places(at_once, here.gpus), threads_for(at_once, here)
         try:
             standby.prepare(configs)
             with Progress(todo) as progress:
-                codes = take_turns(todo, code, progress, standby)
+                codes = Queue(code, progress, standby, places, cores).work(todo)
         finally:
             standby.close()
     print_summary(runs)
     return INTERRUPTED if INTERRUPTED in codes else int(any(codes))
 
 
-def take_turns(runs: Sequence[PlannedRun], code: Path, progress: Progress, standby: Standby) -> list[int]:
-    """Execute the runs in order until an interrupt; return the exit codes of the executed runs.
+class Queue:
+    """The runs of a launch that wait for their turn, and those under way."""
 
-    Until the last one has ended, `runs clean` leaves the checkpoints of all of them alone.
-    """
-    with contextlib.ExitStack() as wanted:
-        for run in runs:
-            wanted.enter_context(run.folder.wanted())
-        return _take_turns(runs, code, progress, standby)
+    def __init__(self, code: Path, progress: Progress, standby: Standby, places: Places, cores: int) -> None:
+        self.code, self.progress, self.standby, self.places, self.cores = code, progress, standby, places, cores
+        self.turns: list[Turn] = []
+        self.told = ""
 
+    def work(self, runs: Sequence[PlannedRun]) -> list[int]:
+        """Execute the runs, in order where they can't be at once; return the exit codes of the executed runs.
 
-def _take_turns(runs: Sequence[PlannedRun], code: Path, progress: Progress, standby: Standby) -> list[int]:
-    codes: list[int] = []
-    for run in runs:
-        if full := _full_disk(run):
-            progress.begin(run)
-            record_failure(run, full, progress)
-            progress.end()
-            codes.append(1)
-            continue
+        Until the last one has ended, `runs clean` leaves the checkpoints of all of them alone.
+        """
+        with contextlib.ExitStack() as wanted:
+            for run in runs:
+                wanted.enter_context(run.folder.wanted())
+            return self._work(runs)
+
+    def _work(self, runs: Sequence[PlannedRun]) -> list[int]:
+        waiting, codes = deque(runs), list[int]()
         try:
-            with run.folder.launching():
-                now = replace(run, state=run.folder.state(), reached=run.folder.reached())
-                if now.action in ("skip", "wait") or now.state == State.CANCELLED:
-                    progress.pass_over(run, f"{now.state} in the meantime")
-                    continue
-                reap(run.folder)
-                codes.append(execute(now, code, progress, standby))
-                if codes[-1]:
-                    standby.drop_cluster()
-        except AlreadyRunning:
-            progress.pass_over(run, "running already, started by another command")
-        if INTERRUPTED in codes:
-            break
-    return codes
+            while waiting or self.turns:
+                while waiting and self._may_begin(waiting[0]):
+                    codes += self._begin(waiting.popleft())
+                for turn in [turn for turn in self.turns if turn.poll() is not None]:
+                    codes.append(self._end(turn))
+                self.progress.update()
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            codes.append(INTERRUPTED)
+        finally:
+            codes += self._interrupt()
+        return codes
+
+    def _may_begin(self, run: PlannedRun) -> bool:
+        """Return whether there is a place for a run. Say once what it waits for, if it is not another run of ours."""
+        place = self.places.take(run.config, run.name)
+        if isinstance(place, Place):
+            self.next_place = place
+            return True
+        if not self.turns and place != self.told:
+            self.told = place
+            self.progress.note(f"{run.name}: waits for {place}")
+        return False
+
+    def _begin(self, run: PlannedRun) -> list[int]:
+        """Give a run its turn at the place that was taken for it; return its exit code if it has no turn."""
+        place, row = self.next_place, self.progress.row(run)
+        if full := _full_disk(run):
+            row.begin(run)
+            record_failure(run, full, row)
+            row.end()
+            self.places.give_back(place)
+            return [1]
+        turn = Turn.begin(run, place, self.cores, self.code, self.standby, row)
+        if isinstance(turn, str):
+            row.pass_over(turn)
+            self.places.give_back(place)
+            return []
+        self.turns.append(turn)
+        return []
+
+    def _end(self, turn: Turn) -> int:
+        self.turns.remove(turn)
+        self.places.give_back(turn.place)
+        return turn.code_at_end or 0
+
+    def _interrupt(self) -> list[int]:
+        """End what is under way: all at the same time, and by force what has not ended after PATIENCE_SECONDS."""
+        codes = []
+        for turn in self.turns:
+            self.progress.note(f"{turn.run.name}: interrupted, going down (it can be resumed)")
+            turn.interrupt()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.turns:
+            for turn in self.turns if time.monotonic() > deadline else ():
+                turn.kill()
+            for turn in [turn for turn in self.turns if turn.poll() is not None]:
+                codes.append(self._end(turn))
+            time.sleep(0.05)
+        return codes
 
 
 def _full_disk(run: PlannedRun) -> Failure | None:
@@ -103,79 +154,3 @@ def _full_disk(run: PlannedRun) -> Failure | None:
     except UserError as error:
         return Failure(DISK_FULL, str(error), f"make room and {RESUMES}")
     return None
-
-
-def reap(run: RunDir) -> None:
-    """End the processes that an attempt left behind. AlreadyRunning, and nothing is ended, if another attempt lives."""
-    with run.lock():
-        reaping.reap(run.path)
-
-
-@dataclass
-class Child:
-    """A running attempt."""
-
-    process: subprocess.Popen
-
-    def interrupt(self) -> None:
-        """Ask for a clean end; kill after PATIENCE_SECONDS."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-def execute(run: PlannedRun, code: Path, progress: Progress, standby: Standby) -> int:
-    """Run one attempt to its end while showing its progress; return its exit code."""
-    progress.begin(run)
-    try:
-        python, variables = standby.python(run.config, code)
-    except HelperEnded as ended:
-        record_failure(run, ended.failure, progress)
-        progress.end()
-        return 1
-    environment = {**os.environ, **variables, MARKER: str(run.folder.path)}
-    events = len(run.folder.events())
-    child = Child(
-        subprocess.Popen(
-            [*python, "-m", "experiments.attempt", *attempt_arguments(run)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches only the launcher, which passes it on once
-        )
-    )
-    interrupted = False
-    try:
-        while child.process.poll() is None:
-            progress.update()
-            time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        interrupted = True
-        progress.note(f"{run.name}: interrupted, going down (it can be resumed)")
-        child.interrupt()
-    finally:
-        with contextlib.suppress(AlreadyRunning):
-            reap(run.folder)
-    progress.update()
-    exit_code = child.process.returncode
-    silent = len(run.folder.events()) == events and not run.folder.is_locked()  # then its output is on the terminal
-    failure = None
-    if run.folder.state() == State.KILLED:
-        attempt = run.folder.attempts()[-1]
-        failure = of_a_silent_end(run.folder.path, exit_code, attempt.path / VERDICT, attempt.log, standby.ending())
-    elif exit_code and silent:
-        failure = Failure("error", f"the attempt ended with {exit_code} before it started", "read what it printed")
-    if failure is not None:
-        record_failure(run, failure, progress)
-    progress.end()
-    return INTERRUPTED if interrupted else int(exit_code != 0)
-
-
-def record_failure(run: PlannedRun, failure: Failure, progress: Progress) -> None:
-    """Record a failure; if it can't be recorded, print it."""
-    try:
-        run.folder.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
-    except OSError:  # the disk may be full: the run's state is then "killed", and it can be resumed
-        progress.note(f"{run.name} failed: {failure.kind}: {failure.cause}\n  do: {failure.remedy}")

@@ -1,6 +1,6 @@
-"""The progress of the run that a launch executes: a bar on a terminal, else a line now and then.
+"""The progress of the runs that a launch executes: live rows on a terminal, else a line now and then.
 
-It reads the run's folder.
+It reads the runs' folders.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from experiments.planning.plan import PlannedRun
@@ -22,52 +22,112 @@ LINE_SECONDS = 20.0  # how often a line is printed without a terminal
 
 
 def labels(runs: Sequence[PlannedRun]) -> list[str]:
-    """Return, for each run, the parts of its name that not all runs share; the whole name if all parts are shared."""
+    """Return, for each run, the parts of its name that not all runs share; the whole name if all parts are shared.
+
+    Runs that no part tells apart also have their id: a folder keeps the name by which its run was first asked for.
+    """
     parts = [run.name.rsplit("-", 1)[0].split(",") for run in runs]
     varying = [[part for part in own if not all(part in other for other in parts)] for own in parts]
-    return [",".join(some or own) for some, own in zip(varying, parts, strict=True)]
+    short = [",".join(some or own) for some, own in zip(varying, parts, strict=True)]
+    return [
+        text if short.count(text) == 1 else f"{text}-{run.folder.id}" for text, run in zip(short, runs, strict=True)
+    ]
 
 
 class Progress:
-    """A bar for the run in progress, or lines if the output is not a terminal."""
+    """The rows of the runs in progress and a row for all of them, or lines if the output is not a terminal."""
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
-        self.total, self.number = len(runs), 0
+        self.total, self.begun, self.done = len(runs), 0, 0
         self.labels = dict(zip((run.name for run in runs), labels(runs), strict=True))
+        self.left = {run.name: run.steps - run.reached for run in runs}
+        self.rows: list[Row] = []
         self.bars = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[count]}", markup=False),
             TextColumn("{task.fields[figures]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}", markup=False),
             console=console,
         )
-        self.task: Any = None
+        self.whole: TaskID | None = None
+        self.since, self.printed, self.last_line = time.monotonic(), time.monotonic(), ""
+        self.steps_before = sum(self.left.values())
 
     def __enter__(self) -> Progress:
         if console.is_terminal:
             self.bars.start()
+            if self.total > 1:
+                self.whole = self.bars.add_task("all", total=self.steps_before, count="", figures="", left="")
         return self
 
     def __exit__(self, *exception: Any) -> None:
         if console.is_terminal:
             self.bars.stop()
 
+    def row(self, run: PlannedRun) -> Row:
+        """Return the row of a run whose turn it is."""
+        self.begun += 1
+        return Row(self, f"[{self.begun}/{self.total}] {self.labels[run.name]}")
+
+    def update(self) -> None:
+        """Show how far all runs are: the row of all on a terminal, else a line if there is news to tell."""
+        if console.is_terminal:
+            if self.whole is not None:
+                completed = self.steps_before - sum(self.left.values())
+                count, left = f"{self.done} of {self.total} runs", self.eta()
+                self.bars.update(self.whole, completed=completed, count=count, left=left)
+        elif time.monotonic() - self.printed > LINE_SECONDS and any(row.step > row.run.reached for row in self.rows):
+            self.printed = time.monotonic()
+            self._print_line()
+
+    def _print_line(self) -> None:
+        """Print a line for all runs under way, unless the line before said the same."""
+        if len(self.rows) == 1:
+            line = self.rows[0].line()
+        else:
+            steps = ", ".join(f"{row.label} {row.step}/{row.run.steps}" for row in self.rows)
+            line = f"{steps}; {self.done} of {self.total} runs are done"
+        if line != self.last_line:
+            self.last_line = line
+            eta = self.eta() if len(self.rows) > 1 else self.rows[0].left
+            self.note(f"{line}  {eta}".rstrip())
+
+    def eta(self) -> str:
+        """Return when all runs will have ended at the pace so far: "ETA 0:05:10"; "" while no step is done."""
+        left = sum(self.left.values())
+        done = self.steps_before - left
+        if not done or not left:
+            return ""
+        return f"ETA {timedelta(seconds=round((time.monotonic() - self.since) * left / done))}"
+
+    def note(self, text: str) -> None:
+        """Print a line above the rows; it is not wrapped, so that a name or a path in it can be copied."""
+        console.print(printable(text), soft_wrap=True)
+
+
+class Row:
+    """The progress of one run."""
+
+    def __init__(self, progress: Progress, label: str) -> None:
+        self.progress, self.label = progress, label
+        self.task: TaskID | None = None
+        self.left = ""
+
     def begin(self, run: PlannedRun) -> None:
-        """Show a new run."""
-        self.run, self.number = run, self.number + 1
-        self.attempts_before = len(run.folder.attempts())
-        self.offset, self.step, self.figures = 0, run.reached, "starting"
+        """Show the run."""
+        self.run, self.step, self.figures = run, run.reached, "starting"
+        self.attempts_before, self.offset = len(run.folder.attempts()), 0
         self.first: tuple[int, float] | None = None
         self.events = len(run.folder.events())
-        self.left, self.printed = "", time.monotonic()
-        label = f"[{self.number}/{self.total}] {self.labels[run.name]}"
+        self.progress.rows.append(self)
         if console.is_terminal:
-            self.task = self.bars.add_task(label, total=run.steps, completed=self.step, figures=self.figures, left="")
+            self.task = self.progress.bars.add_task(
+                self.label, total=run.steps, completed=self.step, count=self._count(), figures=self.figures, left=""
+            )
         else:
-            self.note(f"{label}: starting, to step {run.steps}")
-        self.label = label
+            self.note(f"{self.label}: starting, to step {run.steps}")
 
     def update(self) -> None:
         """Read what the attempt has written since the last call, and show it."""
@@ -78,10 +138,14 @@ class Progress:
                 self.step = int(row["step"])
                 self.left = f"ETA {self._seconds_left(data.get('perf/time_per_step', 0.0))}"
                 self.figures = f"reward {data['critic/score/mean']:.3f}  length {data['response_length/mean']:.0f}"
-        if console.is_terminal:
-            self.bars.update(self.task, completed=self.step, figures=self.figures, left=self.left)
-        elif self.step and time.monotonic() - self.printed > LINE_SECONDS:
-            self._print_line()
+        self.progress.left[self.run.name] = self.run.steps - self.step
+        if self.task is not None:
+            self.progress.bars.update(
+                self.task, completed=self.step, count=self._count(), figures=self.figures, left=self.left
+            )
+
+    def _count(self) -> str:
+        return f"step {self.step}/{self.run.steps}"
 
     def _print_warnings(self) -> None:
         events = self.run.folder.events()
@@ -90,27 +154,28 @@ class Progress:
                 self.note(f"{self.run.name}: warning: step {event.get('step')}: {event.get('text')}")
         self.events = len(events)
 
-    def pass_over(self, run: PlannedRun, why: str) -> None:
-        """Print that a run is not executed after all, and why."""
-        self.number += 1
-        self.note(f"[{self.number}/{self.total}] {self.labels[run.name]}: {why}")
+    def pass_over(self, why: str) -> None:
+        """Print that the run is not executed after all, and why."""
+        self.progress.done += 1
+        self.note(f"{self.label}: {why}")
 
     def note(self, text: str) -> None:
-        """Print a line above the bar; it is not wrapped, so that a name or a path in it can be copied."""
-        console.print(printable(text), soft_wrap=True)
+        """Print a line above the rows."""
+        self.progress.note(text)
 
     def end(self) -> None:
-        """Close the run's bar."""
+        """Take the run's row away, and print how far it got."""
         self.left = ""
-        if console.is_terminal:
-            self.bars.update(self.task, completed=self.step, left=self.left)
-            self.bars.stop_task(self.task)
-        else:
-            self._print_line()
+        self.progress.done += 1
+        self.progress.rows.remove(self)
+        self.progress.left[self.run.name] = 0
+        if self.task is not None:
+            self.progress.bars.remove_task(self.task)
+        self.note(self.line())
 
-    def _print_line(self) -> None:
-        self.printed = time.monotonic()
-        self.note(f"{self.label}: step {self.step}/{self.run.steps}  {self.figures}  {self.left}".rstrip())
+    def line(self) -> str:
+        """Return the row as a line, without the time left."""
+        return f"{self.label}: {self._count()}  {self.figures}"
 
     def _seconds_left(self, seconds_per_step: float) -> timedelta:
         """Return how long the remaining steps will take.

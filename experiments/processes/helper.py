@@ -61,10 +61,14 @@ class Helper:
 
     def wait(self) -> Path:
         """Return the file when it is there; HelperEnded if the process has ended."""
-        while self.process.poll() is None:
-            if self.sign.exists():
-                return self.sign
+        while not self.is_ready():
             time.sleep(0.02)
+        return self.sign
+
+    def is_ready(self) -> bool:
+        """Return whether the file is there; HelperEnded if the process has ended."""
+        if self.process.poll() is None:
+            return self.sign.exists()
         failure = classify(self.log)
         raise HelperEnded(
             Failure(

@@ -45,6 +45,7 @@ def main() -> None:
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the runs that share a cluster are on the CPU
     import ray
 
+    noted = False
     try:
         sys.executable = worker_python(folder)  # Ray starts its daemons and workers with it
         ray.init(address="local", _temp_dir=str(folder), log_to_driver=False, **options)
@@ -55,13 +56,14 @@ def main() -> None:
             time.sleep(POLL_SECONDS)
             for pid, name, code in endings.ended(daemons):
                 endings.note(folder, pid, code, name)
+                noted = True
                 return
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ray.shutdown()
         reaping.reap(folder)
-        if os.getppid() != parent:
-            reaping.drop_folder(folder)  # else the launcher does so, when it has read what the folder says
+        if not noted or os.getppid() != parent:
+            reaping.drop_folder(folder)  # else the launcher does so, when it has read the note
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The processes that a local launch starts once for all its runs: a fork server, and a Ray cluster.
+"""The processes that a local launch starts for all its runs: a fork server, and a Ray cluster for each place.
 
-Both need seconds to start. They start at the same time, while the runs are planned. The runs use them in turn.
+Both need seconds to start. The first two start at the same time, while the runs are planned. The runs at one place use
+its cluster in turn.
 """
 
 from __future__ import annotations
@@ -57,11 +58,14 @@ class RayCluster(Helper):
 
 
 class Standby:
-    """The fork server and the Ray cluster of one command; `close` ends them, `prepare` may start them again."""
+    """The fork server of one command, and a Ray cluster for each place where it executes runs.
+
+    `close` ends them, `prepare` may start them again.
+    """
 
     def __init__(self) -> None:
         self.server: ForkServer | None = None
-        self.cluster: RayCluster | None = None
+        self.clusters: dict[int, RayCluster] = {}
 
     def guess(self, arguments: Sequence[str]) -> None:
         """Start the fork server if no argument of the command decides whether one is needed.
@@ -76,7 +80,8 @@ class Standby:
         """Start what a run with this config will need; the plan may still refuse the run."""
         if is_wanted(config):
             self._start_server()
-            self.cluster = self.cluster or RayCluster(ray_options(config))
+            if 0 not in self.clusters:
+                self.clusters[0] = RayCluster(ray_options(config))
         else:
             self.close()
 
@@ -85,11 +90,19 @@ class Standby:
         fast = [config for config in configs if is_wanted(config)]
         if fast:
             self._start_server()
-            self._provide(ray_options(fast[0]))
+            self._provide(0, ray_options(fast[0]))
         else:
             self.close()
 
-    def python(self, config: Mapping[str, Any], code: Path) -> tuple[list[str], dict[str, str]]:
+    def is_ready(self, config: Mapping[str, Any], place: int = 0) -> bool:
+        """Return whether what a run at a place needs is ready; start what is not there. HelperEnded if it failed."""
+        if self.server is None or not is_wanted(config):
+            return True
+        self._start_server()
+        cluster = self._provide(place, ray_options(config))
+        return self.server.is_ready() and cluster.is_ready()
+
+    def python(self, config: Mapping[str, Any], code: Path, place: int = 0) -> tuple[list[str], dict[str, str]]:
         """Return the command that stands for `python` in a run, and the variables that the run needs beside it.
 
         `code`: the copy of the code that the run executes (store/code_copy.py).
@@ -98,27 +111,27 @@ class Standby:
         if self.server is None or not is_wanted(config):
             return [sys.executable, "-P"], copy  # a folder of the working directory must not shadow a package
         self._start_server()
-        cluster = self._provide(ray_options(config))
+        cluster = self._provide(place, ray_options(config))
         socket = str(self.server.wait())
         address = cluster.wait().read_text()
         variables = {**copy, FORK_SOCKET: socket, RAY_ADDRESS: address, CLUSTER: str(cluster.folder)}
         return [sys.executable, "-S", "-E", self.server.client, socket], variables
 
-    def ending(self) -> str | None:
-        """Return in words which of the two processes ended by itself; None if both live, or were not started."""
+    def ending(self, place: int = 0) -> str | None:
+        """Return in words which process of a place ended by itself; None if both live, or were not started."""
         # The fork server first: if it ends, so do all processes of the run.
-        said = (helper.ending() for helper in (self.server, self.cluster) if helper is not None)
+        said = (helper.ending() for helper in (self.server, self.clusters.get(place)) if helper is not None)
         return next((words for words in said if words is not None), None)
 
-    def drop_cluster(self) -> None:
-        """End the Ray cluster, in which a failed run may have left anything; the next run gets a new one."""
-        if self.cluster is not None:
-            self.cluster.close()
-            self.cluster = None
+    def drop_cluster(self, place: int = 0) -> None:
+        """End a place's Ray cluster, in which a failed run may have left anything; the next run gets a new one."""
+        if place in self.clusters:
+            self.clusters.pop(place).close()
 
     def close(self) -> None:
-        """End both processes."""
-        self.drop_cluster()
+        """End all processes."""
+        for place in list(self.clusters):
+            self.drop_cluster(place)
         if self.server is not None:
             self.server.close()
             self.server = None
@@ -129,13 +142,14 @@ class Standby:
             self.server = None
         self.server = self.server or ForkServer()
 
-    def _provide(self, options: dict[str, Any]) -> RayCluster:
-        """Return a cluster with these options: the present one if it has them, else a new one."""
-        if self.cluster is not None and (options != self.cluster.options or self.cluster.ending() is not None):
-            self.drop_cluster()
-        if self.cluster is None:
-            self.cluster = RayCluster(options)
-        return self.cluster
+    def _provide(self, place: int, options: dict[str, Any]) -> RayCluster:
+        """Return a place's cluster with these options: the present one if it has them and lives, else a new one."""
+        present = self.clusters.get(place)
+        if present is not None and (options != present.options or present.ending() is not None):
+            self.drop_cluster(place)
+        if place not in self.clusters:
+            self.clusters[place] = RayCluster(options)
+        return self.clusters[place]
 
 
 def is_wanted(config: Mapping[str, Any]) -> bool:

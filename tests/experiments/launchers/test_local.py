@@ -49,7 +49,9 @@ LAUNCHER = """
 import dataclasses, os, sys
 from pathlib import Path
 from omegaconf import OmegaConf
-from experiments.launchers.local import take_turns
+from experiments.launchers.local import Queue
+from experiments.launchers.machine import Gpus
+from experiments.launchers.places import Places
 from experiments.processes.standby import Standby
 from experiments.planning.plan import PlannedRun
 from experiments.launchers.progress import Progress
@@ -57,7 +59,7 @@ from experiments.store.rundir import RunDir
 
 
 class Given(Standby):
-    def python(self, config, code):
+    def python(self, config, code, place=0):
         return [sys.executable, sys.argv[2]], {}
 
 
@@ -71,7 +73,11 @@ for name in sys.argv[3:]:
         "model": {"path": "none", "parameters": parameters},
         "algorithm": {"adv_estimator": "grpo"},
         "actor_rollout_ref": {"actor": {"checkpoint": {"save_contents": ["model"]}}},
-        "trainer": {"max_actor_ckpt_to_keep": 2, "save_freq": 1, "total_training_steps": 4},
+        "trainer": {
+            "max_actor_ckpt_to_keep": 2, "save_freq": 1, "total_training_steps": 4,
+            "device": "cuda" if os.environ["GPUS"] else "cpu", "n_gpus_per_node": int(os.environ["GPUS_A_RUN"]),
+        },
+        "hardware": {"fast": True},
     }
     run.create("seed: 1\\n", {})
     run.record("launched", steps=4)
@@ -79,8 +85,11 @@ for name in sys.argv[3:]:
     runs.append(PlannedRun(**given, state="planned", reached=0))
 print("planned", flush=True)
 sys.stdin.readline()
+names = tuple(filter(None, os.environ["GPUS"].split(",")))
+places = Places(int(os.environ["AT_ONCE"]), Gpus(names, "the test") if names else None)
 with Progress(runs) as progress:
-    sys.exit(any(take_turns(runs, Path("unused"), progress, Given())))
+    codes = Queue(Path("unused"), progress, Given(), places, 1).work(runs)
+sys.exit(130 if 130 in codes else any(codes))
 """
 
 NAMES = ("a-00000001", "b-00000002", "c-00000003")
@@ -94,18 +103,28 @@ class Launchers:
         (folder / "attempt.py").write_text(ATTEMPT)
         self.processes: list[subprocess.Popen[str]] = []
 
-    def start(self, seconds_a_run: float | str = 0.5, too_large: str = "", hangs: str = "") -> subprocess.Popen[str]:
+    def start(
+        self, seconds_a_run: float | str = 0.5, too_large: str = "", hangs: str = "", **more: object
+    ) -> subprocess.Popen[str]:
         """Start a launcher; return it once its runs are planned.
 
-        `too_large`: the run for which no disk has room; `hangs`: the run that does not end by itself.
+        `too_large`: the run for which no disk has room; `hangs`: the run that does not end by itself. `more`: further
+        variables of its environment.
         """
+        given = {"AT_ONCE": 1, "GPUS": "", "GPUS_A_RUN": 1, **more}
         process = subprocess.Popen(
             [sys.executable, "-c", LAUNCHER, str(self.runs_dir), str(self.folder / "attempt.py"), *NAMES],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "SECONDS_A_RUN": str(seconds_a_run), "TOO_LARGE": too_large, "HANGS": hangs},
+            env={
+                **os.environ,
+                **{name: str(value) for name, value in given.items()},
+                "SECONDS_A_RUN": str(seconds_a_run),
+                "TOO_LARGE": too_large,
+                "HANGS": hangs,
+            },
         )
         self.processes.append(process)
         assert process.stdout is not None and process.stdout.readline() == "planned\n"
@@ -251,3 +270,71 @@ def test_a_run_that_the_disk_has_no_room_for_is_told_and_the_others_go_on(launch
     failed = launchers.run(NAMES[1]).events()[-1]
     assert failed["kind"] == "disk full" and " free, but has " in failed["cause"]
     assert failed["remedy"].startswith("make room")
+
+
+# Side by side
+
+
+def overlapping(launchers: Launchers) -> int:
+    """Return how many attempts were under way at the same time, at most."""
+    moments = []
+    for run in find_runs(launchers.runs_dir):
+        for event in run.events():
+            if event["event"] in ("started", "finished", "interrupted", "failed"):
+                moments.append((event["time"], 1 if event["event"] == "started" else -1))
+    under_way = most = 0
+    for _, change in sorted(moments):
+        under_way += change
+        most = max(most, under_way)
+    return most
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_as_many_runs_at_once_as_there_are_places(launchers: Launchers, at_once: int) -> None:
+    only = launchers.start(seconds_a_run=2.5, AT_ONCE=at_once)
+    launchers.go()
+    printed = only.communicate(timeout=60)[0]
+    assert only.returncode == 0, printed
+    assert attempts(launchers) == {name: ["started", "finished"] for name in NAMES}
+    assert overlapping(launchers) == at_once
+
+
+def test_a_run_that_fails_or_is_cancelled_leaves_the_others_alone(launchers: Launchers, wait_for: WaitFor) -> None:
+    only = launchers.start(seconds_a_run=2, hangs=NAMES[0], AT_ONCE=2)
+    launchers.go()
+    hanging, run = launchers.run(NAMES[0]), launchers.run(NAMES[1])
+    wait_for(lambda: hanging.state() == run.state() == "running", "two runs start")
+    os.kill(next(event["pid"] for event in hanging.events() if event["event"] == "started"), signal.SIGKILL)
+    printed = only.communicate(timeout=60)[0]
+    assert only.returncode == 1, printed
+    found = attempts(launchers)
+    assert found[NAMES[0]] == ["started", "failed"]
+    assert found[NAMES[1]] == found[NAMES[2]] == ["started", "finished"]
+
+
+def test_ctrl_c_ends_all_at_the_same_time_and_starts_no_other(launchers: Launchers, wait_for: WaitFor) -> None:
+    only = launchers.start(seconds_a_run=300, AT_ONCE=2)
+    launchers.go()
+    under_way = [launchers.run(name) for name in NAMES[:2]]
+    wait_for(lambda: all(run.state() == "running" for run in under_way), "two runs start")
+    only.send_signal(signal.SIGINT)
+    printed = only.communicate(timeout=20)[0]
+    assert only.returncode == 130, printed
+    found = attempts(launchers)
+    assert found[NAMES[0]] == found[NAMES[1]] == ["started", "interrupted"] and found[NAMES[2]] == []
+    assert printed.count("interrupted, going down (it can be resumed)") == 2
+
+
+def test_each_attempt_sees_its_own_gpus_and_no_other(launchers: Launchers, tmp_path: Path) -> None:
+    (tmp_path / "attempt.py").write_text(ATTEMPT.replace("deadline =", SEEN + "    deadline ="))
+    gpus = ["GPU-r1z-a", "GPU-r1z-b", "GPU-r1z-c", "GPU-r1z-d"]
+    only = launchers.start(seconds_a_run=2, AT_ONCE=2, GPUS=",".join(gpus), GPUS_A_RUN=2)
+    launchers.go()
+    printed = only.communicate(timeout=60)[0]
+    assert only.returncode == 0, printed
+    seen = [run.events()[-2]["gpus"] for run in find_runs(launchers.runs_dir)]
+    assert sorted(seen)[:2] != sorted(seen)[1:], seen
+    assert set(seen) == {"GPU-r1z-a,GPU-r1z-b", "GPU-r1z-c,GPU-r1z-d"}
+
+
+SEEN = 'run.record("seen", gpus=os.environ.get("CUDA_VISIBLE_DEVICES"))\n'

@@ -69,12 +69,14 @@ def test_a_bar_shows_step_reward_length_and_when_it_will_be_done(
     screen = show(True)
 
     def seen() -> str:
+        row.update()
         progress.update()
         progress.bars.refresh()
         return screen.getvalue().splitlines()[-1]
 
     with progress_module.Progress([run]) as progress:
-        progress.begin(run)
+        row = progress.row(run)
+        row.begin(run)
         assert "step 3/10" in seen() and "starting" in seen() and "ETA" not in seen()
         run.folder.new_attempt()
         clock.now += 60  # the time to start up does not count for the pace
@@ -88,8 +90,7 @@ def test_a_bar_shows_step_reward_length_and_when_it_will_be_done(
         with open(run.folder.attempts()[-1].metrics, "a") as metrics:
             metrics.write("\n")
         assert "step 5/10" in seen() and "ETA 0:00:50" in seen(), "five more at ten seconds each"
-        progress.end()
-        progress.bars.refresh()
+        row.end()
     assert "ETA" not in screen.getvalue().splitlines()[-1]
 
 
@@ -99,16 +100,19 @@ def test_without_a_terminal_there_are_lines_with_the_same(
     clock = Clock(monkeypatch)
     screen = show(False)
     with progress_module.Progress([run]) as progress:
-        progress.begin(run)
+        row = progress.row(run)
+        row.begin(run)
         run.folder.new_attempt()
         for number in (4, 5, 6):
             step(run, number)
+            row.update()
             progress.update()
             clock.now += progress_module.LINE_SECONDS / 2 + 1
         for number in (7, 8, 9, 10):
             step(run, number)
+        row.update()
         progress.update()
-        progress.end()
+        row.end()
     assert screen.getvalue().splitlines() == [
         "[1/1] temperature=0.6,seed=1: starting, to step 10",
         "[1/1] temperature=0.6,seed=1: step 6/10  reward 0.060  length 56  ETA 0:00:44",

@@ -52,12 +52,12 @@ def test_the_options_of_a_composed_config_are_those_of_the_resolved_one() -> Non
 def test_helpers_are_foreseen_for_a_run_that_takes_them_and_end_if_nobody_does() -> None:
     launch = Standby()
     launch.foresee({**CPU, "trainer": {"device": "cuda"}})
-    assert launch.server is None and launch.cluster is None
+    assert launch.server is None and not launch.clusters
     launch.foresee(CPU)
-    helpers = [launch.server, launch.cluster]
+    helpers = [launch.server, *launch.clusters.values()]
     assert all(helper is not None and helper.process.poll() is None for helper in helpers)
     launch.close()
-    assert launch.server is None and launch.cluster is None
+    assert launch.server is None and not launch.clusters
     assert_nothing_is_left_of([helper.folder for helper in helpers if helper is not None])
 
 
@@ -65,14 +65,26 @@ def test_a_launch_takes_the_cluster_that_was_foreseen_unless_its_runs_want_anoth
     for foreseen in (2, 3):
         with contextlib.closing(Standby()) as launch:
             launch.foresee({**CPU, "ray_kwargs": {"ray_init": {"num_cpus": foreseen}}})
-            cluster, server = launch.cluster, launch.server
-            assert cluster is not None
+            cluster, server = launch.clusters[0], launch.server
             launch.prepare([CPU])
-            assert launch.server is server and launch.cluster is not None
-            assert (launch.cluster is cluster) == (foreseen == 2)
-            assert launch.cluster.options == {"num_cpus": 2}
+            assert launch.server is server
+            assert (launch.clusters[0] is cluster) == (foreseen == 2)
+            assert launch.clusters[0].options == {"num_cpus": 2}
             assert (cluster.process.poll() is None) == (foreseen == 2)
         assert cluster.process.poll() is not None
+
+
+def test_each_place_has_a_cluster_of_its_own_and_one_that_failed_is_replaced_alone(tmp_path: Path) -> None:
+    with contextlib.closing(Standby()) as launch:
+        launch.prepare([CPU])
+        for place in (0, 1):
+            launch.is_ready(CPU, place)
+        first, second = launch.clusters[0], launch.clusters[1]
+        assert first.folder != second.folder
+        launch.drop_cluster(1)
+        assert second.process.poll() is not None and first.process.poll() is None
+        assert launch.is_ready(CPU, 1) is False, "a new one has begun to start"
+        assert launch.clusters[1] is not second and launch.clusters[0] is first
 
 
 @pytest.mark.parametrize(
@@ -99,7 +111,7 @@ def test_the_command_line_is_guessed_by_and_a_wrong_guess_is_corrected(
     launch.foresee(CPU)
     assert launch.server is not None and guess in (None, launch.server), "one is enough"
     launch.foresee({**CPU, "hardware": {"fast": False}})
-    assert launch.server is None and launch.cluster is None
+    assert launch.server is None and not launch.clusters
     standby.LOCAL.touch()
     launch.guess(arguments)
     assert launch.server is None, "the user's own file may decide otherwise"
@@ -112,8 +124,8 @@ config = {"hardware": {"fast": True}, "trainer": {"device": "cpu"}, "ray_kwargs"
 standby = Standby()
 standby.prepare([config])
 try:
-    print(standby.server.folder, standby.cluster.folder, flush=True)
-    standby.cluster.wait()
+    print(standby.server.folder, standby.clusters[0].folder, flush=True)
+    standby.clusters[0].wait()
     print("up", flush=True)
     time.sleep(600)
 finally:

@@ -173,8 +173,8 @@ from experiments.store.rundir import RunDir
 
 
 class Given(Standby):
-    def python(self, config, code):
-        command, variables = super().python(config, code)
+    def python(self, config, code, place=0):
+        command, variables = super().python(config, code, place)
         return [*command, sys.argv[2]], variables
 
 
@@ -182,7 +182,8 @@ local.check_disk, local.disk_needed = lambda *a: None, lambda *a: 0
 runs = []
 for name in ("a-00000001", "b-00000002"):
     run = RunDir(Path(sys.argv[1]) / name)
-    config = {"seed": 1, "lr": 0.5, "task": {"name": "x"}, "hardware": {"fast": False}, "trainer": {"device": "cpu"},
+    config = {"seed": 1, "lr": 0.5, "task": {"name": "x"}, "hardware": {"fast": False},
+        "trainer": {"device": "cpu", "n_gpus_per_node": 1},
         "reward": {"custom_reward_function": {"path": sys.argv[3]}}}
     given = dict(name=name, folder=run, config=config, verl=OmegaConf.create(config), steps=4)
     runs.append(PlannedRun(**given, state="planned", reached=0))

@@ -1,0 +1,190 @@
+"""Where runs are executed side by side: as many at once as this machine has devices, cores and memory for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.launchers import machine
+from experiments.launchers.device_locks import DeviceLock, lock_device
+from experiments.launchers.machine import Gpus
+from experiments.planning.cost import costs
+from experiments.planning.plan import PlannedRun
+from experiments.terminal import counted, hours_text, size
+from experiments.values import Config, is_whole
+
+GIB = 2**30
+ARM_MEMORY = 2.5 * GIB  # of a small model's run with hardware.fast=true, measured (docs/speed.md): 2.3 GiB
+PLAIN_MEMORY = 4.5 * GIB  # with hardware.fast=false: 4.4 GiB
+# Weights, gradient and Adam's two moments of a policy in fp32, and the rollout server's weights; then the reference's.
+BYTES_A_PARAMETER, REFERENCE_BYTES = 20, 4
+JOBS = "hydra.launcher.jobs"
+
+
+@dataclass
+class Place:
+    """What one run is executed on."""
+
+    number: int
+    """Counts from 0; two runs at the same time have two numbers."""
+    ranks: int
+    gpus: tuple[str, ...] = ()
+    """As CUDA_VISIBLE_DEVICES names them; empty on a CPU, and where nobody can tell the GPUs of this machine."""
+    locks: Sequence[DeviceLock] = ()
+
+
+def on_cpu(config: Config) -> bool:
+    """Return whether a run trains on this machine's CPU."""
+    return bool(config["trainer"]["device"] == "cpu")
+
+
+def ranks_of(config: Config) -> int:
+    """Return how many devices of one machine a run takes."""
+    return int(config["trainer"]["n_gpus_per_node"])
+
+
+def memory_of(config: Config) -> float:
+    """Return the bytes of memory that a run on a CPU needs, as an estimate."""
+    base = ARM_MEMORY if config["hardware"]["fast"] else PLAIN_MEMORY
+    parameters = config["model"]["parameters"] or 0
+    return base + ranks_of(config) * parameters * (BYTES_A_PARAMETER + REFERENCE_BYTES)
+
+
+@dataclass
+class Machine:
+    """What there is for runs; read once, so that a plan and a launch decide by the same numbers."""
+
+    cores: int = field(default_factory=machine.cores)
+    memory: int = field(default_factory=machine.free_memory)
+    gpus: Gpus | None = field(default_factory=machine.gpus)
+
+
+def at_once(configs: Sequence[Config], jobs: Any = None, here: Machine | None = None) -> int:
+    """Return how many of these runs are executed at once. UserError if that can't be as asked.
+
+    Args:
+        configs: resolved configs of runs that have something left to do.
+        jobs: hydra.launcher.jobs: how many are wanted; None: as many as there are devices, cores and memory for.
+    """
+    if jobs is not None and not is_whole(jobs, 1):
+        raise UserError(f"{JOBS} must be null or a whole number of at least 1, but is {jobs!r}; try {JOBS}=2")
+    if not configs:
+        return 1
+    here = here or Machine()
+    problems = _too_few_gpus(configs, here)
+    if problems:
+        raise UserError(*problems)
+    fits, why = _room(configs, here)
+    if jobs is not None and jobs > fits:
+        raise UserError(f"{JOBS} must be at most {fits}, since {why}, but is {jobs}; set {JOBS}={fits}")
+    return min(jobs or _wanted(configs, here, fits), len(configs))
+
+
+def _too_few_gpus(configs: Sequence[Config], here: Machine) -> list[str]:
+    """Return a problem if a run needs more GPUs than this process may use."""
+    if here.gpus is None:
+        return []
+    there = len(here.gpus.names)
+    needed = max((ranks_of(config) for config in configs if not on_cpu(config)), default=0)
+    if needed <= there:
+        return []
+    return [
+        f"hardware.gpus_per_node must be at most {there}, the GPUs that this process may use "
+        f"({here.gpus.source}), but is {needed}; choose hardware= for what is here, or hydra/launcher=slurm"
+    ]
+
+
+def _room(configs: Sequence[Config], here: Machine) -> tuple[int, str]:
+    """Return how many runs fit at once at most, and what limits them."""
+    gpu = [config for config in configs if not on_cpu(config)]
+    if gpu:
+        if here.gpus is None:
+            return 1, "nobody can tell which GPUs this machine has (no nvidia-smi, and CUDA_VISIBLE_DEVICES is not set)"
+        ranks = max(map(ranks_of, gpu))
+        there = len(here.gpus.names)
+        return there // ranks, f"{counted(there, 'GPU')} can be used and a run takes {ranks}"
+    need = max(map(memory_of, configs))
+    return max(1, int(here.memory // need)), f"{size(here.memory)} of memory are free and a run takes {size(int(need))}"
+
+
+def _wanted(configs: Sequence[Config], here: Machine, fits: int) -> int:
+    """Return how many runs to execute at once if nobody says it: on a CPU no more than there are cores."""
+    if any(not on_cpu(config) for config in configs):
+        return fits
+    return max(1, min(fits, here.cores // max(map(ranks_of, configs))))
+
+
+def outlook(runs: Sequence[PlannedRun], jobs: Any, here: Machine, starting: bool) -> tuple[int, list[str]]:
+    """Return how many of the planned runs are executed at once, and what the plan says about it, as lines.
+
+    UserError if they can't be executed here; a plan alone (not `starting`) may be for another machine.
+    """
+    todo = [run for run in runs if run.action not in ("skip", "wait")]
+    configs = [run.config for run in todo]
+    if not starting and (jobs is None or is_whole(jobs, 1)) and _too_few_gpus(configs, here):
+        return 1, []
+    number = at_once(configs, jobs, here)
+    if len(todo) < 2:
+        return number, []
+    hours = sum(cost.hours / cost.devices for cost in costs(todo) if cost.devices) / number
+    how = f"{number} at once" if number > 1 else "one after the other"
+    return number, [f"on this machine: {how}" + (f", about {hours_text(hours)} hours in all" if hours else "")]
+
+
+def threads_for(places: int, here: Machine | None = None) -> int:
+    """Return how many threads the training processes of each of so many runs may use together."""
+    return max(1, (here or Machine()).cores // places)
+
+
+class Places:
+    """The places of one launch: `take` gives one to a run, `give_back` frees it."""
+
+    def __init__(self, number: int, gpus: Gpus | None, free_memory: Callable[[], int] = machine.free_memory) -> None:
+        self.number, self.free_memory = number, free_memory
+        self.gpus = gpus
+        self.taken: dict[int, Place] = {}
+
+    def take(self, config: Mapping[str, Any], run: str, alone: bool = False) -> Place | str:
+        """Return a place for a run, or in words what it waits for. `alone`: only while no other run is executed."""
+        if len(self.taken) >= self.number or (alone and self.taken):
+            return "its turn"
+        ranks = ranks_of(config)
+        number = min(set(range(self.number)) - self.taken.keys())
+        if on_cpu(config):
+            if self.taken and self.free_memory() < memory_of(config):
+                return f"memory: {size(self.free_memory())} are free, and it takes {size(int(memory_of(config)))}"
+            place: Place | str = Place(number, ranks)
+        elif self.gpus is None:
+            place = Place(number, ranks)
+        else:
+            place = self._lock(number, ranks, self.gpus.names, run)
+        if isinstance(place, Place):
+            self.taken[number] = place
+        return place
+
+    def _lock(self, number: int, ranks: int, names: Sequence[str], run: str) -> Place | str:
+        """Return a place with so many free GPUs, locked; or in words who has the others."""
+        own = {name for place in self.taken.values() for name in place.gpus}
+        locks: list[DeviceLock] = []
+        held = []
+        for name in names:
+            if name in own or len(locks) == ranks:
+                continue
+            lock = lock_device(name, run)
+            if isinstance(lock, DeviceLock):
+                locks.append(lock)
+            else:
+                held.append(f"GPU {name}: {lock}")
+        if len(locks) == ranks:
+            return Place(number, ranks, tuple(lock.name for lock in locks), locks)
+        for lock in locks:
+            lock.release()
+        return "; ".join(held) or "its turn"
+
+    def give_back(self, place: Place) -> None:
+        """Free a place and its GPUs."""
+        for lock in place.locks:
+            lock.release()
+        del self.taken[place.number]

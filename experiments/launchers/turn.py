@@ -1,0 +1,145 @@
+"""One attempt of a run on this machine, from its start to its end. Nothing here waits, so several can be under way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from experiments.errors import INTERRUPTED
+from experiments.launchers.machine import VISIBLE
+from experiments.launchers.places import Place
+from experiments.launchers.progress import Row
+from experiments.planning.plan import PlannedRun, attempt_arguments
+from experiments.processes import reaping
+from experiments.processes.helper import HelperEnded
+from experiments.processes.standby import Standby
+from experiments.store.events import Event, State
+from experiments.store.failures import Failure, of_a_silent_end
+from experiments.store.rundir import VERDICT, AlreadyRunning, RunDir
+from experiments.variables import CORES, MARKER
+
+
+def reap(run: RunDir) -> None:
+    """End the processes that an attempt left behind. AlreadyRunning, and nothing is ended, if another attempt lives."""
+    with run.lock():
+        reaping.reap(run.path)
+
+
+@dataclass
+class Turn:
+    """An attempt of a run at a place."""
+
+    run: PlannedRun
+    place: Place
+    cores: int
+    """How many CPU cores the run has for itself."""
+    code: Path
+    standby: Standby
+    row: Row
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    process: subprocess.Popen[bytes] | None = None
+    code_at_end: int | None = None
+    """The exit code; None while the attempt is under way."""
+    interrupted: bool = False
+    _events: int = 0
+
+    @classmethod
+    def begin(cls, run: PlannedRun, place: Place, cores: int, code: Path, standby: Standby, row: Row) -> Turn | str:
+        """Return the turn of a run, or in words why it has none: others had it done, are at it, or cancelled it."""
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(run.folder.launching())
+                now = replace(run, state=run.folder.state(), reached=run.folder.reached())
+                if now.action in ("skip", "wait") or now.state == State.CANCELLED:
+                    return f"{now.state} in the meantime"
+                reap(run.folder)
+            except AlreadyRunning:
+                return "running already, started by another command"
+            row.begin(now)
+            return cls(now, place, cores, code, standby, row, held.pop_all())
+        raise AssertionError("not reached")
+
+    def poll(self) -> int | None:
+        """Go on with the attempt; return its exit code once it has ended, else None."""
+        if self.code_at_end is None:
+            if self.process is None:
+                self._start()
+            elif self.process.poll() is None:
+                self.row.update()
+            else:
+                self._finish(self.process.returncode)
+        return self.code_at_end
+
+    def _start(self) -> None:
+        """Start the process if what it needs is ready."""
+        try:
+            if not self.standby.is_ready(self.run.config, self.place.number):
+                return
+            python, variables = self.standby.python(self.run.config, self.code, self.place.number)
+        except HelperEnded as ended:
+            self.fail(ended.failure)
+            return
+        own = {MARKER: str(self.run.folder.path), CORES: str(self.cores)}
+        if self.place.gpus:
+            own[VISIBLE] = ",".join(self.place.gpus)
+        self._events = len(self.run.folder.events())
+        self.process = subprocess.Popen(
+            [*python, "-m", "experiments.attempt", *attempt_arguments(self.run)],
+            env={**os.environ, **variables, **own},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches only the launcher, which passes it on once
+        )
+
+    def interrupt(self) -> None:
+        """Ask for a clean end."""
+        self.interrupted = True
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        elif self.process is None:
+            self._end(INTERRUPTED)
+
+    def kill(self) -> None:
+        """End the attempt at once."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def fail(self, failure: Failure) -> None:
+        """Record a failure before the attempt could start."""
+        record_failure(self.run, failure, self.row)
+        self._end(1)
+
+    def _finish(self, exit_code: int) -> None:
+        """Clean up after the process, and record how it ended if it could not do so itself."""
+        with contextlib.suppress(AlreadyRunning):
+            reap(self.run.folder)
+        self.row.update()
+        folder, failure = self.run.folder, None
+        silent = len(folder.events()) == self._events and not folder.is_locked()  # then its output is on the terminal
+        if folder.state() == State.KILLED:
+            attempt, ending = folder.attempts()[-1], self.standby.ending(self.place.number)
+            failure = of_a_silent_end(folder.path, exit_code, attempt.path / VERDICT, attempt.log, ending)
+        elif exit_code and silent:
+            failure = Failure("error", f"the attempt ended with {exit_code} before it started", "read what it printed")
+        if failure is not None:
+            record_failure(self.run, failure, self.row)
+        if exit_code:
+            self.standby.drop_cluster(self.place.number)
+        self._end(INTERRUPTED if self.interrupted else int(exit_code != 0))
+
+    def _end(self, code: int) -> None:
+        self.code_at_end = code
+        self.row.end()
+        self.held.close()
+
+
+def record_failure(run: PlannedRun, failure: Failure, row: Row) -> None:
+    """Record a failure; if it can't be recorded, print it."""
+    try:
+        run.folder.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
+    except OSError:  # the disk may be full: the run's state is then "killed", and it can be resumed
+        row.note(f"{run.name} failed: {failure.kind}: {failure.cause}\n  do: {failure.remedy}")

@@ -1,0 +1,214 @@
+"""launchers/places.py, machine.py and device_locks.py: how many runs at once, on which GPUs, and who waits for whom."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.errors import UserError
+from experiments.launchers import device_locks, machine, places
+from experiments.launchers.device_locks import DeviceLock, lock_device
+from experiments.launchers.machine import Gpus
+from experiments.launchers.places import GIB, Machine, Place, Places, at_once, threads_for
+
+WIDE = 1000 * GIB
+
+
+def config(device: str = "cpu", ranks: int = 1, parameters: int | None = None, fast: bool = True) -> dict[str, Any]:
+    return {
+        "trainer": {"device": device, "n_gpus_per_node": ranks},
+        "hardware": {"fast": fast},
+        "model": {"parameters": parameters},
+    }
+
+
+def eight(count: int = 8) -> Machine:
+    return Machine(cores=16, memory=WIDE, gpus=Gpus(tuple(map(str, range(count))), "the test"))
+
+
+# How many at once
+
+
+@pytest.mark.parametrize(
+    ("here", "runs", "expected"),
+    [
+        (Machine(2, WIDE, None), [config()] * 4, 2),
+        (Machine(10, WIDE, None), [config()] * 4, 4),
+        (Machine(10, 6 * GIB, None), [config()] * 4, 2),
+        (Machine(10, GIB, None), [config()] * 4, 1),
+        (Machine(4, WIDE, None), [config(ranks=2)] * 4, 2),
+        (Machine(8, 40 * GIB, None), [config(parameters=500_000_000)] * 4, 2),
+        (Machine(8, 40 * GIB, None), [config(fast=False)] * 8, 8),
+        (eight(), [config("cuda")] * 12, 8),
+        (eight(), [config("cuda", 2)] * 12, 4),
+        (eight(), [config("cuda", 3)] * 12, 2),
+        (eight(), [config("cuda", 2)] * 3, 3),
+        (Machine(8, WIDE, None), [config("cuda")] * 3, 1),
+        (Machine(8, WIDE, None), [], 1),
+    ],
+)
+def test_as_many_runs_as_there_is_room_for(here: Machine, runs: list[Any], expected: int) -> None:
+    assert at_once(runs, None, here) == expected
+
+
+@given(st.integers(1, 64), st.integers(0, 200), st.integers(1, 8), st.integers(1, 40))
+def test_what_runs_at_once_never_asks_for_more_than_there_is(cores: int, gib: int, ranks: int, runs: int) -> None:
+    here = Machine(cores, gib * GIB, None)
+    number = at_once([config(ranks=ranks)] * runs, None, here)
+    assert 1 <= number <= runs
+    assert number == 1 or (number * ranks <= cores and number * places.memory_of(config(ranks=ranks)) <= gib * GIB)
+    assert threads_for(number, here) * number <= max(cores, number)
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "two"])
+def test_jobs_must_be_a_number_of_runs(jobs: Any) -> None:
+    with pytest.raises(UserError, match=r"hydra\.launcher\.jobs must be null or a whole number of at least 1, but is"):
+        at_once([config()], jobs, Machine(2, WIDE, None))
+
+
+def test_more_jobs_than_fit_are_told_with_the_number_that_fits() -> None:
+    with pytest.raises(UserError) as refused:
+        at_once([config("cuda", 2)] * 9, 5, eight())
+    assert str(refused.value) == (
+        "hydra.launcher.jobs must be at most 4, since 8 GPUs can be used and a run takes 2, but is 5; "
+        "set hydra.launcher.jobs=4"
+    )
+    with pytest.raises(UserError, match=r"at most 2, since 6\.0 GiB of memory are free and a run takes 2\.5 GiB"):
+        at_once([config()] * 9, 3, Machine(16, 6 * GIB, None))
+    assert at_once([config()] * 9, 2, Machine(1, 6 * GIB, None)) == 2, "more than there are cores, if it is asked for"
+
+
+@pytest.mark.parametrize(("names", "source"), [((), "CUDA_VISIBLE_DEVICES="), (("0",), "nvidia-smi")])
+def test_a_run_that_needs_more_gpus_than_there_are_is_refused(names: tuple[str, ...], source: str) -> None:
+    with pytest.raises(UserError) as refused:
+        at_once([config("cuda", 2)], None, Machine(8, WIDE, Gpus(names, source)))
+    assert str(refused.value).startswith(
+        f"hardware.gpus_per_node must be at most {len(names)}, the GPUs that this process may use ({source}), but is 2"
+    )
+
+
+# What the machine has
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("0,1", ("0", "1")),
+        (" 3 , 5 ", ("3", "5")),
+        ("GPU-8932f937,MIG-GPU-1/2/0", ("GPU-8932f937", "MIG-GPU-1/2/0")),
+        ("", ()),
+        ("-1", ()),
+        ("0,-1,1", ("0",)),
+    ],
+)
+def test_the_visible_gpus_are_named_as_the_variable_names_them(
+    value: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(machine.VISIBLE, value)
+    assert machine.gpus() == Gpus(names, f"CUDA_VISIBLE_DEVICES={value}")
+
+
+def stand_in(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{text}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv(machine.VISIBLE, raising=False)
+
+
+def test_without_the_variable_nvidia_smi_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, "echo '0, GPU-aaa'; echo '1, GPU-bbb'", monkeypatch)
+    assert machine.gpus() == Gpus(("0", "1"), "nvidia-smi")
+    stand_in(tmp_path, "echo 'driver mismatch' >&2; exit 9", monkeypatch)
+    assert machine.gpus() is None
+
+
+def test_the_cgroup_s_limits_count(tmp_path: Path) -> None:
+    for name, text in (
+        *(("cpu.max", "150000 100000"), ("memory.max", "5000"), ("memory.current", "4000")),
+        ("memory.stat", "anon 3000\ninactive_file 700\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    assert machine.cores(tmp_path) == 1 and machine.free_memory(tmp_path) == 1700
+    (tmp_path / "cpu.max").write_text("max 100000")
+    (tmp_path / "memory.max").write_text("max")
+    assert machine.cores(tmp_path) == len(os.sched_getaffinity(0)) and machine.free_memory(tmp_path) > 2**20
+
+
+# Locks
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Locks in a folder of the test's own."""
+    monkeypatch.setattr(device_locks, "FOLDER", tmp_path / "locks")
+    monkeypatch.setattr(device_locks.lock_device, "__defaults__", (tmp_path / "locks",))
+    return tmp_path / "locks"
+
+
+def test_two_runs_at_once_get_other_gpus_and_give_them_back() -> None:
+    here = Places(2, Gpus(("4", "5", "6", "7"), "the test"))
+    first, second = (here.take(config("cuda", 2), "a run") for _ in range(2))
+    assert isinstance(first, Place) and isinstance(second, Place)
+    assert (first.gpus, second.gpus) == (("4", "5"), ("6", "7")) and first.number != second.number
+    assert here.take(config("cuda", 2), "a run") == "its turn"
+    here.give_back(first)
+    third = here.take(config("cuda", 1), "a run")
+    assert isinstance(third, Place) and third.gpus == ("4",) and third.number == first.number
+
+
+OTHER = """
+import sys, time
+from pathlib import Path
+from experiments.launchers.device_locks import lock_device
+lock = lock_device(sys.argv[2], "another run", Path(sys.argv[1]))
+print("locked", flush=True)
+time.sleep(600)
+"""
+
+
+def test_another_launcher_s_gpus_are_left_alone_until_it_ends_in_whatever_way(folder: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", OTHER, str(folder), "0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        here = Places(2, Gpus(("0", "1"), "the test"))
+        told = here.take(config("cuda", 2), "my run")
+        assert isinstance(told, str) and f"process {other.pid} has it for another run" in told and "GPU 0" in told
+        place = here.take(config("cuda", 1), "my run")
+        assert isinstance(place, Place) and place.gpus == ("1",)
+    finally:
+        other.kill()
+        other.wait()
+    place = here.take(config("cuda", 1), "my run")
+    assert isinstance(place, Place) and place.gpus == ("0",)
+
+
+def test_an_index_and_the_uuid_of_one_gpu_have_one_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, "echo '0, GPU-aaa'; echo '1, GPU-bbb'", monkeypatch)
+    held = lock_device("1", "a run")
+    assert isinstance(held, DeviceLock)
+    assert isinstance(lock_device("GPU-bbb", "another"), str) and isinstance(
+        lock_device("GPU-aaa", "another"), DeviceLock
+    )
+    held.release()
+    assert isinstance(lock_device("GPU-bbb", "another"), DeviceLock)
+
+
+def test_under_memory_pressure_no_further_run_is_started() -> None:
+    free = [100 * GIB]
+    here = Places(3, None, lambda: free[0])
+    assert isinstance(here.take(config(), "a"), Place)
+    free[0] = GIB
+    told = here.take(config(), "b")
+    assert told == "memory: 1.0 GiB are free, and it takes 2.5 GiB"
+    free[0] = 3 * GIB
+    assert isinstance(here.take(config(), "b"), Place)
+    empty = Places(3, None, lambda: 0)
+    assert isinstance(empty.take(config(), "a"), Place), "one run is always tried"
