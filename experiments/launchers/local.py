@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.attempt.execution import interrupt
+from experiments.attempt.stall import Outside
 from experiments.errors import INTERRUPTED, UserError
 from experiments.launchers.progress import Progress
 from experiments.launchers.summary import print_summary
@@ -146,10 +147,12 @@ def execute(run: PlannedRun, code: Path, progress: Progress, standby: Standby) -
             start_new_session=True,  # Ctrl-C reaches only the launcher, which passes it on once
         )
     )
-    interrupted = False
+    interrupted, outside = False, Outside(run.folder, run.config)
     try:
         while child.process.poll() is None:
             progress.update()
+            if outside.stalled():
+                child.process.kill()
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         interrupted = True
