@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 MARKER = "R1Z_RUN"  # the run's folder; every process of an attempt inherits it, so that we can find them all
 EXECUTION = "R1Z_EXECUTION"  # an id of this execution of a run: two executions may overlap
@@ -12,6 +13,7 @@ CLUSTER = "R1Z_CLUSTER"  # the folder of the launcher's Ray head, which says how
 RAY_ADDRESS = "R1Z_RAY_ADDRESS"  # the launcher's Ray cluster, if it started one
 THREADS = "R1Z_THREADS"  # how many threads a training process uses
 CORES = "R1Z_CORES"  # how many CPU cores a run has, where the launcher executes several side by side
+STACK_SIGNAL = signal.SIGUSR2  # asks a process of a run for its Python stacks
 NOT_FINITE = "R1Z_NOT_FINITE"  # watch.not_finite: what follows on a loss that is NaN or infinite
 # What Ray reads when a cluster starts: send no usage report; don't count CUDA devices, which would hide our logical
 # ones; start no workers before somebody asks for them, since ours need an environment of their own.

@@ -123,7 +123,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
             return 1
         signal.signal(signal.SIGTERM, interrupt)
         signal.signal(signal.SIGINT, interrupt)
-        watch = Watch(attempt, lambda failure: record_failure(run, attempt, failure))
+        watch = Watch(run, attempt, config, lambda failure: record_failure(run, attempt, failure))
         try:
             train(verl_config(config, run, attempt, steps, variables), bool(config["hardware"]["fast"]), watch)
         except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit

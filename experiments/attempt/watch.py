@@ -1,4 +1,4 @@
-"""Watch an attempt from inside: end it when a part of it has died, which may otherwise leave it waiting for ever.
+"""Watch an attempt from inside: end it when a part of it has died or hangs, and it would otherwise wait for ever.
 
 The parts are Ray's daemons, the launcher's processes and the actors of the run. A thread looks every second. If one
 of them has died, the thread writes down which, interrupts the training and, if that does not end it, ends the process.
@@ -14,36 +14,45 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from experiments.attempt.dead_actors import dead_actors, is_known
+from experiments.attempt.stacks import write_stacks
+from experiments.attempt.stall import Stall
 from experiments.processes import endings
 from experiments.processes.helper import PID
-from experiments.store.failures import KILLED, RESUMES, Failure, how
+from experiments.store.events import Event
+from experiments.store.failures import KILLED, RESUMES, STALLED, Failure, how, last_lines
 from experiments.store.files import write_atomically
-from experiments.store.rundir import VERDICT, Attempt
+from experiments.store.metrics import step_times
+from experiments.store.rundir import STACKS, VERDICT, Attempt, RunDir
 from experiments.variables import CLUSTER, FORK_SOCKET
 
 POLL_SECONDS = 1.0
 OWN_WORDS_SECONDS = 3.0  # a training that notices the death itself ends by an exception of its own
 END_SECONDS = 8.0  # how long an interrupted training may take to end
 LATE_SECONDS = 2.0  # how much later than the exception the death may be known
+KNOWN_STEPS = 3
 OF_A_DEATH = r"died|[Uu]navailable|RPC|Rpc|GCS|raylet|[Cc]rashed|[Dd]isconnect|closed"  # in such an exception
 
 
 class Watch:
     """The thread that watches; `over` ends it, and `verdict` is what it found."""
 
-    def __init__(self, attempt: Attempt, at_end: Callable[[Failure], None]) -> None:
+    def __init__(
+        self, run: RunDir, attempt: Attempt, config: Mapping[str, Any], at_end: Callable[[Failure], None]
+    ) -> None:
         """`at_end` records the failure if the process has to be ended here."""
-        self.attempt, self.at_end = attempt, at_end
+        self.run, self.attempt, self.at_end = run, attempt, at_end
+        self.stall = Stall(run, attempt, config)
         self.verdict: Failure | None = None
         self.cluster = Path(os.environ[CLUSTER]) if CLUSTER in os.environ else None
         self.forks = Path(os.environ[FORK_SOCKET]).parent if FORK_SOCKET in os.environ else None
         self.head = _pid(self.cluster) if self.cluster is not None else 0
         self.daemons: dict[int, str] = {}
-        self._over, self._known = threading.Event(), is_known()
+        self._over, self._known, self._warned = threading.Event(), is_known(), False
         threading.Thread(target=self._watch, daemon=True).start()
 
     def over(self) -> None:
@@ -84,12 +93,33 @@ class Watch:
                 self._note(found)
                 self._end()
                 return
+            if found := self.stall.look():
+                self._note_stall(found)
+                self._end()
+                return
+            self._warn_once()
+
+    def _warn_once(self) -> None:
+        """Warn of keys of the watchdog that allow less than a step takes, as soon as some steps are known."""
+        if self._warned or len(step_times(self.run)) < KNOWN_STEPS:
+            return
+        self._warned = True
+        if text := self.stall.too_short():
+            self.run.record(Event.WARNED, step=self.run.last_step(), text=text)
+
+    def _note_stall(self, found: str) -> None:
+        stacks = self.attempt.path / STACKS
+        write_stacks(self.run.path, stacks)
+        last = "; ".join(last_lines(self.attempt.log, 3))
+        self._decide(Failure(STALLED, f"{found}; the log ends: {last}", f"{RESUMES}; {stacks} has the stacks"))
 
     def _note(self, found: str | None) -> None:
-        if found is None or self.verdict is not None:
-            return
-        self.verdict = Failure(KILLED, found, RESUMES)
-        print(f"{found}: the attempt is ended", file=sys.stderr, flush=True)
+        if found is not None and self.verdict is None:
+            self._decide(Failure(KILLED, found, RESUMES))
+
+    def _decide(self, verdict: Failure) -> None:
+        self.verdict = verdict
+        print(f"{verdict.cause}: the attempt is ended", file=sys.stderr, flush=True)
         with contextlib.suppress(OSError):
             write_atomically(self.attempt.path / VERDICT, json.dumps(self.verdict.__dict__) + "\n")
 

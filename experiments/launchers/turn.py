@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from experiments.attempt.stall import Outside
 from experiments.errors import INTERRUPTED
 from experiments.launchers.machine import VISIBLE
 from experiments.launchers.places import Place
@@ -45,6 +46,8 @@ class Turn:
     code_at_end: int | None = None
     """The exit code; None while the attempt is under way."""
     interrupted: bool = False
+    outside: Outside | None = None
+    """Watches the attempt for a stall that it can't end by itself."""
     _events: int = 0
 
     @classmethod
@@ -70,6 +73,8 @@ class Turn:
                 self._start()
             elif self.process.poll() is None:
                 self.row.update()
+                if self.outside is not None and self.outside.stalled():
+                    self.process.kill()
             else:
                 self._finish(self.process.returncode)
         return self.code_at_end
@@ -93,6 +98,7 @@ class Turn:
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches only the launcher, which passes it on once
         )
+        self.outside = Outside(self.run.folder, self.run.config)
 
     def interrupt(self) -> None:
         """Ask for a clean end."""

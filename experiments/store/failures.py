@@ -28,6 +28,7 @@ class Failure:
 
 OUT_OF_MEMORY = "out of memory"
 KILLED = "killed"
+STALLED = "stalled"
 REWARD_ERROR = "reward error"
 NAN_LOSS = "NaN loss"
 RESUMES = "start again: the run resumes from its last whole checkpoint"
@@ -139,10 +140,8 @@ def of_a_silent_end(run: Path, code: int, verdict: Path, log: Path | None, other
     """
     if shutil.disk_usage(run).free < ROOM_BYTES:
         return Failure(DISK_FULL, f"no room left where {run} is", f"make room and {RESUMES}")
-    try:
-        return Failure(**json.loads(verdict.read_text()))
-    except (OSError, ValueError, TypeError):
-        pass
+    if (written := read_verdict(verdict)) is not None:
+        return written
     if others is not None:
         return Failure(KILLED, others, RESUMES)
     if code < 0:
@@ -153,6 +152,14 @@ def of_a_silent_end(run: Path, code: int, verdict: Path, log: Path | None, other
     return Failure(
         said.kind if said.kind != "error" else KILLED, f"{said.cause} (the attempt {how(code)})", said.remedy
     )
+
+
+def read_verdict(file: Path) -> Failure | None:
+    """Return the failure that an attempt, or who watched it, wrote down before it ended; None if nobody did."""
+    try:
+        return Failure(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def how(code: int | None) -> str:
@@ -203,6 +210,17 @@ def classify(log: Path) -> Failure:
         return Failure(kind, cause.strip()[:300], remedy or LOG_HINT)
     raised = (line for line in reversed(lines) if re.match(r"[\w.]*(Error|Exception|Exit)\b.*", line.strip()))
     return Failure("error", next(raised, lines[-1] if lines else "the log is empty").strip()[:300], LOG_HINT)
+
+
+def last_lines(log: Path, number: int) -> list[str]:
+    """Return the last lines of a log that are not empty, without colours, cut to a readable length."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 10_000))
+            text = COLOUR.sub("", file.read().decode("utf-8", "replace"))
+    except OSError:
+        return []
+    return [line.strip()[:120] for line in text.splitlines() if line.strip()][-number:]
 
 
 def _exception(lines: Sequence[str]) -> str | None:

@@ -33,7 +33,9 @@ from experiments.store.files import append_line, read_jsonl, write_atomically
 from experiments.values import at, is_whole
 
 FORMAT = 1
-VERDICT = "verdict.json"  # in an attempt's folder: why it ends, if it was ended because a part of it had died
+VERDICT = "verdict.json"  # in an attempt's folder: why it ends, if it was ended because a part of it died or hangs
+PHASE = "phase"  # in an attempt's folder: training, validation or saving
+STACKS = "stacks.txt"  # in an attempt's folder: where its processes were when it was ended as stalled
 NOTED_ROW = "noted.json"  # in an attempt's folder: the last step's row, which metrics.jsonl may lack
 
 

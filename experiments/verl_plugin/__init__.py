@@ -18,4 +18,4 @@ if version("verl") != VERL_VERSION:
     )
 
 # Importing these registers the platform "cpu" and the distribution "vllm" before veRL looks them up.
-from experiments.verl_plugin.lifecycle import platform, vllm_distribution  # noqa: E402, F401
+from experiments.verl_plugin.lifecycle import platform, stacks, vllm_distribution  # noqa: E402, F401

@@ -25,10 +25,10 @@ LONG = ("trainer.total_training_steps=1000", "trainer.test_freq=-1", "trainer.va
 # Of a command line: what the process is.
 KINDS = (
     (r"^ray::(\w+)", None),
-    (r"/(gcs_server|raylet) ", None),
-    (r"experiments\.processes\.(ray_head|fork_server)", None),
     (r"fork_client\.py \S+ -m experiments\.attempt", "attempt's client"),
     (r"fork_client\.py", "worker's client"),
+    (r"/(gcs_server|raylet) ", None),
+    (r"experiments\.processes\.(ray_head|fork_server)", None),
     (r"-m experiments\.attempt", "attempt"),
 )
 # What may end without harm: Ray's idle workers and its helpers.
@@ -87,7 +87,9 @@ class Run:
             time.sleep(0.1)
         return launcher
 
-    def lose(self, launcher: subprocess.Popen, kind: str, number: int = signal.SIGKILL) -> tuple[float, str]:
+    def lose(
+        self, launcher: subprocess.Popen, kind: str, number: int = signal.SIGKILL, patience: float = 60.0
+    ) -> tuple[float, str]:
         """Kill the part; return the seconds until the attempt's end was recorded, and its cause."""
         events = len(self.run.events())
         victim = next(process for name, process in parts(psutil.Process(launcher.pid)) if name == kind)
@@ -96,7 +98,7 @@ class Run:
         while not (
             ends := [event for event in self.run.events()[events:] if event["event"] in ("failed", "interrupted")]
         ):
-            assert time.monotonic() < began + 60, f"{kind}: nothing noticed"
+            assert time.monotonic() < began + patience, f"{kind}: nothing noticed"
             time.sleep(0.05)
         seconds = time.monotonic() - began
         launcher.wait(60)

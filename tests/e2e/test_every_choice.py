@@ -37,6 +37,7 @@ LOSSES = [
     [f"{ACTOR}.policy_loss.loss_mode={mode}", *([f"{ACTOR}.policy_loss.dro_beta=0.1"] if mode == "dro" else [])]
     for mode in LOSS_MODES
 ]
+OWN_MEANS = ("sapo", "geo_mean")  # these losses average in their own way
 SAMPLING = [
     [f"{ROLLOUT}.top_p=0.9", f"{VALIDATION}.top_k=5"],
     [f"{ROLLOUT}.top_k=10", f"{VALIDATION}.top_p=0.5"],
@@ -65,8 +66,8 @@ def choices() -> list[list[str]]:
         found.append(
             [
                 "algorithm=ppo" if estimator == "gae" else f"algorithm.adv_estimator={estimator}",
-                *LOSSES[number % len(LOSSES)],
-                f"{ACTOR}.loss_agg_mode={AGGREGATIONS[number % len(AGGREGATIONS)]}",
+                *(loss := LOSSES[number % len(LOSSES)]),
+                *([] if loss[0].endswith(OWN_MEANS) else [f"{ACTOR}.loss_agg_mode={AGGREGATIONS[number % 5]}"]),
                 f"reward.reward_manager.name={REWARD_MANAGERS[number % len(REWARD_MANAGERS)]}",
                 f"{ACTOR}.optim.lr_scheduler_type={SCHEDULES[number // 2 % len(SCHEDULES)]}",
                 *SAMPLING[number % len(SAMPLING)],

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from experiments.attempt.stall import Outside
 from experiments.errors import INTERRUPTED
 from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError, call
@@ -30,9 +31,9 @@ from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_clus
 from experiments.processes import reaping
 from experiments.store import warning
 from experiments.store.events import TERMINAL, Event, State
-from experiments.store.failures import classify
+from experiments.store.failures import classify, read_verdict
 from experiments.store.frozen import FIRST
-from experiments.store.rundir import RunDir
+from experiments.store.rundir import VERDICT, RunDir
 from experiments.variables import EXECUTION, FORK_SOCKET, MARKER, RAY_ADDRESS, RAY_QUIET, own_job_id
 
 POLL_SECONDS = 0.2
@@ -129,13 +130,14 @@ def _attempt(run: RunDir, steps: int, frozen: str, warning_seconds: float, signa
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
     environment[EXECUTION] = execution
     arguments = [str(run.path), "--steps", str(steps), "--config", frozen]
-    with _ray(run, run.load_config(frozen), environment) as variables:
+    config = run.load_config(frozen)
+    with _ray(run, config, environment) as variables:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "experiments.attempt", *arguments],
             env={**environment, **variables, MARKER: str(run.path)},
             stdin=subprocess.DEVNULL,
         )
-        return _see_through(child, run, warning_seconds, signals)
+        return _see_through(child, run, warning_seconds, signals, Outside(run, config))
 
 
 @contextlib.contextmanager
@@ -154,7 +156,9 @@ def _ray(run: RunDir, config: Mapping[str, Any], environment: dict[str, str]) ->
         yield {RAY_ADDRESS: address, **{name: marked[name] for name in SECRET}}
 
 
-def _see_through(child: subprocess.Popen, run: RunDir, warning_seconds: float, signals: Signals) -> int:
+def _see_through(
+    child: subprocess.Popen, run: RunDir, warning_seconds: float, signals: Signals, outside: Outside
+) -> int:
     """Pass signals on to the attempt until it ends; return its exit code, 128 + n for signal n.
 
     An attempt that was warned is ended before SLURM would end the job: a job that the time limit ended can't be queued
@@ -165,6 +169,8 @@ def _see_through(child: subprocess.Popen, run: RunDir, warning_seconds: float, s
     deadline = None
     asked = 0.0  # when the attempt was told to end, in monotonic seconds; 0: not yet
     while child.poll() is None:
+        if outside.stalled():
+            child.kill()
         if signals.warned and deadline is None:
             attempts = run.attempts()
             deadline = signals.warned + warning_seconds - reserve
@@ -193,6 +199,9 @@ def _note(run: RunDir, code: int, signals: Signals) -> None:
     else:
         cause = f"the attempt ended with {code} and said nothing"
     attempts = run.attempts()
+    if attempts and (verdict := read_verdict(attempts[-1].path / VERDICT)) is not None:
+        run.record(Event.FAILED, kind=verdict.kind, cause=verdict.cause, remedy=verdict.remedy)
+        return
     log = attempts[-1].log if attempts else run.path / "job.log"
     failure = classify(log)
     if failure.kind == "out of memory":

@@ -26,7 +26,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from experiments.store import warning
 from experiments.store.events import Event
 from experiments.store.files import write_atomically
-from experiments.store.rundir import NOTED_ROW, RunDir
+from experiments.store.rundir import NOTED_ROW, PHASE, RunDir
 from experiments.variables import NOT_FINITE
 from experiments.verl_keys import GROUPED
 from experiments.verl_plugin.lifecycle import signal_check
@@ -54,7 +54,20 @@ class StoppableTrainer(AblationTrainer):
 
     def on_train_begin(self) -> None:
         super().on_train_begin()
+        self._say("training")
         threading.Thread(target=self._close_tracking_in_time, daemon=True).start()
+
+    def _say(self, phase: str) -> None:
+        """Write down what the trainer does: attempt/stall.py allows more time for some of it."""
+        write_atomically(self._attempt / PHASE, phase)
+
+    def on_validate_begin(self) -> None:
+        self._say("validation")
+        super().on_validate_begin()
+
+    def on_validate_end(self) -> None:
+        super().on_validate_end()
+        self._say("training")
 
     def on_step_begin(self) -> None:
         self._began = time.perf_counter()
@@ -99,8 +112,10 @@ class StoppableTrainer(AblationTrainer):
 
     def _save_checkpoint(self) -> None:
         self._note_row()
+        self._say("saving")
         start = time.monotonic()
         super()._save_checkpoint()
+        self._say("training")
         self._saved_step, self._save_seconds = self.global_steps, time.monotonic() - start
 
     def _note_row(self) -> None:
