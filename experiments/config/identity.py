@@ -18,7 +18,7 @@ from experiments.values import flatten
 # Keys that cannot change the result and so stay outside the identity. Every other key is scientific. A key that a newer
 # veRL adds is scientific too, until it is listed here.
 NOT_SCIENTIFIC = (
-    r"runs_dir|data_dir|show|sweeps",
+    r"runs_dir|data_dir|show|skip_invalid|sweeps",
     r"tracking\..*",
     # where it runs: kinds and numbers of devices, processes, ports, queues
     r"hardware\..*",

@@ -21,6 +21,7 @@ OUR_NODES = (
     "runs_dir",
     "data_dir",
     "show",
+    "skip_invalid",
     "sweeps",
     "plugin",
     "model",

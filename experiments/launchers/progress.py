@@ -21,10 +21,16 @@ LINE_SECONDS = 20.0  # how often a line is printed without a terminal
 
 
 def labels(runs: Sequence[PlannedRun]) -> list[str]:
-    """Return, for each run, the parts of its name that not all runs share; the whole name if all parts are shared."""
+    """Return, for each run, the parts of its name that not all runs share; the whole name if all parts are shared.
+
+    Runs that no part tells apart also have their id: a folder keeps the name by which its run was first asked for.
+    """
     parts = [run.name.rsplit("-", 1)[0].split(",") for run in runs]
     varying = [[part for part in own if not all(part in other for other in parts)] for own in parts]
-    return [",".join(some or own) for some, own in zip(varying, parts, strict=True)]
+    short = [",".join(some or own) for some, own in zip(varying, parts, strict=True)]
+    return [
+        text if short.count(text) == 1 else f"{text}-{run.folder.id}" for text, run in zip(short, runs, strict=True)
+    ]
 
 
 class Progress:
