@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import yaml
+from hydra import compose
+from omegaconf import OmegaConf
 
 from experiments.config.compose import compose_config, plain
+from experiments.config.hydra_internals import hydra_in
 from experiments.config.overrides import parse_overrides, unknown, unknown_key
 from experiments.config.verl import verl_defaults
 from experiments.errors import UserError
@@ -40,14 +43,35 @@ def check_local(overrides: Sequence[str]) -> None:
     ]
     composed = compose_config([*groups, *_choices(content.pop("defaults", [])), "~local"])
     known = dict(nodes(plain(composed)))
-    content.pop("hydra", None)
+    of_hydra = content.pop("hydra", None)
     free = frozenset(key for key, value in nodes(verl_defaults()) if value == {})
     problems = [f"{file}: {unknown_key(key, known)}" for key in unknown(content, known, free)]
+    if isinstance(of_hydra, dict):
+        known = known_to_hydra(groups)
+        free = frozenset(key for key, value in known.items() if value is None or value == {})
+        problems += [f"{file}: {unknown_key(key, known)}" for key in unknown({"hydra": of_hydra}, known, free)]
     if problems:
         raise UserError(*problems)
 
 
+def known_to_hydra(groups: Sequence[str]) -> dict[str, Any]:
+    """Return every key that begins with "hydra.", with its value; the settings of all our launchers are among them.
+
+    The user's file holds SLURM's settings while another command chooses a launcher that has none.
+    """
+    config: dict[str, Any] = {}
+    with hydra_in(str(CONFIG_DIR)):
+        for launcher in ([], ["hydra/launcher=slurm"]):
+            composed = compose("config", overrides=[*groups, "~local", *launcher], return_hydra_config=True)
+            config |= dict(nodes({"hydra": OmegaConf.to_container(composed.hydra, resolve=False)}))
+    return config
+
+
 def _choices(defaults: Any) -> list[str]:
-    """Return what a defaults list chooses, as overrides: "override /hardware: a100x2" is hardware=a100x2."""
+    """Return what a defaults list chooses, as overrides: "override /hardware: a100x2" is hardware=a100x2.
+
+    Hydra's own groups are left out: hydra_choices.py has them.
+    """
     pairs = [pair for entry in defaults or () if isinstance(entry, dict) for pair in entry.items()]
-    return [f"{group.removeprefix('override ').removeprefix('/')}={choice}" for group, choice in pairs if choice]
+    named = [(str(group).removeprefix("override ").removeprefix("/"), choice) for group, choice in pairs if choice]
+    return [f"{group}={choice}" for group, choice in named if not group.startswith("hydra/")]

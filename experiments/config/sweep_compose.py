@@ -71,6 +71,7 @@ class Composer:
             choices={group: choice for group, choice in choices.items() if defaults.get(group) != choice},
             touched=dict(_leaves(values)),
             simple=all(groups.is_simple(item) for item in values),
+            overrides=tuple(overrides),
         )
 
     def _parse(self, line: str) -> Override:
@@ -167,6 +168,8 @@ class Composed:
     """The values that the command sets, by key."""
     simple: bool
     """Whether the command only replaces leaves, and only by values without an interpolation."""
+    overrides: tuple[str, ...] = ()
+    """The job's, as they were given."""
     _tree: dict[str, Any] | None = None
     _stale: dict[str, Any] = field(default_factory=dict)
 

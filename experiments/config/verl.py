@@ -22,6 +22,7 @@ OUR_NODES = (
     "runs_dir",
     "data_dir",
     "show",
+    "skip_invalid",
     "sweeps",
     "plugin",
     "model",

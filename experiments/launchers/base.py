@@ -21,7 +21,7 @@ from experiments.config.sweep_compose import Composer
 from experiments.config.verl import verl_arguments
 from experiments.errors import UserError
 from experiments.models import hub as hub_model
-from experiments.planning.plan import PlannedRun, distinct, not_fetched, plan_runs
+from experiments.planning.plan import LeftOut, PlannedRun, distinct, not_fetched, plan_runs
 from experiments.planning.show import plan_json, print_plan
 from experiments.processes.standby import Standby
 from experiments.store.launch_log import Launch, note_launch
@@ -95,7 +95,10 @@ class PlannedLauncher(Launcher):
                     "a sweeper that optimises must see each trial's accuracy before the next trial, but this command "
                     "waits for no run; use hydra/launcher=local, or slurm with hydra.launcher.wait=true, and no show="
                 )
-            asked = plan_runs(jobs, listed)
+            skipped: list[LeftOut] | None = [] if listed and jobs[0].config.skip_invalid else None
+            asked = plan_runs(jobs, listed, skipped)
+            left = {one.place for one in skipped or ()}
+            kept = [overrides for place, overrides in enumerate(job_overrides) if place not in left]
             outlook = self.outlook(distinct(asked), shown is None) if self.starts and shown in (None, "plan") else []
         if self.starts and shown is None and (names := not_fetched(asked)):
             for name in names:
@@ -110,9 +113,9 @@ class PlannedLauncher(Launcher):
             for run in runs:
                 print(verl_command(run))
         elif shown == "json":
-            print(plan_json(runs, len(asked)))
+            print(plan_json(runs, len(asked), skipped or ()))
         else:
-            print_plan(runs, len(asked))
+            print_plan(runs, len(asked), skipped or ())
             for line in outlook:
                 console.print(line)
             if self.starts and shown is None and listed:
@@ -121,7 +124,7 @@ class PlannedLauncher(Launcher):
             self.command.launched = True
         if code:
             raise SystemExit(code)
-        returned = [_returned(list(overrides), run.folder) for overrides, run in zip(job_overrides, asked, strict=True)]
+        returned = [_returned(list(overrides), run.folder) for overrides, run in zip(kept, asked, strict=True)]
         if not listed and any(job.return_value is None for job in returned):
             raise UserError("each trial must record a validation accuracy, but one did not; set trainer.test_freq=1")
         return returned

@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import pasted_script
+from experiments.config.hydra_choices import hydra_choices
 from experiments.config.local_file import check_local
 from experiments.config.overrides import checked, parse
 from experiments.config.sweep_compose import Composer
@@ -28,16 +29,25 @@ def check_command(overrides: Sequence[str]) -> list[str]:
     """
     if told := pasted_script.answer(overrides):
         raise UserError(told)
-    parsed, _ = parse(overrides)
+    parsed, wrong = parse(overrides)
     found: list[str] = []
+    if not wrong:
+        try:
+            more, _ = parse(hydra_choices(parsed))
+        except UserError as error:
+            found, more = list(error.problems), []
+        parsed = [*more, *parsed]
+        overrides = [*(item.input_line or "" for item in more), *overrides]
     listed: Sequence[Sequence[str]] = ()
+    unlisted = False
     try:
         listed = [arm.overrides() for arm in listed_arms(parsed) or ()]
     except UserError as error:
+        unlisted = True
         found += error.problems
     command = checked(overrides, listed)
     rest = command.rest
-    if found and rest is not None:
+    if unlisted and rest is not None:
         rest = [line for line in rest if not line.startswith((f"{SWEEPS}=", f"{ARMS}="))]
     found += command.problems
     if listed and rest is not None:

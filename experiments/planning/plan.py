@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from experiments.store.events import State
 from experiments.store.frozen import FIRST, freeze_launch
 from experiments.store.rundir import RunDir, entries
 
+NAMED = 3  # how many cells a problem names
 WANDB_TAG = 64  # the most characters that W&B accepts in a tag
 
 
@@ -64,26 +65,41 @@ class PlannedRun:
         return int(str(outside).rpartition("global_step_")[2]) if outside else 0
 
 
-def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun]:
+@dataclass(frozen=True)
+class LeftOut:
+    """A job that can't be run and was left out of a plan, as skip_invalid=true asks."""
+
+    place: int
+    """Among the jobs."""
+    cell: str
+    """What it sets, as overrides, and other jobs do not."""
+    problems: list[str]
+
+
+def plan_runs(
+    jobs: Sequence[Composed], listed: bool = False, left_out: list[LeftOut] | None = None
+) -> list[PlannedRun]:
     """Return the run of each job, in order; jobs that ask for the same run get the same object (see `distinct`).
 
     Raises UserError naming every problem of all jobs. Data sets are generated here, unless they exist already; no run's
     folder is made. `listed`: the jobs are arms that somebody wrote down. Then two jobs for the same run are a mistake,
-    unless different files of sweeps/ share the run.
+    unless different files of sweeps/ share the run. `left_out`: takes the jobs that can't be run, and then the others
+    are planned; without others, the problems are raised.
     """
     problems: dict[str, None] = {}
+    faulty: dict[int, list[str]] = {}
     asked: dict[str, Composed] = {}
     memory: dict[str, Setup | None] = {}
     sweeps: dict[str, list[str]] = {}
     ids: list[str] = []
     unused: dict[str, str] = {}
     read: set[str] = set()
-    for job in jobs:
+    for place, job in enumerate(jobs):
         config, findings, told = _check(job)
-        problems |= dict.fromkeys(findings.problems)
         unused |= told
         read |= job.touched.keys() - told.keys()
         if findings.problems:
+            faulty[place] = findings.problems
             continue
         run_id = identity.run_id(config)
         ids.append(run_id)
@@ -99,13 +115,18 @@ def plan_runs(jobs: Sequence[Composed], listed: bool = False) -> list[PlannedRun
         served += [sweep for sweep in config["sweeps"] or () if sweep not in served]
     # critic.optim.lr is no mistake in a command that compares GRPO and PPO: only its GRPO runs don't read it.
     problems |= dict.fromkeys(problem for key, problem in unused.items() if key not in read)
+    if faulty and (left_out is None or len(faulty) == len(jobs)):
+        problems = dict.fromkeys(_told(faulty, jobs, listed)) | problems
+    elif left_out is not None:
+        left_out += [LeftOut(place, cell, faulty[place]) for place, cell in _cells(faulty, jobs).items()]
     if problems:
         raise UserError(*problems)
+    parts = dict(zip(asked, _parts(list(asked.values())), strict=True))
     folders = [Path(job.config.runs_dir).absolute() for job in asked.values()]
     # A run is found by its id: its name depends on how it was first asked for.
     there = {folder: {RunDir(path).id: path for path in entries(folder)} for folder in set(folders)}
     runs = {
-        run_id: _plan(job, sweeps[run_id], there[folder].get(run_id), folder, run_id, memory[run_id])
+        run_id: _plan(job, parts[run_id], sweeps[run_id], there[folder].get(run_id), folder, run_id, memory[run_id])
         for (run_id, job), folder in zip(asked.items(), folders, strict=True)
     }
     if found := [problem for run in runs.values() for problem in _checkpoint_problems(run)]:
@@ -163,24 +184,73 @@ def _same_run(sweep: str | None, one: Composed, other: Composed) -> str:
     keys = [key for key in {**said[0], **said[1]} if repr(said[0].get(key)) != repr(said[1].get(key))]
     ways = [[override(key, mine[key]) for key in keys if key in mine and key != "sweeps"] for mine in said]
     by = f", by {' '.join(ways[0]) or 'default'} and by {' '.join(ways[1]) or 'default'}" if any(ways) else ""
-    parts = _arm_parts(other)
-    arm = names.run_name(names.arm_name(parts), other.config.seed)
+    arm = names.run_name(names.arm_name(_parts([other])[0]), other.config.seed)
     of = f"sweeps/{sweep}.yaml" if sweep else "a sweep"
     return f"the arms of {of} must be different runs, but {arm} is asked for twice{by}; drop one of the two"
 
 
-def _arm_parts(job: Composed) -> list[str]:
-    """Return what tells the job's arm from the baseline; a key that its run does not read tells nothing."""
+def _parts(jobs: Sequence[Composed]) -> list[list[str]]:
+    """Return the parts of each job's arm: those of two arms differ."""
+    return names.parts_of_arms([(job.choices, _named(_read(job)), job.groups.leaves) for job in jobs])
+
+
+def _read(job: Composed) -> dict[str, Any]:
+    """Return the changes of a job without the keys that its run does not read: they tell nothing of its arm."""
     without = unread(job.resolved())
-    changes = {key: value for key, value in job.changes.items() if not without.fullmatch(key)}
-    return names.arm_parts(job.choices, changes, job.groups.leaves)
+    return {key: value for key, value in job.changes.items() if not without.fullmatch(key)}
+
+
+def _named(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes with each path of a file or a folder that is there in full, however it was typed."""
+    return {key: _absolute(value) if key in names.PATHS else value for key, value in changes.items()}
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_absolute(one) for one in value]
+    path = Path(str(value)).expanduser()
+    return str(path.absolute()) if isinstance(value, str) and path.exists() else value
+
+
+def _cells(places: Collection[int], jobs: Sequence[Composed]) -> dict[int, str]:
+    """Return for each job at these places the overrides that not all jobs share."""
+    shared = set.intersection(*(set(job.overrides) for job in jobs))
+    own = {place: [one for one in jobs[place].overrides if one not in shared] for place in places}
+    return {place: " ".join(one for one in lines if not one.startswith("sweeps=")) for place, lines in own.items()}
+
+
+def _told(faulty: Mapping[int, Sequence[str]], jobs: Sequence[Composed], listed: bool) -> list[str]:
+    """Return the problems of jobs, each once; a problem of some jobs with what they set."""
+    cells = _cells(faulty, jobs)
+    skip = listed and len(faulty) < len(jobs)
+    told = []
+    for problem in dict.fromkeys(problem for problems in faulty.values() for problem in problems):
+        where = [cells[place] for place, problems in faulty.items() if problem in problems]
+        if len(where) == len(jobs):
+            told.append(problem)
+            continue
+        do = f"; skip_invalid=true leaves {'it' if len(where) == 1 else 'them'} out" if skip else ""
+        told.append(f"{problem} (in {several(where)}{do})")
+    return told
+
+
+def several(cells: Sequence[str]) -> str:
+    """Return a few of the cells and how many more there are."""
+    cells = list(dict.fromkeys(cells))
+    more = f" and {len(cells) - NAMED} more" if len(cells) > NAMED else ""
+    return f"{', '.join(cells[:NAMED])}{more}"
 
 
 def _plan(
-    job: Composed, sweeps: Sequence[str], existing: Path | None, runs_dir: Path, run_id: str, memory: Setup | None
+    job: Composed,
+    parts: Sequence[str],
+    sweeps: Sequence[str],
+    existing: Path | None,
+    runs_dir: Path,
+    run_id: str,
+    memory: Setup | None,
 ) -> PlannedRun:
     """Return the run for a checked config, its name and paths filled in."""
-    parts = _arm_parts(job)
     arm, seed = names.arm_name(parts), job.config.seed
     run = RunDir(existing or runs_dir / f"{names.run_name(arm, seed)}-{run_id}")
     run.check(lambda config: identity.run_id(config) == run_id)
@@ -189,9 +259,10 @@ def _plan(
             "trainer.experiment_name": run.path.name,
             "trainer.default_local_dir": str(run.checkpoints),
             "tracking.group": arm,
-            "tracking.tags": [part[:WANDB_TAG] for part in (*(parts or ["baseline"]), f"seed={seed}")],
+            "tracking.tags": [names.fitting(part, WANDB_TAG) for part in (*(parts or ["baseline"]), f"seed={seed}")],
             "sweeps": list(sweeps) or None,
             "show": None,
+            "skip_invalid": False,
         }
     )
     steps = int(job.config.trainer.total_training_steps)

@@ -11,17 +11,18 @@ from experiments.models import folder as model_folder
 from experiments.models import hub as hub_model
 from experiments.models.memory import in_words
 from experiments.planning.cost import Cost, costs
-from experiments.planning.plan import PlannedRun
+from experiments.planning.plan import LeftOut, PlannedRun, several
 from experiments.store.events import Event, State
 from experiments.terminal import counted, hours_text, size
 
 
-def print_plan(runs: Sequence[PlannedRun], asked: int) -> None:
+def print_plan(runs: Sequence[PlannedRun], asked: int, left_out: Sequence[LeftOut] = ()) -> None:
     """Print what will be done for each arm and what that will cost, one row per arm.
 
     Args:
         runs: distinct runs.
         asked: how many jobs asked for them; sweeps that share a baseline ask for it once each.
+        left_out: the jobs that can't be run and that skip_invalid=true leaves out.
     """
     from rich.table import Table
 
@@ -49,13 +50,21 @@ def print_plan(runs: Sequence[PlannedRun], asked: int) -> None:
             size(sum(estimates[place].disk for place in places)),
         )
     console.print(table)
-    for line in summary(runs, estimates, asked):
+    for line in [*skips(left_out), *summary(runs, estimates, asked)]:
         console.print(line)
     for line in remarks(runs):
         console.print(line)
     if any(run.config["model"]["name"] == "tiny" for run in runs):
         numbers = " and three small numbers" if all(run.config["task"]["name"] == "countdown" for run in runs) else ""
         console.print(f"miniature: a 0.3M-parameter model{numbers}; real veRL, real training, small task")
+
+
+def skips(left_out: Sequence[LeftOut]) -> list[str]:
+    """Return a line for each problem that keeps jobs out of the plan."""
+    cells: dict[str, list[str]] = {}
+    for one in left_out:
+        cells.setdefault("; ".join(one.problems), []).append(one.cell)
+    return [f"left out: {several(some)}: {problem}" for problem, some in cells.items()]
 
 
 def summary(runs: Sequence[PlannedRun], estimates: Sequence[Cost], asked: int) -> list[str]:
@@ -96,8 +105,8 @@ def remarks(runs: Sequence[PlannedRun]) -> list[str]:
     return lines
 
 
-def plan_json(runs: Sequence[PlannedRun], asked: int) -> str:
-    """Return the plan as one JSON object: {"asked", "runs": [...], "hours", "unit", "disk"}; disk in bytes."""
+def plan_json(runs: Sequence[PlannedRun], asked: int, left_out: Sequence[LeftOut] = ()) -> str:
+    """Return the plan as one JSON object: {"asked", "runs", "hours", "unit", "disk" (bytes), "left_out"}."""
     estimates = costs(runs)
     rows: list[dict[str, Any]] = [
         {
@@ -119,7 +128,8 @@ def plan_json(runs: Sequence[PlannedRun], asked: int) -> str:
         for run, cost in zip(runs, estimates, strict=True)
     ]
     totals = {"hours": sum(cost.hours for cost in estimates), "disk": sum(cost.disk for cost in estimates)}
-    return json.dumps({"asked": asked, "unit": unit_of(runs), **totals, "runs": rows}, indent=1)
+    skipped = [{"overrides": one.cell, "problems": one.problems} for one in left_out]
+    return json.dumps({"asked": asked, "unit": unit_of(runs), **totals, "runs": rows, "left_out": skipped}, indent=1)
 
 
 PLANS = {"start": "new", "resume": "resume", "extend": "extend", "skip": "done", "wait": "wait"}

@@ -215,6 +215,12 @@ def test_a_factor_may_be_a_key_of_a_group_that_the_command_chooses(tmp_path: Pat
     assert done.returncode == 2 and "temperature.end must be a key of the config" in done.stderr
 
 
+def test_what_can_t_be_run_is_left_out_on_request_and_said(tmp_path: Path) -> None:
+    done = command(tmp_path, "-m", "algorithm=ppo,grpo", "rollout.n=1,4", "skip_invalid=true", "hydra/launcher=plan")
+    assert done.returncode == 0, done.stderr
+    assert "3 runs: 3 arms" in done.stdout and "left out: algorithm=grpo rollout.n=1: rollout.n must be" in done.stdout
+
+
 PAIRS = "arms={temperature: linear, rollout.n: 3},{temperature: cosine, algorithm: ppo}"
 
 

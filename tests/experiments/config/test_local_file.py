@@ -62,10 +62,14 @@ def test_the_user_s_defaults_hold_and_the_command_line_wins(project: Path) -> No
             GOOD + "rollot: {n: 4}\ncritic: {optim: {rl: 1.0}}\n",
             ["default.yaml: rollot must be a key of the config, ", "default.yaml: critic.optim.rl must be a key of "],
         ),
+        (
+            "# @package _global_\nhydra: {launcher: {partitoin: x, sbatch: {any: 1}}, job: {chdir: false}}\n",
+            ["default.yaml: hydra.launcher.partitoin must be a key of "],
+        ),
         ("seed: 3\n", ["default.yaml must be a mapping below a first line # @package _global_, but is not"]),
         ("# @package _global_\nseed: [\n", ["a file of conf/ must be YAML, but is not: "]),
     ],
-    ids=["misspelt", "no package", "no YAML"],
+    ids=["misspelt", "misspelt settings of Hydra", "no package", "no YAML"],
 )
 def test_a_file_that_would_do_nothing_is_refused(project: Path, text: str, expected: list[str]) -> None:
     done = run(project, text)
@@ -76,3 +80,57 @@ def test_a_file_that_would_do_nothing_is_refused(project: Path, text: str, expec
         assert (
             part in error and ("did you mean" in error) == ("key" in part) and str(project / "conf" / "local") in error
         )
+
+
+CHOOSES = "# @package _global_\ndefaults:\n{more}  - override /hydra/launcher: {name}\n  - _self_\nseed: 4\n"
+
+
+def plan(project: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Run the command without show=: only hydra/launcher=plan keeps it from training."""
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.run", "task.train_size=64", *overrides],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**clean_environment(), "PATH": ""},  # no SLURM there
+    )
+
+
+@pytest.mark.parametrize("group", ["local", "experiment", "model"])
+def test_a_launcher_that_a_file_chooses_is_taken_wherever_the_file_stands(project: Path, group: str) -> None:
+    """Hydra itself passes over the choice, since conf/config.yaml makes one; and then it would train here."""
+    file = project / "conf" / group / ("default.yaml" if group == "local" else "mine.yaml")
+    more = {"experiment": "  - smoke\n", "model": "  - tiny\n", "local": ""}[group]
+    file.write_text(CHOOSES.format(more=more, name="plan"))
+    try:
+        asked = [] if group == "local" else [f"{group}=mine"]
+        planned = plan(project, *asked)
+        assert planned.returncode == 0, planned.stderr
+        assert "1 run: 1 arm" in planned.stdout and "where the runs are" not in planned.stdout
+        typed = plan(project, *asked, "hydra/launcher=slurm")
+        assert typed.returncode == 2 and "hydra/launcher=slurm must find SLURM's programs" in typed.stderr
+    finally:
+        file.unlink()
+
+
+def test_a_launcher_that_is_none_is_told_with_those_there_are(project: Path) -> None:
+    file = project / "conf" / "local" / "default.yaml"
+    file.write_text(CHOOSES.format(more="", name="slrum"))
+    try:
+        refused = plan(project)
+        assert refused.returncode == 2
+        assert "error: hydra/launcher must be basic, local, plan, slurm, " in refused.stderr
+    finally:
+        file.unlink()
+
+
+def test_a_command_has_one_launcher(project: Path) -> None:
+    file = project / "conf" / "experiment" / "mine.yaml"
+    file.write_text(CHOOSES.format(more="  - smoke\n", name="plan"))
+    try:
+        refused = plan(project, "experiment=mine,smoke")
+        assert refused.returncode == 2
+        assert "hydra/launcher must be one for all runs of a command, but the files" in refused.stderr
+    finally:
+        file.unlink()

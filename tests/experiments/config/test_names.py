@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.config.names import arm_name, arm_parts, run_name
+from experiments.config.identity import canonical, is_scientific
+from experiments.config.names import PATHS, arm_name, arm_parts, parts_of_arms, run_name
 
 # Some keys of the config, among them several that end alike.
 KNOWN = (
     *("rollout.temperature", "rollout.n", "kl.coef", "seed", "data.shuffle", "critic.shuffle", "model.path"),
     *("actor_rollout_ref.rollout.n", "actor_rollout_ref.rollout.val_kwargs.n", "actor_rollout_ref.actor.optim.lr"),
-    *("critic.optim.lr", "actor_rollout_ref.actor.clip_ratio_high", "actor_rollout_ref.model.path"),
+    *("critic.optim.lr", "actor_rollout_ref.actor.clip_ratio_high", "actor_rollout_ref.model.path", "temperature.end"),
 )
 CASES: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({}, {}, "baseline"),
@@ -36,9 +38,9 @@ CASES: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({}, {"actor_rollout_ref.rollout.val_kwargs.n": 4}, "val_kwargs.n=4"),
     ({}, {"actor_rollout_ref.rollout.n": 4}, "actor_rollout_ref.rollout.n=4"),
     ({}, {"critic.optim.lr": 1e-3}, "critic.optim.lr=0.001"),
-    # what is known by its content goes by the end of its path
+    # what is known by its content goes by its path
     ({}, {"model.path": "Qwen/Qwen2.5-3B"}, "model.path=Qwen_Qwen2.5-3B"),
-    ({}, {"model.path": "/models/mine/step-100"}, "model.path=mine_step-100"),
+    ({}, {"model.path": "/models/mine/step-100"}, "model.path=_models_mine_step-100"),
     # where a run executes, what it writes and how many steps it has are not in its name
     ({"hardware": "a100x2", "tracking": "none", "local": "null", "hydra/launcher": "plan"}, {}, "baseline"),
     ({}, {"runs_dir": "/x", "trainer.total_training_steps": 3, "trainer.save_freq": 1}, "baseline"),
@@ -77,3 +79,45 @@ def test_a_name_is_always_one_folder(changes: dict[str, Any], seed: str) -> None
 @given(st.text(), st.text())
 def test_a_value_can_t_bring_in_another_part(value: str, seed: str) -> None:
     assert run_name(arm_name(arm_parts({}, {"data.shuffle": value}, KNOWN)), seed).count(",") == 1
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=150)
+SIMILAR = ["1", 1, True, "True", None, "None", 1e-4, 1.0000000000001e-4, "a b", "a_b", "/a/b", "/a_b", "a/b", "deleted"]
+KEYS = (*KNOWN, "x.end", "y.end", "data.train_files")
+CHANGES = st.dictionaries(st.sampled_from(KEYS), SCALARS | st.sampled_from(SIMILAR), max_size=3)
+GROUPS = ("model", "hardware", "local", "kl", "mine")
+CHOICES = st.dictionaries(st.sampled_from(GROUPS), st.sampled_from(("a", "b", "a b")))
+
+
+@given(st.lists(st.tuples(CHOICES, CHANGES), min_size=2, max_size=4))
+def test_every_arm_of_a_command_has_a_name_of_its_own(arms: list[tuple[dict[str, str], dict[str, Any]]]) -> None:
+    """Equal names mean equal settings, the seed apart: whatever is long, is folded, or is a text like a number."""
+    names = [arm_name(parts) for parts in parts_of_arms([(choices, changes, KNOWN) for choices, changes in arms])]
+    for (one, name), (other, same) in itertools.combinations(zip(arms, names, strict=True), 2):
+        assert (name == same) == (settings(*one) == settings(*other))
+
+
+def settings(choices: dict[str, str], changes: dict[str, Any]) -> str:
+    counting = {
+        key: canonical(value)
+        for key, value in changes.items()
+        if key != "seed" and (is_scientific(key) or key in PATHS)
+    }
+    return json.dumps([choices, counting], sort_keys=True)
+
+
+ALONE = [
+    ({"data.shuffle": "1"}, {"data.shuffle": 1}),
+    ({"data.shuffle": "a b"}, {"data.shuffle": "a_b"}),
+    ({"data.shuffle": "x" * 120 + "1"}, {"data.shuffle": "x" * 120 + "2"}),
+    ({"model.path": "/a/x/m"}, {"model.path": "/b/x/m"}),
+    ({"model.path": "/a/b_c"}, {"model.path": "/a/b/c"}),
+    ({"kl.coef": 1e-3}, {"kl.coef": 1.00000000000001e-3}),
+    ({"x.end": 1}, {"y.end": 1}),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), ALONE)
+def test_two_commands_give_different_arms_different_names(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """The name is W&B's group, so it must not depend on what else a command asks for."""
+    assert arm_name(arm_parts({}, one, KNOWN)) != arm_name(arm_parts({}, other, KNOWN))

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from experiments.config.sweep_compose import Composer
+from experiments.config.sweep_compose import Composed, Composer
 from experiments.errors import UserError
 from experiments.planning import content
 from experiments.planning.content import code_version, plugin_code
 from experiments.planning.cost import costs
-from experiments.planning.plan import attempt_arguments, distinct, freeze, not_fetched, plan_runs
-from experiments.planning.show import summary, words
-from experiments.project import CONFIG_DIR
+from experiments.planning.plan import LeftOut, attempt_arguments, distinct, freeze, not_fetched, plan_runs
+from experiments.planning.show import skips, summary, words
+from experiments.project import CONFIG_DIR, PACKAGE_DIR
 from experiments.store.metrics import final_accuracy
 from tests.experiments.conftest import SHIPPED, Ask
 from tests.experiments.pretended import pretend
@@ -162,6 +162,49 @@ def test_arms_that_were_written_down_and_are_one_run_are_refused(composer: Compo
     with pytest.raises(UserError, match=r"the arms of a sweep.*smoke,kl=0.5,seed=2 is asked for twice; drop one"):
         plan_runs(jobs, listed=True)
     assert len(distinct(plan_runs(jobs))) == 1
+
+
+CELLS = [["algorithm=ppo", "rollout.n=1"], ["algorithm=ppo", "rollout.n=4"], ["algorithm=grpo", "rollout.n=1"]]
+
+
+def test_the_cell_that_can_t_be_run_is_named_and_can_be_left_out(
+    composer: Composer, data_dir: Path, tmp_path: Path
+) -> None:
+    common = [*SHIPPED, "experiment=smoke", f"runs_dir={tmp_path / 'runs'}", f"data_dir={data_dir}"]
+
+    def jobs() -> list[Composed]:
+        return [composer.compose([*common, *cell]) for cell in CELLS]
+
+    with pytest.raises(UserError) as refused:
+        plan_runs(jobs(), listed=True)
+    (problem,) = refused.value.problems
+    assert problem.startswith("rollout.n must be at least 2 with GRPO, but is 1")
+    assert problem.endswith("(in algorithm=grpo rollout.n=1; skip_invalid=true leaves it out)")
+
+    left_out: list[LeftOut] = []
+    runs = plan_runs(jobs(), listed=True, left_out=left_out)
+    assert [run.config["tracking"]["group"] for run in runs] == [
+        "experiment=smoke,algorithm=ppo,n=1",
+        "experiment=smoke,algorithm=ppo,n=4",
+    ]
+    ((place, cell),) = [(one.place, one.cell) for one in left_out]
+    assert (place, cell) == (2, "algorithm=grpo rollout.n=1")
+    (line,) = skips(left_out)
+    assert line.startswith("left out: algorithm=grpo rollout.n=1: rollout.n must be at least 2")
+    with pytest.raises(UserError, match="at least 2 with GRPO"):
+        plan_runs(jobs()[2:], listed=True, left_out=[])
+
+
+def test_two_models_of_one_name_are_two_arms(ask: Ask, tmp_path: Path) -> None:
+    """Their folders end alike; each arm has a W&B group of its own, whatever else the command asks for."""
+    folders = [tmp_path / parent / "models" / "mine" for parent in "ab"]
+    for number, folder in enumerate(folders):
+        shutil.copytree(PACKAGE_DIR / "tiny_model" / "weights", folder)
+        (folder / "note.txt").write_text(str(number))
+    runs = ask(*(f"model.path={folder}" for folder in folders))
+    groups = [run.config["tracking"]["group"] for run in runs]
+    assert len({run.folder.id for run in runs}) == len(set(groups)) == 2
+    assert [ask(f"model.path={folder}")[0].config["tracking"]["group"] for folder in folders] == groups
 
 
 def test_all_problems_of_all_arms_are_told_at_once(ask: Ask) -> None:
