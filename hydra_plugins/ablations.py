@@ -21,9 +21,14 @@ from experiments.planning.plan import PlannedRun
 class LocalLauncher(PlannedLauncher):
     """hydra/launcher=local: on this machine, as many runs at once as it has room for."""
 
-    def __init__(self, jobs: Any = None, **values: Any) -> None:  # ignored: SLURM's, from conf/local/default.yaml
+    def __init__(
+        self,
+        jobs: Any = None,
+        retries: Any = 0,
+        **values: Any,  # ignored: SLURM's, from conf/local/default.yaml
+    ) -> None:
         super().__init__()
-        self.jobs = jobs
+        self.jobs, self.retries = jobs, retries
         self.at_once = 1
 
     def expect(self, config: DictConfig) -> None:
@@ -31,7 +36,9 @@ class LocalLauncher(PlannedLauncher):
 
     def outlook(self, runs: Sequence[PlannedRun], starting: bool) -> list[str]:
         from experiments.launchers.places import Machine, outlook
+        from experiments.launchers.retries import check_retries
 
+        check_retries(self.retries)
         self.here = Machine()
         self.at_once, lines = outlook(runs, self.jobs, self.here, starting)
         return lines
@@ -39,7 +46,7 @@ class LocalLauncher(PlannedLauncher):
     def start(self, runs: Sequence[PlannedRun]) -> int:
         from experiments.launchers.local import run_all
 
-        return run_all(runs, self.command.standby, at_once=self.at_once, here=self.here)
+        return run_all(runs, self.command.standby, at_once=self.at_once, here=self.here, retries=self.retries)
 
 
 class SlurmLauncher(PlannedLauncher):

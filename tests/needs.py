@@ -41,6 +41,7 @@ NEEDS = (
     *(NAMESPACES if os.geteuid() == 0 else ()),
     Need("tests/analysis/test_report.py::test_a_browser_", ("chromium|chromium-browser|google-chrome",), "chromium"),
     Need("tests/e2e/test_full_disk.py", ("unshare",), "util-linux", MOUNTS),
+    Need("tests/e2e/test_read_only_home.py::test_a_run_", ("unshare",), "util-linux", MOUNTS),
     Need("tests/experiments/processes/test_ray_python.py::test_where_nothing_", ("unshare",), "util-linux", MOUNTS),
 )
 

@@ -34,7 +34,9 @@ def dead_actors() -> list[tuple[str, int]]:
         return []
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
     dead = [actor for actor in state.actors(job_id=job, actor_state_name="DEAD").values() if _unasked(actor)]
-    return [(_name(actor), int(actor["Pid"])) for actor in sorted(dead, key=lambda actor: actor["EndTime"])]
+    # An actor goes with the one that made it: that one comes first, whichever was seen to end first.
+    dead.sort(key=lambda actor: (_reason(actor) == "OWNER_DIED", actor["EndTime"]))
+    return [(_name(actor), int(actor["Pid"])) for actor in dead]
 
 
 def _unasked(actor: dict[str, Any]) -> bool:
@@ -42,9 +44,13 @@ def _unasked(actor: dict[str, Any]) -> bool:
     cause = actor["DeathCause"]
     if cause is None or not cause.HasField("actor_died_error_context"):
         return False
-    context = cause.actor_died_error_context
-    reason = type(context).Reason.Name(context.reason)
-    return reason not in INTENDED and "INTENDED_" not in context.error_message
+    message = cause.actor_died_error_context.error_message
+    return _reason(actor) not in INTENDED and "INTENDED_" not in message
+
+
+def _reason(actor: dict[str, Any]) -> str:
+    context = actor["DeathCause"].actor_died_error_context
+    return str(type(context).Reason.Name(context.reason))
 
 
 def _name(actor: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
+from experiments.attempt.caches import cache_variables
 from experiments.config.verl import DATA_FILES, EPOCHS, escaped, verl_node
 from experiments.processes import fork_client
 from experiments.store.rundir import Attempt, RunDir
@@ -34,6 +35,7 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
         "WANDB_RUN_GROUP": config["tracking"]["group"],
         "WANDB_TAGS": ",".join(config["tracking"]["tags"]),
         "WANDB_SILENT": "true",
+        **cache_variables(run.path.parent, os.environ),
         NOT_FINITE: config.get("watch", {}).get("not_finite", "stop"),  # a run of an earlier version has no such key
     }
     if config["trainer"]["device"] == "cpu":

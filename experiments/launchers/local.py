@@ -13,6 +13,7 @@ from experiments.attempt.execution import interrupt
 from experiments.errors import INTERRUPTED, UserError
 from experiments.launchers.places import Machine, Place, Places, threads_for
 from experiments.launchers.progress import Progress
+from experiments.launchers.retries import Retries
 from experiments.launchers.summary import print_summary
 from experiments.launchers.turn import Turn, record_failure
 from experiments.planning.content import code_version
@@ -33,11 +34,12 @@ def run_all(
     code: Path | None = None,
     at_once: int = 1,
     here: Machine | None = None,
+    retries: int = 0,
 ) -> int:
     """Execute the runs that are not done, as many at once as asked; return the command's exit code.
 
     `code`: the copy of the code to execute (see store/code_copy.py); None: copy the code as it is now. `here`: what the
-    machine has, as the plan read it.
+    machine has, as the plan read it. `retries`: how often a run that failed by what passes is tried again (retries.py).
 
     Ctrl-C interrupts the runs in progress, which can be resumed, and skips the rest (exit code 130). A run that another
     launcher has started, or that was cancelled while it waited for its turn, is passed over.
@@ -57,7 +59,7 @@ def run_all(
         try:
             standby.prepare(configs)
             with Progress(todo) as progress:
-                codes = Queue(code, progress, standby, places, cores).work(todo)
+                codes = Queue(code, progress, standby, places, cores, Retries(retries)).work(todo)
         finally:
             standby.close()
     print_summary(runs)
@@ -67,8 +69,17 @@ def run_all(
 class Queue:
     """The runs of a launch that wait for their turn, and those under way."""
 
-    def __init__(self, code: Path, progress: Progress, standby: Standby, places: Places, cores: int) -> None:
+    def __init__(
+        self,
+        code: Path,
+        progress: Progress,
+        standby: Standby,
+        places: Places,
+        cores: int,
+        retries: Retries | None = None,
+    ) -> None:
         self.code, self.progress, self.standby, self.places, self.cores = code, progress, standby, places, cores
+        self.retries = retries or Retries(0)
         self.turns: list[Turn] = []
         self.told = ""
 
@@ -89,7 +100,13 @@ class Queue:
                 while waiting and self._may_begin(waiting[0]):
                     codes += self._begin(waiting.popleft())
                 for turn in [turn for turn in self.turns if turn.poll() is not None]:
-                    codes.append(self._end(turn))
+                    code = self._end(turn)
+                    again = self.retries.again(turn.run) if code not in (0, INTERRUPTED) else None
+                    if again is None:
+                        codes.append(code)
+                    else:
+                        self.progress.note(f"{turn.run.name}: {again}")
+                        waiting.append(turn.run)
                 self.progress.update()
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
@@ -100,6 +117,8 @@ class Queue:
 
     def _may_begin(self, run: PlannedRun) -> bool:
         """Return whether there is a place for a run. Say once what it waits for, if it is not another run of ours."""
+        if not self.retries.is_due(run):
+            return False
         place = self.places.take(run.config, run.name)
         if isinstance(place, Place):
             self.next_place = place

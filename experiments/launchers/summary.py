@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from experiments.launchers.progress import labels
+from experiments.launchers.retries import told
 from experiments.planning.plan import PlannedRun
 from experiments.store.events import TERMINAL, Event, State
 from experiments.store.files import read_jsonl
@@ -24,6 +25,8 @@ def print_summary(runs: Sequence[PlannedRun]) -> None:
         table.add_row(label, *_summary_row(run))
     console.print(table)
     for run in runs:
+        if again := told(run.folder.events()):
+            console.print(printable(f"{run.name}: {again}"), soft_wrap=True)
         failed = next((event for event in reversed(run.folder.events()) if event["event"] == Event.FAILED), None)
         if run.folder.state() == State.FAILED and failed:
             lines = [f"{run.name} failed: {failed['kind']}: {failed['cause']}", f"  do: {failed['remedy']}"]

@@ -37,7 +37,10 @@ class Helper:
     """A process of the launch that is ready when a file appears in its folder."""
 
     def __init__(self, kind: str, sign: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
-        """Start `python *arguments`, in which "{folder}" is the helper's folder; `sign` is the file's name."""
+        """Start `python *arguments`; `sign` is the file's name.
+
+        "{folder}" in the arguments and in the values of the variables stands for the helper's folder.
+        """
         self.folder, self.lock = _locked_folder(f"r1z-{kind}-{os.getpid()}-")
         self.kind, self.sign = kind, self.folder / sign
         self.log = self.folder / "log"
@@ -50,7 +53,11 @@ class Helper:
                     "ignore",
                     *(part.replace("{folder}", str(self.folder)) for part in arguments),
                 ],
-                env={**os.environ, **variables, MARKER: str(self.folder)},
+                env={
+                    **os.environ,
+                    **{name: value.replace("{folder}", str(self.folder)) for name, value in variables.items()},
+                    MARKER: str(self.folder),
+                },
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.processes import endings, ray_python, reaping
+from experiments.processes import endings, ray_python, ray_token, reaping
 from experiments.store.files import write_atomically
 
 ADDRESS = "address"
@@ -47,6 +47,8 @@ def main() -> None:
 
     noted = False
     try:
+        if Path(os.environ.get(ray_token.PATH, "")).name == ray_token.NAME:
+            ray_token.write_token(folder / ray_token.NAME)
         sys.executable = worker_python(folder)  # Ray starts its daemons and workers with it
         ray.init(address="local", _temp_dir=str(folder), log_to_driver=False, **options)
         write_atomically(folder / ADDRESS, ray.get_runtime_context().gcs_address)

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.processes import fork_client
+from experiments.processes import fork_client, ray_token
 from experiments.processes.helper import Helper
 from experiments.processes.ray_head import ADDRESS
 from experiments.project import CONFIG_DIR
@@ -54,7 +54,14 @@ class RayCluster(Helper):
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
         arguments = ["-m", "experiments.processes.ray_head", "{folder}", str(os.getpid()), json.dumps(options)]
-        super().__init__("ray", ADDRESS, arguments, RAY_QUIET)
+        own = {} if ray_token.is_chosen(os.environ) else {ray_token.PATH: f"{{folder}}/{ray_token.NAME}"}
+        super().__init__("ray", ADDRESS, arguments, {**RAY_QUIET, **own})
+
+    @property
+    def token(self) -> dict[str, str]:
+        """The variable by which a run finds the cluster's token, unless the user has chosen one."""
+        file = self.folder / ray_token.NAME
+        return {ray_token.PATH: str(file)} if file.exists() else {}
 
 
 class Standby:
@@ -114,7 +121,7 @@ class Standby:
         cluster = self._provide(place, ray_options(config))
         socket = str(self.server.wait())
         address = cluster.wait().read_text()
-        variables = {**copy, FORK_SOCKET: socket, RAY_ADDRESS: address, CLUSTER: str(cluster.folder)}
+        variables = {**copy, FORK_SOCKET: socket, RAY_ADDRESS: address, CLUSTER: str(cluster.folder), **cluster.token}
         return [sys.executable, "-S", "-E", self.server.client, socket], variables
 
     def ending(self, place: int = 0) -> str | None:

@@ -24,6 +24,8 @@ class Event(StrEnum):
     RUNNING = "running"
     """SLURM says that the job runs, though nobody is seen to hold the run's lock."""
     CHECKPOINT = "checkpoint"
+    RETRIED = "retried"
+    """The launcher will try the failed run again by itself."""
     WARNED = "warned"
     """The attempt goes on, but its user should read this."""
     FINISHED = "finished"

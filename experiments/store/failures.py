@@ -8,9 +8,10 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TAIL_BYTES = 200_000
 NO_ROLLOUTS = "no usable rollouts"
@@ -29,6 +30,10 @@ class Failure:
 OUT_OF_MEMORY = "out of memory"
 KILLED = "killed"
 STALLED = "stalled"
+FILE_SYSTEM = "file system"
+PORT_TAKEN = "port taken"
+NO_RAY = "Ray could not start"
+MACHINE_MEMORY = "it is the machine's own memory"
 REWARD_ERROR = "reward error"
 NAN_LOSS = "NaN loss"
 RESUMES = "start again: the run resumes from its last whole checkpoint"
@@ -60,17 +65,21 @@ CLASSES = (
     (
         OUT_OF_MEMORY,
         r"OutOfMemoryError|std::bad_alloc|Cannot allocate memory|killed due to the node running low|oom_kill event",
-        "it is the machine's own memory, not the device's: end other programs or ask for more, or lower"
-        " data.train_batch_size",
+        f"{MACHINE_MEMORY}, not the device's: end other programs or ask for more, or lower data.train_batch_size",
     ),
     (
-        "Ray could not start",
+        NO_RAY,
         r"Unable to register worker with raylet|Failed to start the GCS|AF_UNIX path|[Ff]ailed to connect to GCS"
         r"|raylet.*failed to start|The current node timed out during startup|Timed out while waiting for GCS"
         r"|PermissionError.*/tmp/ray",
         "check that /tmp is writable and ray_kwargs.ray_init.num_cpus is at least 8, then start again",
     ),
-    ("port taken", r"[Aa]ddress already in use|EADDRINUSE", "start again: ports are chosen anew"),
+    (
+        FILE_SYSTEM,
+        r"Stale file handle|Input/output error|Transport endpoint is not connected|Remote I/O error|Host is down",
+        f"if the file system is back, {RESUMES}",
+    ),
+    (PORT_TAKEN, r"[Aa]ddress already in use|EADDRINUSE", "start again: ports are chosen anew"),
     (
         "missing model or data",
         r"FileNotFoundError|is not a local folder and is not a valid model identifier|HFValidationError"
@@ -151,6 +160,14 @@ def of_a_silent_end(run: Path, code: int, verdict: Path, log: Path | None, other
         return Failure(KILLED, f"the attempt's process {how(code)} before it wrote a log", RESUMES)
     return Failure(
         said.kind if said.kind != "error" else KILLED, f"{said.cause} (the attempt {how(code)})", said.remedy
+    )
+
+
+def passes(failed: Mapping[str, Any]) -> bool:
+    """Return whether the event of a failure tells of what may be gone at the next try."""
+    kind, remedy = failed.get("kind"), str(failed.get("remedy"))
+    return kind in (KILLED, STALLED, FILE_SYSTEM, PORT_TAKEN, NO_RAY) or (
+        kind == OUT_OF_MEMORY and remedy.startswith(MACHINE_MEMORY)
     )
 
 

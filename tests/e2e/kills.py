@@ -27,7 +27,7 @@ from experiments.store.rundir import RunDir, find_runs
 from tests.e2e.training import arguments, clean_environment, left_behind, train
 
 STEPS = 6
-OVERRIDES = (f"trainer.total_training_steps={STEPS}", "tracking=none")
+OVERRIDES = (f"trainer.total_training_steps={STEPS}", "tracking=none", "hydra.launcher.retries=0")
 SAVE_FREQ = (3, 1)
 TARGETS = ("attempt", "launcher", "both")
 STARTS = 0.25  # the share of kills at any time after the command, which is mostly before the first step

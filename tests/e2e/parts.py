@@ -21,7 +21,10 @@ from experiments.store.rundir import RunDir, find_runs
 from tests.e2e.training import arguments, clean_environment, left_behind
 
 SECONDS = 20.0
-LONG = ("trainer.total_training_steps=1000", "trainer.test_freq=-1", "trainer.val_before_train=false", "tracking=none")
+LONG = (
+    *("trainer.total_training_steps=1000", "trainer.test_freq=-1", "trainer.val_before_train=false", "tracking=none"),
+    "hydra.launcher.retries=0",
+)
 # Of a command line: what the process is.
 KINDS = (
     (r"^ray::(\w+)", None),

@@ -15,7 +15,10 @@ from experiments.store.rundir import RunDir, find_runs
 from tests.e2e.kills import Killer
 from tests.e2e.training import Command, arguments, clean_environment, numbers, rows, train
 
-LONG_VALIDATION = ("task.test_size=200", "tracking=none", "trainer.total_training_steps=3")
+LONG_VALIDATION = (
+    *("task.test_size=200", "tracking=none", "trainer.total_training_steps=3"),
+    "hydra.launcher.retries=0",
+)
 
 
 def test_what_was_killed_is_resumed_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:

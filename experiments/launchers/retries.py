@@ -1,0 +1,70 @@
+"""Which failed runs a local launch tries again by itself: those that failed by what passes, as long as they get on.
+
+A lost process, a hang, a port that was taken, the machine's own memory and a passing error of the file system are not
+the config's fault. A mistake in the config, the task or the data would only fail again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.planning.plan import PlannedRun
+from experiments.store.events import Event
+from experiments.store.failures import passes
+from experiments.values import is_whole
+
+PAUSE_SECONDS = 5.0  # before a run's first new try; the second waits twice as long, and so on
+
+
+def check_retries(most: Any) -> None:
+    """Raise UserError unless the number of new tries is one."""
+    if not is_whole(most, 0):
+        raise UserError(f"hydra.launcher.retries must be a whole number of at least 0, but is {most!r}; try 2")
+
+
+class Retries:
+    """The new tries of the runs of one launch."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: how often a run may be tried again."""
+        self.most = most
+        self.made: dict[str, int] = {}
+        self.due: dict[str, float] = {}
+        self.reached: dict[str, int] = {}
+
+    def again(self, run: PlannedRun) -> str | None:
+        """Record that a failed run will be tried again, and return why in words; None if it will not be.
+
+        The second and later tries need that the one before got further than the run had got before it.
+        """
+        failed = _last_failure(run.folder.events())
+        made, step = self.made.get(run.name, 0), run.folder.checkpoint_step()
+        if failed is None or not passes(failed) or made >= self.most or step <= self.reached.get(run.name, -1):
+            return None
+        self.made[run.name], self.reached[run.name] = made + 1, step
+        self.due[run.name] = time.monotonic() + PAUSE_SECONDS * (made + 1)
+        why = f"{failed.get('kind')}: {failed.get('cause')}"
+        run.folder.record(Event.RETRIED, number=made + 1, of=self.most, step=step, cause=why)
+        return f"tried again ({made + 1} of {self.most}) from step {step}, since {why}"
+
+    def is_due(self, run: PlannedRun) -> bool:
+        """Return whether a run may begin: not before its pause is over."""
+        return time.monotonic() >= self.due.get(run.name, 0.0)
+
+
+def _last_failure(events: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the failure that is the last word of a run's events; None if it ended otherwise."""
+    last = events[-1] if events else {}
+    return last if last.get("event") == Event.FAILED else None
+
+
+def told(events: Sequence[dict[str, Any]]) -> str | None:
+    """Return in words how often a run was tried again in its last launch; None if it was not."""
+    launched = max((place for place, event in enumerate(events) if event["event"] == Event.LAUNCHED), default=0)
+    causes = [str(event.get("cause")) for event in events[launched:] if event["event"] == Event.RETRIED]
+    if not causes:
+        return None
+    return f"tried again {len(causes)} {'time' if len(causes) == 1 else 'times'}: {'; '.join(causes)}"
