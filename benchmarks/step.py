@@ -67,7 +67,7 @@ def command(name: str, folder: Path, steps: int, threads: int) -> list[str]:
     batch = setting.PROMPTS * setting.N
     return [
         *(sys.executable, "-m", "experiments.run"),
-        *(["-m", "seed=1,2"] if name == "ours" else ["hardware.fast=false"]),
+        *(["-m", "seed=1,2", "hydra.launcher.jobs=1"] if name == "ours" else ["hardware.fast=false"]),
         f"hardware.threads={threads}",
         f"model.path={folder / 'model'}",
         f"data.train_files={folder / 'train.parquet'}",

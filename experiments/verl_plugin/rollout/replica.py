@@ -1,4 +1,4 @@
-"""rollout.name=hf: who starts the rollout server, and who sends it weights.
+"""rollout.name=hf: who starts the rollout server, and who sends it weights; and vLLM's with a socket of the run's own.
 
 veRL divides a rollout into three parts. The server is server.py. The replica, here, starts the server. The adapter,
 here, lives in the training worker and sends the server each new version of the weights. Read in veRL 0.9.1:
@@ -118,6 +118,15 @@ class HFServerAdapter(BaseRollout):
             await server.update_weights.remote(gathered, global_steps=global_steps)
 
 
+def own_socket_replica() -> type[RolloutReplica]:
+    """Return vLLM's replica with a socket of the run's own; vLLM is imported only now."""
+    from experiments.verl_plugin.rollout.vllm_socket import OwnSocketReplica
+
+    return OwnSocketReplica
+
+
 RolloutReplicaRegistry.register("hf", lambda: HFRolloutReplica)
+RolloutReplicaRegistry.register("vllm", own_socket_replica)
 # veRL 0.9.1 has a registry for replicas. For adapters it has only this private table.
 base._ROLLOUT_REGISTRY[("hf", "async")] = "experiments.verl_plugin.rollout.replica.HFServerAdapter"
+base._ROLLOUT_REGISTRY[("vllm", "async")] = "experiments.verl_plugin.rollout.vllm_socket.OwnSocketAdapter"

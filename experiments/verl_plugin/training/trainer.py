@@ -85,7 +85,7 @@ class AblationTrainer(PPOTrainerSync):
         super()._init_resource_pool_mgr()
         model = self.config.actor_rollout_ref
         attention = "attn_implementation" in (model.model.override_config or {})
-        if self.config.trainer.device == "cpu" or model.rollout.name == "hf" or attention:
+        if self.config.trainer.device == "cpu" or model.rollout.name in ("hf", "vllm") or attention:
             from experiments.verl_plugin.training.worker import PluginActorRolloutRefWorker, PluginTrainingWorker
 
             for role in self.role_worker_mapping:

@@ -1,0 +1,32 @@
+"""Two runs on one node at once: each gets its own trainer's weights, though Ray names both jobs alike."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.e2e.training import left_behind, rows
+from tests.vllm.training import train
+
+STEPS = 3
+SHORT = ("hardware=cpu_vllm", "tracking=none", f"trainer.total_training_steps={STEPS}", "trainer.test_freq=-1")
+
+
+def test_two_runs_at_once_do_not_meet(tmp_path: Path, model: Path) -> None:
+    """A higher learning rate moves the second run's weights apart: with the first run's weights it would not agree."""
+    common = (*SHORT, f"model.path={model}", "trainer.val_before_train=false", "trainer.save_freq=-1")
+    rates = ("4e-4", "4e-2")
+    with ThreadPoolExecutor() as both:
+        done = list(
+            both.map(lambda rate: train(tmp_path / rate, *common, f"actor_rollout_ref.actor.optim.lr={rate}"), rates)
+        )
+    for command in done:
+        assert command.code == 0, command.output
+    spans = [[event["time"] for event in command.run.events() if event["event"] != "planned"] for command in done]
+    assert max(span[0] for span in spans) < min(span[-1] for span in spans), "they were under way at the same time"
+    for command in done:
+        history = rows(command.run)
+        for step in range(1, STEPS + 1):
+            assert history[step]["training/rollout_probs_diff_max"] < 2e-5, (command.run.path.name, step)
+        assert left_behind(command.run) == []
+    assert list(Path("/tmp").glob("rl-colocate-zmq-*")) == []
