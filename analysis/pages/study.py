@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from experiments.errors import UserError
@@ -46,6 +46,10 @@ class Study:
     view: View
     panels: list[str]
     phrases: Sequence[str]
+
+    def tested(self) -> int:
+        """Return how many claims were tested together: the family over which verdicts are corrected."""
+        return sum(verdict.p is not None for finding in self.findings for verdict in finding.verdicts)
 
     def varied(self) -> list[str]:
         """Return the config keys that the ablations vary, and those that come along with them."""
@@ -109,6 +113,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="validations whose mean is the final accuracy (those of the last fifth of the steps)",
     )
     parser.add_argument(
+        "--robust",
+        action="store_true",
+        help="show the interquartile mean and the probability to beat the baseline too",
+    )
+    parser.add_argument(
         "--until",
         metavar="STEP",
         type=int,
@@ -136,7 +145,7 @@ def read_study(options: argparse.Namespace) -> Study:
     from analysis.records.rollouts import parse_phrases
     from analysis.sources.filters import parse_filters
     from analysis.sources.open import open_source
-    from analysis.statistics.claims import judge
+    from analysis.statistics.claims import corrected, judge
     from analysis.statistics.estimand import check_until, find_estimand
     from analysis.statistics.summary import NO_COMMON_STEP, summarise
 
@@ -159,9 +168,11 @@ def read_study(options: argparse.Namespace) -> Study:
             notes = [*caption(ablation, view, panels), *remarks]
             estimand = find_estimand(ablation, options.until, options.last)
             verdicts = judge(ablation, ablation.sweep, estimand) if ablation.sweep else []
-            summary = summarise(ablation, curves, threshold=options.threshold, estimand=estimand)
+            summary = summarise(ablation, curves, None, options.threshold, estimand, options.robust)
             notes += [note for note in (estimand.note(), NO_COMMON_STEP * summary.has_no_common_step()) if note]
             findings.append(Finding(ablation, curves, notes, verdicts, summary))
+    families = corrected([finding.verdicts for finding in findings])
+    findings = [replace(finding, verdicts=verdicts) for finding, verdicts in zip(findings, families, strict=True)]
     check_until([finding.summary.estimand for finding in findings], ablations, options.until)
     shown = {run.name for ablation in ablations for run in ablation.runs}
     unseen: dict[str, list[str]] = {}

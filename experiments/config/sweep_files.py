@@ -14,14 +14,16 @@ this module is light.
         metric: val-core/countdown/acc/mean@1
         at: [0.8, 1.0]                    # the part of the training whose mean counts, as shares of its steps
         order: [1.0, 0.6]                 # the metric is higher in each level than in the next ...
-        # order: [8, ">=", 5, ">", 3]     # ... (>=: higher, equal, or lower by less than a twentieth) ...
+        # order: [8, ">=", 5, ">", 3]     # ... (>=: higher, equal, or lower by less than the margin) ...
         # slope: [1.2, 1.0]               # ... or: within `at` it rises more in each level than in the next ...
-        # close: [8, 5]                   # ... or: these two differ less than other neighbouring levels do ...
+        # close: [8, 5]                   # ... or: these two differ by less than the margin ...
         # rises: [1.0]  falls: [1.2]      # ... or: in these levels its mean in `at` is above (below) its first mean ...
-        # never_rises: [0]                # ... or: ... is less than a twentieth above its first mean ...
+        # never_rises: [0]                # ... or: ... is less than the margin above its first mean ...
         # slows: [0.01]                   # ... or: in these it rises less within `at` than it did at first ...
-        # settles: [1.0]                  # ... or: in these it changes within `at` by less than a twentieth ...
+        # settles: [1.0]                  # ... or: in these it changes within `at` by less than the margin ...
         # minimum_inside: [1.0]           # ... or: in these levels it falls first and then rises
+
+        margin: 0.02                      # which difference counts as none; else a twentieth of the metric
 
 "At first" and "first mean": in a part as long as `at` that begins with the training.
 
@@ -38,6 +40,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.project import SWEEPS_DIR
+from experiments.values import is_number
 
 KEYS = {"title", "factor", "levels", "seeds", "claims", "include"}
 KINDS = ("order", "slope", "close", "rises", "falls", "never_rises", "slows", "settles", "minimum_inside")
@@ -67,6 +70,8 @@ class Claim:
     """The part of the training whose mean counts, as shares of its steps: (0.8, 1.0) is the last fifth."""
     or_equal: tuple[bool, ...] = ()
     """For "order": for each level but the last, whether the claim says only that it is not lower than the next."""
+    margin: float | None = None
+    """A difference of the metric that counts as none; None: a twentieth of its size."""
 
 
 @dataclass(frozen=True)
@@ -181,4 +186,7 @@ def _claim(claim: Mapping[str, Any]) -> Claim:
     if signs and not between:
         raise ValueError(f"claim {name}: > and >= must stand between the levels of an order, between all or none")
     or_equal = tuple(sign == ">=" for sign in signs)
-    return Claim(name, text, metric, kinds[0], levels, (float(start), float(end)), or_equal)
+    margin = claim.get("margin")
+    if margin is not None and not (is_number(margin) and margin > 0):
+        raise ValueError(f"claim {name}: `margin` must be a number above 0, but is {margin!r}")
+    return Claim(name, text, metric, kinds[0], levels, (float(start), float(end)), or_equal, margin)
