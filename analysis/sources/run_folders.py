@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from analysis.records.ending import settled
 from analysis.records.history import Row, is_trained, join
 from analysis.records.record import RunRecord
 from analysis.sources.filters import find_name
@@ -129,7 +130,7 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
         folder=run.path,
         finished_step=run.finished_step(),
     )
-    return record, warnings
+    return settled(record), warnings
 
 
 def with_launches(records: Sequence[RunRecord]) -> list[RunRecord]:
