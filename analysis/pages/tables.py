@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from analysis.design.ablations import Ablation
 from analysis.design.arms import seeds_text
 from analysis.figures.series import View, arm_series
-from analysis.pages.formats import MISSING, Rows, markdown_table, terminal_table
+from analysis.pages.formats import MISSING, Rows, markdown_table, markdown_text, terminal_table
 from analysis.records.curves import Curves, seconds_per_step
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord
@@ -174,12 +174,12 @@ def markdown(
     `tested`: how many claims were tested together, on this page and on others.
     """
     parts = [
-        f"# {ablation.title}\n\n{ablation.settings()}\n",
-        f"![{ablation.title}]({ablation.name}.svg)\n",
+        f"# {markdown_text(ablation.title)}\n\n{markdown_text(ablation.settings())}\n",
+        f"![{markdown_text(ablation.title)}]({ablation.name}.svg)\n",
         markdown_table(arm_columns(ablation, curves), arm_rows(ablation, curves)),
         "Validation: first→last; length: first→lowest→last; reward, format: last; s/step: median. "
         "With several seeds: the mean over seeds.\n",
-        *(f"- {note}" for note in notes),
+        *(f"- {markdown_text(note)}" for note in notes),
         "\n## Numbers\n",
         summary_table(summary),
         *(["\n## Claims\n", markdown_table(CLAIM_COLUMNS, claim_rows(verdicts))] if verdicts else []),

@@ -86,3 +86,8 @@ def ranges_text(ranges: Sequence[tuple[int, int]]) -> str:
     more = f" and {len(parts) - 4} more" if len(parts) > 4 else ""
     single = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
     return f"step{'' if single else 's'} {', '.join(parts[:4])}{more}"
+
+
+def printable(text: str) -> str:
+    """Return a text with "?" for what no figure and no file can show: control characters and halves of characters."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.records.ending import settled
 from analysis.records.history import Row, is_trained, join
-from analysis.records.record import RunRecord
+from analysis.records.record import RunRecord, printable
 from analysis.sources.filters import find_name
 from experiments.errors import UserError
 from experiments.store.files import read_jsonl
@@ -116,7 +116,7 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
         if damaged:
             lost = "1 damaged or torn line was" if damaged == 1 else f"{damaged} damaged or torn lines were"
             warnings.append(f"{attempt.metrics}: {lost} passed over, {len(rows)} are sound")
-    name = run.path.resolve().name
+    name = printable(run.path.resolve().name)
     planned = run.target_step(events, loaded)
     record = RunRecord(
         name,

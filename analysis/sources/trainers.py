@@ -135,7 +135,7 @@ def _read(path: Path) -> Trainers:
     if wrong:
         raise UserError(f"{form}, with lists of names, but {path} has none under {', '.join(wrong)}; mend it")
     parts = {part: tuple(names) for part, names in content.items()}
-    return Trainers(metrics={name: tuple(theirs) for name, theirs in named.items()}, **parts)
+    return Trainers(metrics={name: tuple(theirs or ()) for name, theirs in named.items()}, **parts)
 
 
 def _are_texts(value: Any) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from analysis.records.curves import with_task
 from analysis.records.ending import settled
 from analysis.records.history import join
-from analysis.records.record import RunRecord
+from analysis.records.record import RunRecord, printable
 from analysis.sources.trainers import Trainers, read_trainers
 from analysis.sources.verl_config import planned_steps, with_knobs
 from analysis.sources.wandb_log import NotALogError, WandbLog, read_log
@@ -95,7 +95,7 @@ def own_metrics(log: WandbLog) -> list[tuple[int, dict[str, float]]]:
 
 def run_name(name: str, run_id: str) -> str:
     """Return the display name, with the id at its end unless it contains the id already, so that it is unique."""
-    return name if run_id in name else f"{name}-{run_id}".lstrip("-")
+    return printable(name if run_id in name else f"{name}-{run_id}".lstrip("-"))
 
 
 def reached_state(reported: str, last_step: int, planned: int | None) -> str:
