@@ -68,7 +68,8 @@ def write_files(study: Study, output: OutputFolder) -> list[Path]:
         output.write(f"{ablation.name}-arms.csv", table_csv(summary.rows()))
         output.write(f"{ablation.name}-arms.tex", latex(summary.rows(), about))
         output.write(
-            f"{ablation.name}.md", markdown(ablation, finding.curves, finding.notes, summary, finding.verdicts)
+            f"{ablation.name}.md",
+            markdown(ablation, finding.curves, finding.notes, summary, finding.verdicts, study.tested()),
         )
     return [output.path / f"{finding.ablation.name}.png" for finding in study.findings]
 
@@ -77,7 +78,7 @@ def print_findings(study: Study) -> None:
     """Print the tables, notes and verdicts of every ablation."""
     from rich.console import Console
 
-    from analysis.pages.tables import terminal_tables
+    from analysis.pages.tables import family_text, terminal_tables
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     for finding in study.findings:
@@ -88,8 +89,11 @@ def print_findings(study: Study) -> None:
         for note in finding.notes:
             print(f"  {note}")
         for verdict in finding.verdicts:
-            print(f"  {verdict.verdict}: {verdict.claim.text}")
+            changed = verdict.verdict != verdict.corrected
+            print(f"  {verdict.verdict}{' (by itself)' if changed else ''}: {verdict.claim.text}")
         print()
+    if family := family_text(study.tested()):
+        print(f"{family} So corrected, a verdict marked (by itself) is undecided.\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

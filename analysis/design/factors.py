@@ -15,6 +15,8 @@ from experiments.config import identity
 # other projects that use veRL have them too.
 NO_SETTING = (
     "seed",
+    "*.seed",
+    "*random_seed",
     "*total_training_steps",
     "*_dir",
     "*path",

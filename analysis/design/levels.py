@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 from analysis.records.knobs import ALGORITHM, ALGORITHMS, SHORT_NAMES
+from analysis.records.record import printable
 from experiments.values import as_float
 
 TEMPERATURE = SHORT_NAMES["temperature"]
@@ -36,10 +37,10 @@ def level_text(key: str, value: Hashable) -> str:
     """Return a level as figures write it: a temperature of 1 as 1.0, gae as PPO."""
     if isinstance(value, Typed):
         return value.text
+    if isinstance(value, str):
+        return ALGORITHMS.get(value, printable(value)) if key == ALGORITHM else printable(value)
     if isinstance(value, float) or (key == TEMPERATURE and isinstance(value, int)):
         return repr(float(f"{as_float(value):.10g}"))  # 0.1 + 0.2 is 0.3 to a reader
-    if key == ALGORITHM:
-        return ALGORITHMS.get(str(value), str(value))
     return "none" if value is None else str(value)
 
 

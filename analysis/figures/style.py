@@ -35,6 +35,9 @@ STYLE: Any = {
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.8,
     "lines.solid_capstyle": "round",
+    "text.parse_math": False,  # a value with $...$ in it is a text
+    "pdf.fonttype": 42,  # TrueType, which journals accept; matplotlib's default is Type 3
+    "ps.fonttype": 42,
     "svg.hashsalt": "r1-zero-ablations",
     "svg.fonttype": "path",
     "path.simplify": False,

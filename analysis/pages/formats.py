@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 import textwrap
@@ -78,12 +79,17 @@ def spaced(cell: str) -> str:
     return " ".join(words).replace(" ±", f"{TOGETHER}±").replace("± ?", f"±{TOGETHER}?")
 
 
+def markdown_text(text: str) -> str:
+    """Return a text that Markdown shows as it is: no HTML."""
+    return html.escape(text, quote=False)
+
+
 def markdown_table(columns: Sequence[str], rows: Rows) -> str:
     """Return a Markdown table; line breaks in cells become ", " and pipes are escaped."""
 
     def line(cells: Sequence[str]) -> str:
         flat = [cell.replace("\n→", "→").replace("\n", ", ") for cell in cells]
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in flat) + " |"
+        return "| " + " | ".join(markdown_text(cell).replace("|", "\\|") for cell in flat) + " |"
 
     headers = [column.replace("\n", " ") for column in columns]
     return "\n".join([line(headers), "|" + " --- |" * len(columns), *map(line, rows)]) + "\n"

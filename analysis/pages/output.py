@@ -59,7 +59,8 @@ class OutputFolder:
         """Write `content` as the file `name` and return its path; UserError if the folder can't be written to."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path / name, content, durable=False)
+            data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+            write_atomically(self.path / name, data, durable=False)
         except OSError as error:
             raise UserError(
                 f"{self.path} must be a folder that can be written to, but is not ({error.strerror}); "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.errors import UserError
@@ -46,6 +47,10 @@ class Study:
     view: View
     panels: list[str]
     phrases: Sequence[str]
+
+    def tested(self) -> int:
+        """Return how many claims were tested together: the family over which verdicts are corrected."""
+        return sum(verdict.p is not None for finding in self.findings for verdict in finding.verdicts)
 
     def varied(self) -> list[str]:
         """Return the config keys that the ablations vary, and those that come along with them."""
@@ -109,6 +114,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="validations whose mean is the final accuracy (those of the last fifth of the steps)",
     )
     parser.add_argument(
+        "--complete-from",
+        metavar="STEP",
+        type=int,
+        default=None,
+        help="count every run that reached this step as complete, e.g. runs without an end that were stopped by hand",
+    )
+    parser.add_argument(
+        "--trainers",
+        metavar="FILE",
+        type=Path,
+        default=None,
+        help="YAML file with the names that a trainer other than veRL gives its steps and metrics",
+    )
+    parser.add_argument(
+        "--robust",
+        action="store_true",
+        help="show the interquartile mean and the probability to beat the baseline too",
+    )
+    parser.add_argument(
         "--until",
         metavar="STEP",
         type=int,
@@ -136,13 +160,17 @@ def read_study(options: argparse.Namespace) -> Study:
     from analysis.records.rollouts import parse_phrases
     from analysis.sources.filters import parse_filters
     from analysis.sources.open import open_source
-    from analysis.statistics.claims import judge
+    from analysis.sources.trainers import read_trainers
+    from analysis.statistics.claims import corrected, judge
     from analysis.statistics.estimand import check_until, find_estimand
     from analysis.statistics.summary import NO_COMMON_STEP, summarise
 
     view = View(find_axis(options.x), parse_smoothing(options.smooth))
     check_numbers(options)
-    records, warnings = open_source(options.source, options.run, parse_filters(options.filter)).read()
+    trainers = read_trainers(options.trainers) if options.trainers else None
+    records, warnings = open_source(options.source, options.run, parse_filters(options.filter), trainers).read()
+    if options.complete_from is not None:
+        records = [replace(record, complete_from=options.complete_from) for record in records]
     if not any(record.history.rows for record in records):
         states = ", ".join(f"{count} {state}" for state, count in Counter(r.state for r in records).items())
         logs = f", or see the logs in {records[0].folder / 'attempts'}" if records[0].folder else ""
@@ -150,6 +178,7 @@ def read_study(options: argparse.Namespace) -> Study:
             f"the runs under {options.source} must have metrics to draw, but none has any yet ({states}); "
             f"wait for the first step{logs}"
         )
+    check_trained(records)
     panels = find_panels(options.panels, records)
     ablations = find_ablations(records, read_sweeps(), parse_filters(options.baseline, "--baseline"))
     findings = []
@@ -159,9 +188,11 @@ def read_study(options: argparse.Namespace) -> Study:
             notes = [*caption(ablation, view, panels), *remarks]
             estimand = find_estimand(ablation, options.until, options.last)
             verdicts = judge(ablation, ablation.sweep, estimand) if ablation.sweep else []
-            summary = summarise(ablation, curves, threshold=options.threshold, estimand=estimand)
+            summary = summarise(ablation, curves, None, options.threshold, estimand, options.robust)
             notes += [note for note in (estimand.note(), NO_COMMON_STEP * summary.has_no_common_step()) if note]
             findings.append(Finding(ablation, curves, notes, verdicts, summary))
+    families = corrected([finding.verdicts for finding in findings])
+    findings = [replace(finding, verdicts=verdicts) for finding, verdicts in zip(findings, families, strict=True)]
     check_until([finding.summary.estimand for finding in findings], ablations, options.until)
     shown = {run.name for ablation in ablations for run in ablation.runs}
     unseen: dict[str, list[str]] = {}
@@ -171,9 +202,25 @@ def read_study(options: argparse.Namespace) -> Study:
     return Study(records, warnings, findings, unseen, view, panels, parse_phrases(options.phrases))
 
 
+def check_trained(records: Sequence[RunRecord]) -> None:
+    """Raise UserError if no run has a row of a trained step: then nobody knows what its rows are of."""
+    logged = [record for record in records if record.history.rows]
+    if not any(record.history.last_step() for record in logged):
+        if all(max(record.history.rows) == 0 for record in logged):
+            return  # the validation of untrained models
+        names = sorted({metric for record in logged for metric in record.history.metrics()})
+        raise UserError(
+            "the runs must log trained steps by names that are known, but none does; they have "
+            f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}; name their steps in a file, --trainers FILE "
+            "(in the form of analysis/sources/trainers.yaml)"
+        )
+
+
 def check_numbers(options: argparse.Namespace) -> None:
     """Raise UserError if --last or --threshold is out of its range."""
     problems = []
+    if options.complete_from is not None and options.complete_from < 1:
+        problems.append(f"--complete-from must be a step, 1 or more, but is {options.complete_from}; e.g. 60")
     if options.until is not None and options.until < 1:
         problems.append(f"--until must be a step, 1 or more, but is {options.until}; e.g. 60")
     if options.last is not None and options.last < 1:

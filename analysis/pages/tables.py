@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from analysis.design.ablations import Ablation
 from analysis.design.arms import seeds_text
 from analysis.figures.series import View, arm_series
-from analysis.pages.formats import MISSING, Rows, markdown_table, terminal_table
+from analysis.pages.formats import MISSING, Rows, markdown_table, markdown_text, terminal_table
 from analysis.records.curves import Curves, seconds_per_step
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord
@@ -80,11 +80,23 @@ def summary_table(summary: Summary) -> str:
 
 
 def claim_rows(verdicts: Sequence[Verdict]) -> Rows:
-    """Return one row for each claim: the article's sentence, the verdict, and the reason for it."""
-    return [[verdict.claim.text, verdict.verdict, verdict.reason] for verdict in verdicts]
+    """Return one row for each claim: the article's sentence, the verdicts, and the reason for them."""
+    return [[verdict.claim.text, verdict.verdict, verdict.corrected, verdict.reason] for verdict in verdicts]
 
 
-CLAIM_COLUMNS = ["claim", "verdict", "effect with 95% interval"]
+CLAIM_COLUMNS = ["claim", "verdict by itself", "after Holm's correction", "effect with 95% interval"]
+
+
+def family_text(tested: int) -> str:
+    """Return what the corrected verdicts are corrected for; "" if no claim was tested."""
+    if not tested:
+        return ""
+    return (
+        f"A verdict by itself is wrong in at most 5% of cases. After Holm's correction, the chance that any of the "
+        f"{tested} claims tested here gets a wrong verdict is at most 5%."
+    )
+
+
 RUN_COLUMNS = ["run", "arm", "seed", "state", "attempts", "steps redone", "steps missing", "sampled", "greedy"]
 
 
@@ -155,18 +167,23 @@ def markdown(
     notes: Sequence[str],
     summary: Summary,
     verdicts: Sequence[Verdict] = (),
+    tested: int = 0,
 ) -> str:
-    """Return the Markdown page of an ablation: arms, notes, numbers, claims, runs, and what was left out and why."""
+    """Return the Markdown page of an ablation: arms, notes, numbers, claims, runs, and what was left out and why.
+
+    `tested`: how many claims were tested together, on this page and on others.
+    """
     parts = [
-        f"# {ablation.title}\n\n{ablation.settings()}\n",
-        f"![{ablation.title}]({ablation.name}.svg)\n",
+        f"# {markdown_text(ablation.title)}\n\n{markdown_text(ablation.settings())}\n",
+        f"![{markdown_text(ablation.title)}]({ablation.name}.svg)\n",
         markdown_table(arm_columns(ablation, curves), arm_rows(ablation, curves)),
         "Validation: first→last; length: first→lowest→last; reward, format: last; s/step: median. "
         "With several seeds: the mean over seeds.\n",
-        *(f"- {note}" for note in notes),
+        *(f"- {markdown_text(note)}" for note in notes),
         "\n## Numbers\n",
         summary_table(summary),
         *(["\n## Claims\n", markdown_table(CLAIM_COLUMNS, claim_rows(verdicts))] if verdicts else []),
+        *([f"{family_text(tested)}\n"] if verdicts and tested else []),
         "\n## Runs\n",
         markdown_table(RUN_COLUMNS, run_rows(ablation, curves)),
     ]

@@ -15,7 +15,7 @@ from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
 from analysis.pages.rendering import Drawn, render_study
 from analysis.pages.study import Finding, Study
-from analysis.pages.tables import CLAIM_COLUMNS, RUN_COLUMNS, claim_rows, run_rows
+from analysis.pages.tables import CLAIM_COLUMNS, RUN_COLUMNS, claim_rows, family_text, run_rows
 from analysis.records.record import RunRecord
 from analysis.records.rollouts import Rollouts, find_rollouts
 from experiments.errors import UserError
@@ -100,11 +100,8 @@ def glance(study: Study) -> str:
     lines = [f"{len(study.records)} runs ({runs}), {trained:,} training steps."]
     if verdicts:
         lines.append("Claims: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()) + ".")
-        lines.append(
-            "Each claim is tested by itself at 95%. "
-            "Even if the arms did not differ, about one claim in twenty would look decided."
-        )
-    return "".join(f"<p>{escape(line)}</p>" for line in lines)
+        lines.append(family_text(study.tested()))
+    return "".join(f"<p>{escape(line)}</p>" for line in lines if line)
 
 
 def section(finding: Finding, drawn: Sequence[Drawn], steps: Sequence[int] | None) -> str:

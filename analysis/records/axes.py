@@ -37,11 +37,13 @@ class Axis:
         if not costs:
             return {}
         average = sum(costs.values()) / len(costs)
-        places, total, reached = {}, 0.0, 0
+        known = sorted((step, cost) for step, cost in costs.items() if step > 0)
+        places, spent, passed = {}, 0.0, 0
         for step in rows:
-            total += sum(costs.get(passed, average) for passed in range(reached + 1, step + 1))
-            reached = max(reached, step)
-            places[step] = total
+            while passed < len(known) and known[passed][0] <= step:
+                spent += known[passed][1]
+                passed += 1
+            places[step] = spent + average * (max(0, step) - passed)
         return places
 
 

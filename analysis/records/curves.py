@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord
@@ -100,8 +100,10 @@ def accuracy_from_score(record: RunRecord, metric: str) -> Curve:
     lowest = dict(record.history.curve(LOWEST_SCORE))
     credited = any(abs(score - FORMAT_CREDIT) < 1e-6 for score in lowest.values())
     points = []
+    last = record.history.last_step()
     for step, score in record.history.curve(metric):
-        share = shares.get(step, 1.0 if credited and lowest.get(step, 0.0) >= FORMAT_CREDIT - 1e-6 else None)
+        least = lowest.get(min(step, last), 0.0)  # TinyZero's last validation stands behind the last trained step
+        share = shares.get(step, 1.0 if credited and least >= FORMAT_CREDIT - 1e-6 else None)
         if share is not None and 0 <= score <= 1:
             accuracy = (score - FORMAT_CREDIT * share) / (1 - FORMAT_CREDIT)
             points.append((step, max(0.0, accuracy)))
@@ -170,6 +172,13 @@ def data_sources(record: RunRecord) -> set[str]:
     """Return the data sources of the run's validation, as its metrics name them."""
     matches = [VALIDATION.fullmatch(m) or EARLIER_VALIDATION.fullmatch(m) for m in record.history.metrics()]
     return {GREEDY.sub("", match["source"]) for match in matches if match}
+
+
+def with_task(record: RunRecord) -> RunRecord:
+    """Return the record with its task's name, the data sources of its validation where its config has none."""
+    if record.config.get("task.name") is not None or not (sources := data_sources(record)):
+        return record
+    return replace(record, config={**record.config, "task.name": "+".join(sorted(sources))})
 
 
 def samples_in_validation(record: RunRecord) -> bool:

@@ -7,13 +7,13 @@ has the training metrics and the later one has validation metrics, and they are 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+LARGEST = 1e100  # beyond it, squares overflow: a value as large counts as infinite
 Row = tuple[int, Mapping[str, float]]
 Curve = list[tuple[int, float]]
 
@@ -86,7 +86,7 @@ class History:
         """Return [(step, value)] of `metric`, steps ascending; steps where it is missing or not finite are left out."""
         if metric not in self._curves:
             self._curves[metric] = [
-                (step, row[metric]) for step, row in self.rows.items() if math.isfinite(row.get(metric, math.nan))
+                (step, row[metric]) for step, row in self.rows.items() if abs(row.get(metric, LARGEST)) < LARGEST
             ]
         return self._curves[metric]
 

@@ -23,7 +23,7 @@ class RunRecord:
     """The resolved config, flat: {"rollout.temperature": 1.0, ...}."""
     history: History
     state: str
-    """planned, queued, running, finished, failed, interrupted, cancelled or killed."""
+    """planned, queued, running, finished, failed, interrupted, cancelled, killed or diverged (see `ending`)."""
     attempts: int
     planned_steps: int | None
     """The step it was last asked to reach; None where the number of epochs decides."""
@@ -34,6 +34,10 @@ class RunRecord:
 
     finished_step: int = 0
     """The step at which it finished, as its events say; its rows may end before. 0: not known, or not finished."""
+    diverged_from: int | None = None
+    """The step from which on its losses were no numbers; None if they were to the end."""
+    complete_from: int | None = None
+    """The step from which on a run counts as complete however it ended, as the user says; None: the plan decides."""
     launches: tuple[Launch, ...] = ()
     """The commands that asked for the run, oldest first, as far as they were recorded."""
 
@@ -48,7 +52,9 @@ class RunRecord:
 
     @property
     def complete(self) -> bool:
-        """Whether the run finished and reached the step that it was asked to reach."""
+        """Whether the run finished and reached the step that it was asked to reach, or the one that the user says."""
+        if self.complete_from is not None and self.diverged_from is None:
+            return self.end >= self.complete_from
         return self.state == State.FINISHED and self.end >= (self.planned_steps or 0)
 
     def missing(self) -> list[tuple[int, int]]:
@@ -57,7 +63,7 @@ class RunRecord:
 
     def progress(self) -> str:
         """Return how far the run got, e.g. "killed at step 31 of 60" or "planned, no step yet"."""
-        step = self.end
+        step = self.diverged_from or self.end
         if not step:
             alive = self.state in WAITING
             return f"{self.state}, no step yet" if alive else f"{self.state} before its first step"
@@ -80,3 +86,8 @@ def ranges_text(ranges: Sequence[tuple[int, int]]) -> str:
     more = f" and {len(parts) - 4} more" if len(parts) > 4 else ""
     single = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
     return f"step{'' if single else 's'} {', '.join(parts[:4])}{more}"
+
+
+def printable(text: str) -> str:
+    """Return a text with "?" for what no figure and no file can show: control characters and halves of characters."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -37,7 +37,7 @@ class Rollouts:
                 except ValueError:
                     continue
                 if isinstance(row, dict) and isinstance(row.get("output"), str):
-                    yield row
+                    yield {key: sound(value) if isinstance(value, str) else value for key, value in row.items()}
 
     def shares(self, phrases: Sequence[str], every: int = 1) -> Shares:
         """Return the phrases' shares in the first step and in every step that `every` divides; case does not matter."""
@@ -50,6 +50,11 @@ class Rollouts:
             if texts:
                 found[step] = [sum(phrase in text for text in texts) / len(texts) for phrase in wanted]
         return found
+
+
+def sound(text: str) -> str:
+    """Return a text with "?" for halves of a character (lone surrogates), which no file takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def plain(text: str) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analysis.records.record import RunRecord
 from analysis.sources.filters import WANDB, Source, select
+from analysis.sources.trainers import Trainers
 from experiments.store.selection import Condition
 
 
-def open_source(spec: str, wanted: Sequence[str] = (), filters: Sequence[Condition] = ()) -> Source:
+def open_source(
+    spec: str, wanted: Sequence[str] = (), filters: Sequence[Condition] = (), trainers: Trainers | None = None
+) -> Source:
     """Return the source that `spec` names: wandb://entity/project, a `.wandb` file, or a folder of runs or such files.
 
     The source reads only the runs that were asked for. `wanted` are the RUN arguments of a command line: folders,
@@ -23,11 +26,11 @@ def open_source(spec: str, wanted: Sequence[str] = (), filters: Sequence[Conditi
     if spec.startswith(WANDB):
         from analysis.sources.wandb_api import WandbProject
 
-        return WandbProject.parse(spec, filters, wanted)
+        return replace(WandbProject.parse(spec, filters, wanted), trainers=trainers)
     path = Path(spec)
     no_folders = path.suffix == ".wandb" or (path.is_dir() and not any(path.glob("*/config.yaml")))
     if no_folders and find_logs(path):
-        return Selected(WandbFiles(path), wanted, filters)
+        return Selected(WandbFiles(path, trainers), wanted, filters)
     return Selected(RunFolders(path, wanted), (), filters)
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from analysis.records.ending import settled
 from analysis.records.history import Row, is_trained, join
-from analysis.records.record import RunRecord
+from analysis.records.record import RunRecord, printable
 from analysis.sources.filters import find_name
 from experiments.errors import UserError
 from experiments.store.files import read_jsonl
@@ -115,7 +116,7 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
         if damaged:
             lost = "1 damaged or torn line was" if damaged == 1 else f"{damaged} damaged or torn lines were"
             warnings.append(f"{attempt.metrics}: {lost} passed over, {len(rows)} are sound")
-    name = run.path.resolve().name
+    name = printable(run.path.resolve().name)
     planned = run.target_step(events, loaded)
     record = RunRecord(
         name,
@@ -129,7 +130,7 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
         folder=run.path,
         finished_step=run.finished_step(),
     )
-    return record, warnings
+    return settled(record), warnings
 
 
 def with_launches(records: Sequence[RunRecord]) -> list[RunRecord]:

@@ -5,30 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from analysis.sources.trainers import Trainers, read_trainers
 from experiments.values import as_float, is_whole
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor.", "actor_rollout_ref.rollout."
 
 
-def with_knobs(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_knobs(config: Mapping[str, Any], trainers: Trainers | None = None) -> dict[str, Any]:
     """Return a flat config with our knobs added where it lacks them, since veRL sends W&B only its own keys.
 
     Works for configs of veRL 0.1 to 0.9. A knob that the config does not tell stays missing.
     """
+    trainers = trainers or read_trainers()
     knobs: dict[str, Any] = {
         "rollout.temperature": config.get(f"{ROLLOUT}temperature"),
         "rollout.n": config.get(f"{ROLLOUT}n"),
         "kl.coef": kl_coefficient(config),
-        "seed": config.get("data.seed"),
+        "seed": trainers.first(config, trainers.seeds),
         "model.name": last_part(config.get("actor_rollout_ref.model.path")),
         "hardware.name": config.get("trainer.device"),
     }
     return {**{knob: value for knob, value in knobs.items() if value is not None}, **config}
 
 
-def planned_steps(config: Mapping[str, Any]) -> int | None:
+def planned_steps(config: Mapping[str, Any], trainers: Trainers | None = None) -> int | None:
     """Return the step that a flat config asks for; None where the number of epochs decides."""
-    steps = config.get("trainer.total_training_steps")
+    trainers = trainers or read_trainers()
+    steps = trainers.first(config, trainers.total_steps)
     return steps if is_whole(steps, 1) else None
 
 

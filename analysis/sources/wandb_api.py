@@ -19,11 +19,14 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from analysis.records.curves import with_task
+from analysis.records.ending import settled
 from analysis.records.history import History, Row, join
 from analysis.records.record import RunRecord
 from analysis.sources.filters import WANDB, select
 from analysis.sources.graphql import NoAnswerError, Patience, Server, ServerError, find_server
 from analysis.sources.history_cache import HistoryCache, Kept
+from analysis.sources.trainers import Trainers, read_trainers
 from analysis.sources.verl_config import planned_steps, with_knobs
 from analysis.sources.wandb_files import reached_state, run_name
 from experiments.errors import UserError
@@ -78,6 +81,7 @@ class WandbProject:
     filters: Sequence[Condition] = ()
     cache: Path = field(default_factory=lambda: default_cache())
     server: Server | None = None
+    trainers: Trainers | None = None
     wanted: Sequence[str] = ()
     """Names, ids, or beginnings of either; all runs if there are none."""
 
@@ -115,7 +119,7 @@ class WandbProject:
             patience = Patience(THREADS)
             answers = list(threads.map(lambda run: self._update(server, run, kept[run.id], patience), stale))
         known |= {run.id: rows for run, (rows, _) in zip(stale, answers, strict=True)}
-        records = [make_record(run, rows) for run in listed if (rows := known[run.id]) is not None]
+        records = [make_record(run, rows, self.trainers) for run in listed if (rows := known[run.id]) is not None]
         problems: dict[str, list[str]] = {}
         for run, (_, problem) in zip(stale, answers, strict=True):
             if problem:
@@ -273,16 +277,19 @@ def read_row(row: Mapping[str, Any]) -> Row:
     return int(row["_step"]), numbers
 
 
-def make_record(run: Listed, rows: Sequence[Row] | None = None) -> RunRecord:
+def make_record(run: Listed, rows: Sequence[Row] | None = None, trainers: Trainers | None = None) -> RunRecord:
     """Return the record of a listed run with its rows; the server has already joined the rows of its attempts.
 
     Without rows, the record has an empty history.
     """
-    config = with_knobs(dict(flatten(run.config)))
-    history = join([rows]) if rows is not None else History({})
-    planned = planned_steps(config)
-    state = reached_state(run.state, run.last_step if rows is None else history.last_step(), planned)
-    return RunRecord(run.name, config, history, state, 1, planned, tags=run.tags, group=run.group)
+    trainers = trainers or read_trainers()
+    config = with_knobs(dict(flatten(run.config)), trainers)
+    legs = trainers.rows(sorted(rows, key=lambda row: row[0])) if rows is not None else []
+    history = join(legs) if rows is not None else History({})
+    planned = planned_steps(config, trainers)
+    state = reached_state(run.state, run.last_step if rows is None else history.reached(), planned)
+    record = RunRecord(run.name, config, history, state, max(1, len(legs)), planned, tags=run.tags, group=run.group)
+    return with_task(settled(record))
 
 
 def default_cache() -> Path:

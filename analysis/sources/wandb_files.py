@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.records.curves import with_task
+from analysis.records.ending import settled
 from analysis.records.history import join
-from analysis.records.record import RunRecord
+from analysis.records.record import RunRecord, printable
+from analysis.sources.trainers import Trainers, read_trainers
 from analysis.sources.verl_config import planned_steps, with_knobs
 from analysis.sources.wandb_log import NotALogError, WandbLog, read_log
 from experiments.errors import UserError
@@ -23,6 +26,8 @@ class WandbFiles:
     """The runs of a `.wandb` file, or of all such files under a folder. A resumed run has a file for each attempt."""
 
     path: Path
+    trainers: Trainers | None = None
+    """How trainers name their steps and metrics; None: as `trainers.yaml` says."""
 
     def read(self) -> tuple[list[RunRecord], list[str]]:
         """Return (the runs by name, one warning for each file that could not be read whole)."""
@@ -40,7 +45,7 @@ class WandbFiles:
             if log.damage():
                 warnings.append(f"{path}: {log.damage()}")
             legs.setdefault(log.run_id or path.stem.removeprefix("run-"), []).append(log)
-        records = [make_record(run_id, logs) for run_id, logs in legs.items()]
+        records = [make_record(run_id, logs, self.trainers) for run_id, logs in legs.items()]
         if not records:
             raise UserError(
                 f"no runs found: there is no readable .wandb file in {self.path.resolve()}; point --source at a folder "
@@ -60,24 +65,27 @@ def find_logs(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def make_record(run_id: str, logs: Sequence[WandbLog]) -> RunRecord:
+def make_record(run_id: str, logs: Sequence[WandbLog], trainers: Trainers | None = None) -> RunRecord:
     """Return the record of the run that all `logs` are of, joined in the order in which the attempts started."""
     logs = sorted(logs, key=lambda log: log.start)
     last = logs[-1]
-    history = join([own_metrics(log) for log in logs])
-    config = with_knobs(dict(flatten({key: value for key, value in last.config.items() if key != W_AND_B})))
-    planned = planned_steps(config)
+    trainers = trainers or read_trainers()
+    legs = [leg for log in logs for leg in trainers.rows(own_metrics(log))]
+    history = join(legs)
+    config = with_knobs(dict(flatten({key: value for key, value in last.config.items() if key != W_AND_B})), trainers)
+    planned = planned_steps(config, trainers)
     reported = {None: State.KILLED, 0: State.FINISHED}.get(last.exit_code, State.FAILED)
-    return RunRecord(
+    record = RunRecord(
         name=run_name(last.name, run_id),
         config=config,
         history=history,
-        state=reached_state(reported, history.last_step(), planned),
-        attempts=len(logs),
+        state=reached_state(reported, history.reached(), planned),
+        attempts=len(legs),
         planned_steps=planned,
         tags=tuple(last.tags),
         group=last.group,
     )
+    return with_task(settled(record))
 
 
 def own_metrics(log: WandbLog) -> list[tuple[int, dict[str, float]]]:
@@ -87,7 +95,7 @@ def own_metrics(log: WandbLog) -> list[tuple[int, dict[str, float]]]:
 
 def run_name(name: str, run_id: str) -> str:
     """Return the display name, with the id at its end unless it contains the id already, so that it is unique."""
-    return name if run_id in name else f"{name}-{run_id}".lstrip("-")
+    return printable(name if run_id in name else f"{name}-{run_id}".lstrip("-"))
 
 
 def reached_state(reported: str, last_step: int, planned: int | None) -> str:

@@ -1,35 +1,39 @@
 """A verdict on each claim of a sweep: supported, contradicted or undecided, never from one seed.
 
-A claim is tested on the runs that reached their last step, and each seed is one observation. Arms are compared by
-Welch's interval, changes within runs are tested by Student's interval, both at 95%. A claim that makes several
-comparisons is supported if each of them holds, which needs no correction. It is contradicted if one of them is
-reversed, at a level that is corrected for the number of comparisons (Bonferroni).
+A claim is tested on the runs and steps that count (see `estimand`), and each seed is one observation. Arms whose seeds
+make pairs are compared by Student's test of the differences, other arms by Welch's test, and changes within runs by
+Student's test, all at 5%, two-sided. A claim that makes several comparisons is supported if each of them holds, which
+needs no correction. It is contradicted if one of them is reversed, at a level that is corrected for the number of
+comparisons (Bonferroni).
+
+That is the verdict on the claim by itself. Of many claims one will look decided by chance. So each verdict is also
+given after Holm's correction over all claims that were tested together (Holm 1979, Scand. J. Statist. 6).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
+from analysis.design.levels import frozen
 from analysis.design.sweeps import same_level
 from analysis.records.curves import GREEDY, VALIDATION, data_sources, is_score, read_curves
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord, is_validation, ranges_text
-from analysis.statistics.comparisons import COMPARISONS, Comparison, compare_neighbours
+from analysis.statistics.comparisons import COMPARISONS, Comparison
 from analysis.statistics.estimand import Common, Estimand, find_estimand
-from analysis.statistics.intervals import LEVEL, Interval
+from analysis.statistics.intervals import LEVEL
+from analysis.statistics.pairing import paired
 from experiments.config.sweep_files import Claim, Sweep
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 SAME_CADENCE = "train the arms with one trainer.test_freq"
-MOST_SEEDS = 100
-
-Rule = Callable[[Sequence[Comparison], int | None], str]
-"""Returns the verdict of comparisons; given a number of seeds, the verdict if every arm had so many."""
+ALPHA = 1 - LEVEL
+MOST_SEEDS, POWER = 100, 0.8
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ class Verdict:
     comparisons: tuple[Comparison, ...]
     reason: str
     """The effects with their intervals and the number of seeds, or why there is no verdict."""
+    p: float | None = None
+    """The two-sided p-value of the verdict, or of the direction that is nearer to one; None if nothing was tested."""
+    direction: str = UNDECIDED
+    """Supported or contradicted: what the p-value is of."""
+    corrected: str = UNDECIDED
+    """The verdict after Holm's correction over all claims that were tested together."""
 
 
 def judge(ablation: Ablation, sweep: Sweep, estimand: Estimand | None = None) -> list[Verdict]:
@@ -65,16 +75,15 @@ def is_about(sweep: Sweep, ablation: Ablation) -> bool:
 
 def judge_claim(claim: Claim, ablation: Ablation, sweep: Sweep, estimand: Estimand) -> Verdict:
     """Return the verdict on one claim."""
-    levels = [level.value for level in sweep.levels] if claim.kind == "close" else list(claim.levels)
-    arms = {str(value): find_arm(ablation, value) for value in levels}
-    missing = [str(value) for value in claim.levels if arms.get(str(value)) is None]
+    arms = {frozen(value): find_arm(ablation, value) for value in claim.levels}
+    missing = [str(value) for value in claim.levels if arms[frozen(value)] is None]
     if missing:
         return Verdict(claim, UNDECIDED, (), f"no run with {sweep.factor} = {', '.join(missing)}")
-    complete = {value: estimand.counted[arm.label] if arm else () for value, arm in arms.items()}
-    unfinished = [str(value) for value in claim.levels if not complete[str(value)]]
+    complete = {level: estimand.counted[arm.label] if arm else () for level, arm in arms.items()}
+    unfinished = [str(value) for value in claim.levels if not complete[frozen(value)]]
     if unfinished:
         return Verdict(claim, UNDECIDED, (), f"no finished run with {sweep.factor} = {', '.join(unfinished)}")
-    runs = [run for value in claim.levels for run in complete[str(value)]]
+    runs = [run for value in claim.levels for run in complete[frozen(value)]]
     curves = claim_curves(estimand.runs(), claim.metric)
     if any(not curves[run.name] for run in runs):
         return Verdict(claim, UNDECIDED, (), f"{claim.metric} was not recorded in every run")
@@ -82,108 +91,112 @@ def judge_claim(claim: Claim, ablation: Ablation, sweep: Sweep, estimand: Estima
     if problem := what_is_lost(claim, arms, complete, common, estimand):
         return Verdict(claim, UNDECIDED, (), problem)
     if not [step for step in common.steps if step > 0]:
-        return Verdict(
-            claim, UNDECIDED, (), f"no step at which every run has a value of {claim.metric}; {SAME_CADENCE}"
-        )
+        problem = f"no step at which every run has a value of {claim.metric}; {SAME_CADENCE}"
+        return Verdict(claim, UNDECIDED, (), problem)
     steps, last = common.describe(claim.at), common.until
-    claim = replace(claim, at=common.window(claim.at))
-    values = {value: [common.curves.get(run.name, []) for run in runs] for value, runs in complete.items()}
-    if claim.kind != "close":
-        return decide(claim, COMPARISONS[claim.kind](claim, values, last), each_holds, steps)
-    comparisons = compare_neighbours(claim, [str(level.value) for level in sweep.levels], values, last)
-    if len(comparisons) == 1:
-        return Verdict(claim, UNDECIDED, tuple(comparisons), "no other neighbours to compare the difference with")
-    return decide(claim, comparisons, first_is_least, steps)
+    windowed = replace(claim, at=common.window(claim.at))
+    values = {level: [common.curves.get(run.name, []) for run in runs] for level, runs in complete.items()}
+
+    def pairs(one: Any, other: Any) -> bool:
+        return paired(complete[frozen(one)], complete[frozen(other)])
+
+    return decide(claim, COMPARISONS[claim.kind](windowed, values, last, pairs), steps)
 
 
 def what_is_lost(
     claim: Claim,
-    arms: Mapping[str, Arm | None],
-    complete: Mapping[str, Sequence[RunRecord]],
+    arms: Mapping[Hashable, Arm | None],
+    complete: Mapping[Hashable, Sequence[RunRecord]],
     common: Common,
     estimand: Estimand,
 ) -> str:
     """Return which of the values that the claim is about are missing although they were recorded once, "" if none."""
-    names = [run.name for value in claim.levels for run in complete[str(value)]]
+    names = [run.name for runs in complete.values() for run in runs]
     at = claim.at if claim.kind in ("order", "slope", "close", "settles") else (0.0, 1.0)
     lost = common.lost_in(names, at)
     texts = [f"{name} at {ranges_text([(step, step) for step in steps])}" for name, steps in lost.items()]
-    damaged = [text for value in claim.levels if (arm := arms[str(value)]) and (text := estimand.damaged(arm))]
+    damaged = [text for arm in arms.values() if arm and (text := estimand.damaged(arm))]
     missing = "; ".join([*texts, *damaged])
     return f"rows are missing, so nobody can tell how sure it is: {missing}" if missing else ""
 
 
-def decide(claim: Claim, comparisons: Sequence[Comparison], rule: Rule, steps: str = "") -> Verdict:
-    """Return the verdict of the rule, with its reason; `steps` are those that the comparisons are of."""
+def decide(claim: Claim, comparisons: Sequence[Comparison], steps: str = "") -> Verdict:
+    """Return the verdict on what was compared, with its reason; `steps` are those that the comparisons are of."""
     if any(math.isnan(value) for comparison in comparisons for sample in comparison.samples for value in sample):
         return Verdict(claim, UNDECIDED, (), f"some run has no value of {claim.metric} in that part")
-    verdict = rule(comparisons, None)
-    text = "; ".join(map(describe, comparisons)) + (f", {steps}" if steps else "")
-    more = f"; {what_would_decide(comparisons, rule)}" if verdict == UNDECIDED else ""
-    return Verdict(claim, verdict, tuple(comparisons), f"{text}{more}")
+    told = describe_close(claim, comparisons) if claim.kind == "close" else "; ".join(map(describe, comparisons))
+    text = f"{told}, {steps}" if steps else told
+    estimates = [comparison.estimate() for comparison in comparisons]
+    known = [(one, comparison.floor) for one, comparison in zip(estimates, comparisons, strict=True) if one]
+    if not known or len(known) < len(comparisons):
+        return Verdict(claim, UNDECIDED, tuple(comparisons), f"{text}; one seed decides nothing: run at least 2 an arm")
+    holds = min(1.0, 2 * max(one.p_above(floor) for one, floor in known))
+    reversed_ = min(1.0, 2 * len(known) * min(one.p_below(floor) for one, floor in known))
+    p, direction = min((holds, SUPPORTED), (reversed_, CONTRADICTED))
+    verdict = direction if p < ALPHA else UNDECIDED
+    more = f"; {planned_seeds(comparisons)}" if verdict == UNDECIDED else ""
+    return Verdict(claim, verdict, tuple(comparisons), f"{text}{more}", p, direction, verdict)
 
 
-def each_holds(comparisons: Sequence[Comparison], seeds: int | None) -> str:
-    """Return supported if all comparisons are shown to be above zero, contradicted if one is below its floor.
-
-    Otherwise undecided.
-    """
-    intervals = [comparison.interval(LEVEL, seeds) for comparison in comparisons]
-    if intervals and all(interval is not None and interval.low > 0 for interval in intervals):
-        return SUPPORTED
-    corrected = 1 - (1 - LEVEL) / max(1, len(comparisons))
-    strict = [(comparison.interval(corrected, seeds), comparison.floor) for comparison in comparisons]
-    reversed_ = any(interval is not None and interval.high < floor for interval, floor in strict)
-    return CONTRADICTED if reversed_ else UNDECIDED
-
-
-def first_is_least(comparisons: Sequence[Comparison], seeds: int | None) -> str:
-    """Return the verdict on whether the first difference is smaller than all others.
-
-    Supported if the largest size that its interval allows is below the smallest size that the others' intervals allow.
-    The intervals are corrected for the number of comparisons.
-    """
-    level = 1 - (1 - LEVEL) / len(comparisons)
-    intervals = [interval for comparison in comparisons if (interval := comparison.interval(level, seeds))]
-    if len(intervals) < len(comparisons):
-        return UNDECIDED
-    near, *far = intervals
-    if most(near) < min(map(least, far)):
-        return SUPPORTED
-    return CONTRADICTED if least(near) > max(map(most, far)) else UNDECIDED
-
-
-def least(interval: Interval) -> float:
-    """Return the smallest size of an effect within its interval."""
-    return 0.0 if interval.low <= 0 <= interval.high else min(abs(interval.low), abs(interval.high))
-
-
-def most(interval: Interval) -> float:
-    """Return the largest size of an effect within its interval."""
-    return max(abs(interval.low), abs(interval.high))
+def corrected(families: Sequence[Sequence[Verdict]]) -> list[list[Verdict]]:
+    """Return the verdicts with Holm's correction over all of them: they are read together, so they are one family."""
+    tested = sorted(
+        (verdict.p, place, number)
+        for place, verdicts in enumerate(families)
+        for number, verdict in enumerate(verdicts)
+        if verdict.p is not None
+    )
+    out = [[replace(verdict, corrected=UNDECIDED) for verdict in verdicts] for verdicts in families]
+    largest = 0.0
+    for rank, (p, place, number) in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - rank) * p))
+        if largest < ALPHA:
+            out[place][number] = replace(out[place][number], corrected=out[place][number].direction)
+    return out
 
 
 def describe(comparison: Comparison) -> str:
     """Return e.g. "8 - 5: +0.03 [+0.01, +0.05], 3 and 3 seeds"."""
     interval, effect = comparison.interval(), comparison.effect()
-    sizes = list(map(len, comparison.samples))
-    seeds = " and ".join(map(str, sizes)) + (" seed" if sizes == [1] else " seeds")
     shown = str(interval) if interval else ("no data" if effect is None else f"{effect:+.3g}")
     floor = f" (below {comparison.floor:.3g} it counts as none)" if comparison.floor else ""
-    return f"{comparison.text}: {shown}{floor}, {seeds}"
+    return f"{comparison.text}: {shown}{floor}, {seeds_of(comparison)}"
 
 
-def what_would_decide(comparisons: Sequence[Comparison], rule: Rule) -> str:
-    """Return a sentence on how many more seeds would lead to a verdict; a rough guide."""
-    if any(comparison.one_seed for comparison in comparisons):
-        return "one seed decides nothing: run at least 2 an arm"
-    now = [len(sample) for comparison in comparisons for sample in comparison.samples]
-    needed = next((n for n in range(max(now) + 1, MOST_SEEDS + 1) if rule(comparisons, n) != UNDECIDED), None)
-    if needed is None:
-        return f"more than {MOST_SEEDS} seeds an arm would be needed if effect and spread stayed as they are"
-    more = needed - min(now)
-    seeds = "seed" if more == 1 else "seeds"
-    return f"{more} more {seeds} an arm, {needed} in all, would decide if effect and spread stayed as they are"
+def describe_close(claim: Claim, comparisons: Sequence[Comparison]) -> str:
+    """Return e.g. "8 - 5: +0.003 [-0.01, +0.016], within 0.02 it counts as none, 3 pairs of seeds"."""
+    first = comparisons[0]
+    a, b = claim.levels[:2]
+    difference = replace(first, ones=tuple(value - first.worth for value in first.ones))
+    shown = difference.interval() or f"{difference.effect():+.3g}"
+    return f"{a} - {b}: {shown}, within {first.worth:.3g} it counts as none, {seeds_of(first)}"
+
+
+def seeds_of(comparison: Comparison) -> str:
+    """Return e.g. "3 and 3 seeds", or "3 pairs of seeds"."""
+    sizes = list(map(len, comparison.samples))
+    if comparison.pairs:
+        return f"{sizes[0]} pairs of seeds"
+    return " and ".join(map(str, sizes)) + (" seed" if sizes == [1] else " seeds")
+
+
+def planned_seeds(comparisons: Sequence[Comparison]) -> str:
+    """Return a sentence that says how many seeds a new sweep needs to show the smallest effect that matters.
+
+    The effect seen here does not enter: who adds seeds until the effect that was seen is decided decides too often.
+    """
+
+    def shows(comparison: Comparison, seeds: int) -> bool:
+        estimate = comparison.estimate(seeds)
+        return estimate is not None and estimate.power(comparison.worth) >= POWER
+
+    needed = next((n for n in range(2, MOST_SEEDS + 1) if all(shows(one, n) for one in comparisons)), None)
+    worth = max(comparison.worth for comparison in comparisons)
+    seeds = f"{needed} seeds" if needed else f"more than {MOST_SEEDS} seeds"
+    return (
+        f"a sweep planned with {seeds} an arm would show an effect of {worth:.3g} in {POWER:.0%} of cases; "
+        "adding seeds until it is decided makes a false verdict likelier"
+    )
 
 
 def claim_curves(runs: Sequence[RunRecord], metric: str) -> dict[str, Curve]:

@@ -58,6 +58,11 @@ def difference_interval(ones: Sequence[float], others: Sequence[float], level: f
     return t_interval(mean(ones) - mean(others), list(map(variance, samples)), list(map(len, samples)), level)
 
 
+def paired_interval(ones: Sequence[float], others: Sequence[float], level: float = LEVEL) -> Interval | None:
+    """Return Student's interval of the mean of the differences of pairs; None for fewer than two pairs."""
+    return mean_interval([one - other for one, other in zip(ones, others, strict=True)], level)
+
+
 def t_interval(effect: float, variances: Sequence[float], sizes: Sequence[int], level: float = LEVEL) -> Interval:
     """Return the interval of a mean (one variance and size) or of a difference of two means, by Student's t.
 

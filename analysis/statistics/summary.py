@@ -14,7 +14,10 @@ from analysis.records.curves import VALIDATION_CURVES, Curves
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord, ranges_text
 from analysis.statistics.estimand import FINAL, NO_STEP, Common, Estimand, find_estimand
-from analysis.statistics.intervals import Interval, difference_interval, mean, mean_interval
+from analysis.statistics.intervals import Interval, difference_interval, mean, mean_interval, paired_interval
+from analysis.statistics.pairing import paired
+from analysis.statistics.problems import over_problems, problem_scores
+from analysis.statistics.robust import interquartile_mean, probability_of_improvement
 
 ROUND = 0.05
 NO_COMMON_STEP = (
@@ -30,6 +33,8 @@ class ArmSummary:
     arm: Arm
     counted: int
     """How many of its runs count."""
+    runs: tuple[RunRecord, ...]
+    """The runs that have a final value, in the order of `final`."""
     final: list[float]
     best: list[float]
     area: list[float]
@@ -39,8 +44,14 @@ class ArmSummary:
     """Steps and GPU-hours to the threshold, of the runs that reached it in training."""
     from_start: int
     """How many runs were at the threshold before they trained."""
-    effect: Interval | None
+    effect: Interval | None = None
     """The final value minus the baseline's; None for the baseline, and if either has fewer than two seeds."""
+    pairs: bool = False
+    """Whether the effect is of pairs of seeds."""
+    over_problems: Interval | None = None
+    """The final value with its interval over seeds and problems, where the runs kept their answers."""
+    better: Interval | None = None
+    """How likely one of its runs is better than one of the baseline's."""
     lost: str = ""
     """Which rows are missing, so that nobody can tell how sure its numbers are; "" if none are."""
 
@@ -57,6 +68,8 @@ class Summary:
     final_steps: str
     """The steps whose mean is the final value."""
     estimand: Estimand
+    robust: bool = False
+    """Whether the table has the interquartile mean and the probability of improvement."""
     validated: bool = True
     """Whether a run that counts was validated after a trained step."""
 
@@ -66,7 +79,10 @@ class Summary:
         hours = "CPU-hours" if devices == {"cpu"} else "GPU-hours"
         to = "to threshold" if self.threshold is None else f"to {self.threshold:.3g}"
         head = ["arm", "complete runs", f"final ({self.final_steps})", "best", "mean over training (AUC)"]
-        rows = [[*head, f"steps {to}", f"{hours} {to}", "final against baseline"]]
+        problems = any(summary.over_problems for summary in self.arms)
+        more = ["final, over seeds and problems"] if problems else []
+        more += ["final, interquartile mean", "probability to beat the baseline"] if self.robust else []
+        rows = [[*head, f"steps {to}", f"{hours} {to}", "final against baseline", *more]]
         for summary in self.arms:
             arm, seeds, sure = summary.arm, len(summary.final), not summary.lost
             cells = [arm.title or arm.label, f"{summary.counted} of {len(arm.runs)}"]
@@ -79,6 +95,14 @@ class Summary:
                 spent = reached(summary.gpu_hours_to, seeds, "{:.3g}".format, sure, summary.from_start)
                 cells += [steps, spent if timed else "-"]
             cells.append("baseline" if arm.is_baseline else str(summary.effect or "-"))
+            if problems:
+                known = summary.over_problems
+                cells.append(f"{known.value:.3f} ± {known.high - known.value:.3f}" if known else "-")
+            if self.robust:
+                middle = interquartile_mean(summary.final) if sure else None
+                cells.append(f"{middle.value:.3f} ± {middle.high - middle.value:.3f}" if middle else "-")
+                better = summary.better
+                cells.append(f"{better.value:.2f} [{better.low:.2f}, {better.high:.2f}]" if better else "-")
             rows.append(cells)
         return rows
 
@@ -93,7 +117,8 @@ class Summary:
         runs = f"{number} that did not reach the last step {verb} left out." if left else ""
         lost = [f"No interval, since rows are missing: {summary.lost}." for summary in self.arms if summary.lost]
         spread_ = "With several seeds: mean and 95% interval (Student's t)."
-        parts = [f"Validation, {self.curve}.", spread_, self.estimand.note(), *lost, runs]
+        pairs = "Differences are of pairs of seeds." if any(summary.pairs for summary in self.arms) else ""
+        parts = [f"Validation, {self.curve}.", spread_, pairs, self.estimand.note(), *lost, runs]
         return " ".join(filter(None, parts))
 
 
@@ -103,6 +128,7 @@ def summarise(
     last: int | None = None,
     threshold: float | None = None,
     estimand: Estimand | None = None,
+    robust: bool = False,
 ) -> Summary:
     """Return the numbers of each arm; `estimand`: what counts, if the caller has found it already.
 
@@ -124,11 +150,12 @@ def summarise(
     }
     base = next((arm for arm in ablation.arms if arm.is_baseline), None)
     arms = [summarise_arm(arm, estimand, common, finals, threshold) for arm in ablation.arms]
+    arms = [with_problems(summary, common.inside(FINAL)) for summary in arms]
     base_summary = next((summary for summary in arms if summary.arm is base), None)
     if base_summary and not base_summary.lost:
         arms = [with_effect(summary, base_summary) for summary in arms]
     validated = any(step > 0 for run in estimand.runs() for step, _ in curves[run.name][name])
-    return Summary(arms, name, threshold, common.describe(FINAL), estimand, validated)
+    return Summary(arms, name, threshold, common.describe(FINAL), estimand, robust, validated)
 
 
 def summarise_arm(
@@ -151,14 +178,14 @@ def summarise_arm(
     return ArmSummary(
         arm,
         len(estimand.counted[arm.label]),
+        tuple(run for run in runs if run.name in finals),
         [finals[run.name] for run in runs if run.name in finals],
         [highest(curve) for _, curve in known if len(curve) > len(start_of(curve))],
         [area(curve) for _, curve in known],
         [float(step) for _, step in there],
         [hour for hour in hours if hour is not None],
         len(at_start),
-        None,
-        ", ".join(filter(None, [*texts, estimand.damaged(arm)])),
+        lost=", ".join(filter(None, [*texts, estimand.damaged(arm)])),
     )
 
 
@@ -166,7 +193,19 @@ def with_effect(summary: ArmSummary, base: ArmSummary) -> ArmSummary:
     """Return the numbers with the difference from the baseline's."""
     if summary is base or summary.lost:
         return summary
-    return replace(summary, effect=difference_interval(summary.final, base.final))
+    better = probability_of_improvement(summary.final, base.final)
+    pairs = paired(summary.runs, base.runs)
+    effect = (paired_interval if pairs else difference_interval)(summary.final, base.final)
+    return replace(summary, effect=effect, pairs=pairs, better=better)
+
+
+def with_problems(summary: ArmSummary, steps: Sequence[int]) -> ArmSummary:
+    """Return the numbers with the interval over seeds and problems, if all runs kept their answers at these steps."""
+    found = [problem_scores(run, steps) for run in summary.runs]
+    if not found or summary.lost or not all(scores for scores, _ in found):
+        return summary
+    spread_ = max(spread for _, spread in found)
+    return replace(summary, over_problems=over_problems(mean(summary.final), [s for s, _ in found], spread_))
 
 
 def at_steps(curve: Curve, steps: Sequence[int]) -> list[float]:

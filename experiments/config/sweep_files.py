@@ -17,6 +17,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.project import SWEEPS_DIR
+from experiments.values import is_number
 
 KEYS = ("title", "factor", "levels", "arms", "seeds", "claims", "include")
 KINDS = ("order", "slope", "close", "rises", "falls", "never_rises", "slows", "settles", "minimum_inside")
@@ -52,6 +53,8 @@ class Claim:
     """The part of the training whose mean counts, as shares of its steps: (0.8, 1.0) is the last fifth."""
     or_equal: tuple[bool, ...] = ()
     """For "order": for each level but the last, whether the claim says only that it is not lower than the next."""
+    margin: float | None = None
+    """A difference of the metric that counts as none; None: a twentieth of its size."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +282,7 @@ def _claim(given: Any, levels: Sequence[Level]) -> Claim:
     if len(kinds) != 1:
         found = "none" if not kinds else f"{' and '.join(kinds)}; drop one"
         raise Wrong(f"say one thing in claim {name}, one of {', '.join(KINDS)}, but says {found}")
-    if extra := [key for key in given if key not in ("name", "text", "metric", "at", kinds[0])]:
+    if extra := [key for key in given if key not in ("name", "text", "metric", "at", "margin", kinds[0])]:
         raise Wrong(f"have nothing else in claim {name}, but has {', '.join(map(str, extra))}; drop it")
     at = given.get("at", [0.0, 1.0])
     shares = isinstance(at, list) and len(at) == 2 and all(isinstance(x, (int, float)) for x in at)
@@ -311,7 +314,10 @@ def _claim(given: Any, levels: Sequence[Level]) -> Claim:
             f"name in claim {name} {number} different levels under {kinds[0]}, but has {_short(items)}; mend it"
         )
     or_equal = tuple(sign == ">=" for sign in signs)
-    return Claim(name, text, metric, kinds[0], tuple(spoken), (float(at[0]), float(at[1])), or_equal)
+    margin = given.get("margin")
+    if margin is not None and not (is_number(margin) and margin > 0):
+        raise Wrong(f"have in claim {name} a margin above 0, but it is {_short(margin)}; try 0.02")
+    return Claim(name, text, metric, kinds[0], tuple(spoken), (float(at[0]), float(at[1])), or_equal, margin)
 
 
 def _text(what: str, given: Any) -> str:

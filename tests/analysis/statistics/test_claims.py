@@ -38,8 +38,8 @@ def run(n: int, seed: int, shape: Shape, noise: float, steps: int = STEPS, metri
 
 
 def verdict(kind: str, levels: tuple[Any, ...], shape: Shape, seeds: int, noise: float = 0.01, **more: Any) -> Verdict:
-    at, or_equal = more.pop("at", (0.8, 1.0)), more.pop("or_equal", ())
-    claim = Claim("name", "text", more.pop("metric", "m"), kind, levels, at, or_equal)
+    at, or_equal, margin = more.pop("at", (0.8, 1.0)), more.pop("or_equal", ()), more.pop("margin", None)
+    claim = Claim("name", "text", more.pop("metric", "m"), kind, levels, at, or_equal, margin)
     sweep = Sweep("n", "n", "rollout.n", tuple(Level(n, f"n = {n}") for n in (3, 5, 8)), (1,), (claim,))
     records = [run(n, seed, shape, noise, **more) for n in (3, 5, 8) for seed in range(seeds)]
     (ablation,) = find_ablations(records, [sweep])
@@ -134,7 +134,7 @@ def test_a_tenth_that_one_run_lacks_is_left_out_of_all() -> None:
     claim = Claim("name", "text", "m", "minimum_inside", (5,), (0.0, 1.0))
     whole = [(step, 10.0 - step if step <= 50 else step - 90.0) for step in range(5, 105, 10)]
     low = lambda step: [(s, -100.0 if s == step else y) for s, y in whole]  # noqa: E731
-    fall, rise = COMPARISONS["minimum_inside"](claim, {"5": [low(45), low(45)[1:]]}, 100)
+    fall, rise = COMPARISONS["minimum_inside"](claim, {5: [low(45), low(45)[1:]]}, 100, lambda *_: False)
     second = dict(whole)
     assert fall.ones == (second[15] + 100, second[15] + 100) and rise.ones == (second[95] + 100, second[95] + 100)
 
@@ -168,27 +168,85 @@ def test_one_seed_never_decides(kind: str, shape: Shape) -> None:
     assert answer.verdict == "undecided" and "one seed decides nothing" in answer.reason
 
 
-def test_a_difference_within_the_noise_is_undecided_and_tells_what_would_decide() -> None:
+def test_a_difference_within_the_noise_is_undecided_and_tells_how_many_seeds_to_plan() -> None:
+    """The number is that of a test's planned power for the smallest effect that matters, not for the effect seen."""
+
     def level(share: float, n: int) -> float:
         return 0.3 + 0.003 * n
 
-    answer = verdict("order", (8, 5), level, seeds=3, noise=0.01)
-    assert answer.verdict == "undecided"
-    found = re.search(r"(\d+) more seeds? an arm, (\d+) in all, would decide", answer.reason)
-    assert found and int(found[2]) == 3 + int(found[1]) > 3
-    samples = answer.comparisons[0].samples
+    answer = verdict("order", (8, 5), level, seeds=3, noise=0.02)
+    assert answer.verdict == "undecided" and "adding seeds until it is decided makes" in answer.reason
+    planned = r"a sweep planned with (\d+) seeds an arm would show an effect of (\S+) in 80% of cases"
+    found = re.search(planned, answer.reason)
+    assert found
+    (comparison,) = answer.comparisons
+    assert comparison.pairs and comparison.worth == pytest.approx(0.05 * np.mean(comparison.others))
+    assert float(found[2]) == float(f"{comparison.worth:.3g}")
+    spread = np.std(np.subtract(comparison.ones, comparison.others), ddof=1)
 
-    def decided(seeds: int) -> bool:
-        """Whether Welch's test of so many seeds with the same means and spreads finds a difference."""
-        moments = [x for sample in samples for x in (np.mean(sample), np.std(sample, ddof=1), seeds)]
-        return bool(stats.ttest_ind_from_stats(*moments, equal_var=False).pvalue < 0.05)
+    def power(seeds: int) -> float:
+        """The power of a paired t-test of so many seeds, by scipy's noncentral t."""
+        shift = comparison.worth / (spread / math.sqrt(seeds))
+        return float(stats.nct.sf(stats.t.ppf(0.975, seeds - 1), seeds - 1, shift))
 
-    assert decided(int(found[2])) and not any(decided(seeds) for seeds in range(4, int(found[2])))
+    assert power(int(found[1])) >= 0.8 > power(int(found[1]) - 1)
 
 
-def test_what_would_decide_that_two_are_close_is_told_too() -> None:
-    answer = verdict("close", (8, 5), saturating, seeds=3, noise=0.05)
-    assert answer.verdict == "undecided" and re.search(r"\d+ more seeds? an arm, \d+ in all, would", answer.reason)
+@pytest.mark.parametrize("gap", [0.0, 0.01, 0.03])
+def test_close_is_a_test_of_equivalence_with_an_absolute_margin(gap: float) -> None:
+    """Two one-sided tests: supported if the 95% interval of the difference lies within the margin."""
+    for seed in range(6):
+        answer = verdict(
+            "close", (8, 5), lambda share, n: 0.4 + gap * (n == 8), seeds=4, noise=0.004 * (seed + 1), margin=0.02
+        )
+        ones, others = answer.comparisons[1].others, answer.comparisons[1].ones
+        assert ones is not None
+        difference = stats.ttest_rel(np.array(ones), np.array(others) - 0.02)
+        low, high = difference.confidence_interval(0.95)
+        assert (answer.verdict == "supported") == (low > -0.02 and high < 0.02), (low, high)
+        if answer.verdict == "contradicted":
+            assert low > 0.02 or high < -0.02
+        assert "within 0.02 it counts as none" in answer.reason
+
+
+def test_a_dip_that_counts_as_none_is_never_supported_whatever_the_seeds() -> None:
+    """A fall of 3% is shown beyond doubt by 50 seeds, but it is below the margin of 5%: so it is no dip."""
+    small = verdict("minimum_inside", (5,), lambda share, n: 50 - 1.5 * math.sin(math.pi * share), 50, noise=0.01)
+    assert small.verdict == "contradicted"
+    large = verdict("minimum_inside", (5,), lambda share, n: 50 - 5 * math.sin(math.pi * share), 50, noise=0.01)
+    assert large.verdict == "supported"
+
+
+def test_holms_correction_is_over_all_claims_that_were_tested_together() -> None:
+    from analysis.statistics.claims import corrected
+
+    claim = Claim("name", "text", "m", "order", (8, 5), (0.8, 1.0))
+    ps = [0.001, 0.02, 0.03, 0.2, None, 0.012]
+    given_ = [Verdict(claim, "supported" if p and p < 0.05 else "undecided", (), "", p, "supported") for p in ps]
+    (first, second) = corrected([given_[:3], given_[3:]])
+    found = [verdict.corrected for verdict in (*first, *second)]
+    # Of five tested: 0.001 * 5, 0.012 * 4 = 0.048, 0.02 * 3 = 0.06: from there on nothing is decided.
+    assert found == ["supported", "undecided", "undecided", "undecided", "undecided", "supported"]
+    assert [verdict.verdict for verdict in first] == ["supported"] * 3, "the verdicts by themselves stay"
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 8])
+def test_a_family_of_true_nulls_rarely_has_a_corrected_verdict(seeds: int) -> None:
+    from analysis.statistics.claims import corrected, decide
+    from analysis.statistics.comparisons import Comparison
+
+    draw = np.random.default_rng(seeds)
+    claim = Claim("name", "text", "m", "order", (8, 5), (0.8, 1.0))
+    alone = together = 0
+    for _ in range(400):
+        family = [
+            decide(claim, [Comparison("a - b", tuple(draw.normal(size=seeds)), tuple(draw.normal(size=seeds)), pairs)])
+            for pairs in [True, False] * 5
+        ]
+        alone += any(verdict.verdict != "undecided" for verdict in family)
+        together += any(verdict.corrected != "undecided" for verdict in corrected([family])[0])
+    assert alone > 100, "without a correction every fourth study has a false verdict"
+    assert together <= 0.05 * 400 + 3 * math.sqrt(400 * 0.05 * 0.95)
 
 
 @settings(max_examples=200, deadline=None)

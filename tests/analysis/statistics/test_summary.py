@@ -50,7 +50,7 @@ def test_final_best_area_cost_and_effect() -> None:
     assert three.effect is not None and three.effect.value == pytest.approx(0)
     head, *rows = summary.rows()
     assert head[5] == "steps to 0.4"
-    assert rows[0][:4] == ["n=3", "2 of 2", "0.350 ± 0.635", "0.450 ± 0.635"] and rows[0][-1].startswith("+0 [-0.")
+    assert rows[0][:4] == ["n=3", "2 of 2", "0.350 ± 0.635", "0.450 ± 0.635"] and rows[0][-1] == "+0 [+0, +0]"
     assert rows[1][-1] == "baseline"
 
 
