@@ -14,7 +14,7 @@ from pathlib import Path
 from experiments.attempt.execution import interrupt
 from experiments.errors import INTERRUPTED, UserError
 from experiments.launchers.progress import Progress
-from experiments.launchers.summary import print_summary
+from experiments.launchers.summary import print_figures, print_summary
 from experiments.planning.content import code_version
 from experiments.planning.cost import check_disk, disk_needed
 from experiments.planning.plan import PlannedRun, attempt_arguments, freeze, launched
@@ -56,6 +56,8 @@ def run_all(runs: Sequence[PlannedRun], standby: Standby, code: Path | None = No
         finally:
             standby.close()
     print_summary(runs)
+    if todo:
+        print_figures(runs)
     return INTERRUPTED if INTERRUPTED in codes else int(any(codes))
 
 

@@ -65,7 +65,7 @@ class Progress:
         self.attempts_before = len(run.folder.attempts())
         self.offset, self.step, self.figures = 0, run.reached, "starting"
         self.first: tuple[int, float] | None = None
-        self.left, self.printed = "", time.monotonic()
+        self.left, self.printed, self.printed_step = "", time.monotonic(), self.step
         label = f"[{self.number}/{self.total}] {self.labels[run.name]}"
         if console.is_terminal:
             self.task = self.bars.add_task(label, total=run.steps, completed=self.step, figures=self.figures, left="")
@@ -83,7 +83,7 @@ class Progress:
                 self.figures = f"reward {data['critic/score/mean']:.3f}  length {data['response_length/mean']:.0f}"
         if console.is_terminal:
             self.bars.update(self.task, completed=self.step, figures=self.figures, left=self.left)
-        elif self.step and time.monotonic() - self.printed > LINE_SECONDS:
+        elif time.monotonic() - self.printed > LINE_SECONDS:
             self._print_line()
 
     def pass_over(self, run: PlannedRun, why: str) -> None:
@@ -105,7 +105,10 @@ class Progress:
             self._print_line()
 
     def _print_line(self) -> None:
-        self.printed = time.monotonic()
+        """Print how far the run is, if it is further than in the last line."""
+        if self.step == self.printed_step:
+            return
+        self.printed, self.printed_step = time.monotonic(), self.step
         self.note(f"{self.label}: step {self.step}/{self.run.steps}  {self.figures}  {self.left}".rstrip())
 
     def _seconds_left(self, seconds_per_step: float) -> timedelta:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from experiments.launchers import progress as progress_module
 from experiments.launchers import summary
-from experiments.launchers.summary import print_summary
+from experiments.launchers.summary import print_figures, print_summary
 from experiments.planning.plan import PlannedRun
 from experiments.store.rundir import RunDir
 
@@ -144,3 +144,30 @@ def test_a_cause_is_printed_as_it_is(run: PlannedRun, capsys: pytest.CaptureFixt
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{run.name}: {told}"
     assert lines[-2:] == [f"{run.name} failed: reward error: {told}", "  do: fix [it]"]
+
+
+def test_a_line_is_printed_once_a_step(run: PlannedRun, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    screen = show(False)
+    with progress_module.Progress([run]) as progress:
+        progress.begin(run)
+        run.folder.new_attempt()
+        for _ in range(3):  # a slow step
+            clock.now += 30
+            progress.update()
+        step(run, 4)
+        for _ in range(3):
+            clock.now += 30
+            progress.update()
+        progress.end()
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 2 and "starting, to step 10" in lines[0] and "step 4/10  reward 0.040" in lines[1]
+
+
+def test_what_to_type_for_the_figures_is_said(run: PlannedRun, show: Show, tmp_path: Path) -> None:
+    screen = show(False)
+    print_figures([run])
+    assert screen.getvalue() == "", "there is nothing to draw"
+    run.folder.record("finished", step=10)
+    print_figures([run])
+    assert screen.getvalue() == f"for the figures: python -m analysis.plot_ablation --runs {tmp_path}\n"
