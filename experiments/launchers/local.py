@@ -14,7 +14,7 @@ from experiments.errors import INTERRUPTED, UserError
 from experiments.launchers.places import Machine, Place, Places, threads_for
 from experiments.launchers.progress import Progress
 from experiments.launchers.retries import Retries
-from experiments.launchers.summary import print_summary
+from experiments.launchers.summary import print_figures, print_summary
 from experiments.launchers.turn import Turn, record_failure
 from experiments.planning.content import code_version
 from experiments.planning.cost import check_disk, disk_needed
@@ -63,6 +63,8 @@ def run_all(
         finally:
             standby.close()
     print_summary(runs)
+    if todo:
+        print_figures(runs)
     return INTERRUPTED if INTERRUPTED in codes else int(any(codes))
 
 

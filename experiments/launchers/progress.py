@@ -171,7 +171,8 @@ class Row:
         self.progress.left[self.run.name] = 0
         if self.task is not None:
             self.progress.bars.remove_task(self.task)
-        self.note(self.line())
+        if self.line() != self.progress.last_line:
+            self.note(self.line())
 
     def line(self) -> str:
         """Return the row as a line, without the time left."""

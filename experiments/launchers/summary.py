@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def print_summary(runs: Sequence[PlannedRun]) -> None:
             console.print(printable("\n".join(lines)), soft_wrap=True)
 
 
+def print_figures(runs: Sequence[PlannedRun]) -> None:
+    """Print the command that draws the runs, unless none of them has finished."""
+    if not any(run.folder.finished_step() for run in runs):
+        return
+    folder = runs[0].folder.path.parent
+    where = "" if folder == Path("runs").absolute() else f" --runs {shlex.quote(str(folder))}"
+    console.print(f"for the figures: python -m analysis.plot_ablation{where}", soft_wrap=True)
+
+
 def failed_log(run: RunDir) -> Path | None:
     """Return the log of the attempt that a run's last failure is about; None if the attempt has no log."""
     number = failed = None
@@ -62,7 +72,7 @@ def _summary_row(run: PlannedRun) -> list[str]:
 
     times = sorted(data["perf/time_per_step"] for data in trained if "perf/time_per_step" in data)
     return [
-        run.folder.state(),
+        run.folder.shown_state(),
         f"{run.folder.last_step()}/{run.steps}",
         ends(f"val-core/{task}/acc/mean@1"),
         ends(f"val-core/{task}_greedy/acc/mean@1"),

@@ -18,11 +18,16 @@ def parser() -> argparse.ArgumentParser:
         description="Look after the runs in a folder.",
         epilog="RUN is any unambiguous prefix of a run's name or id.",
     )
-    top.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where the runs' folders are (default: runs)")
+    where = "where the runs' folders are (default: runs)"
+    top.add_argument("--runs-dir", type=Path, default=Path("runs"), help=where)
+    common = argparse.ArgumentParser(add_help=False)
+    # No default: argparse would put it in the place of what stands before the command.
+    common.add_argument("--runs-dir", type=Path, default=argparse.SUPPRESS, help=where)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str, runs: str | int | None = None) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        description = f"{summary[0].upper()}{summary[1:]}."
+        made = commands.add_parser(name, help=summary, description=description, parents=[common])
         if runs is not None:
             made.add_argument("runs", nargs=runs, metavar="RUN", help="a prefix of a run's name or id")
         return made
@@ -31,8 +36,9 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "filters",
         nargs="*",
-        metavar="KEY=VALUE",
-        help="only runs like this: state=failed rollout.temperature=0.6; KEY!=VALUE for all others; * and ? in a text",
+        metavar="WORD | KEY=VALUE",
+        help="only runs with the word in their name, or with the value: state=failed rollout.temperature=0.6; "
+        "KEY!=VALUE for all others; * and ? in a text",
     )
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.add_argument("--watch", action="store_true", help="show the list again and again, until Ctrl-C")

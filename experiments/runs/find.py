@@ -50,13 +50,15 @@ def find_all(runs_dir: Path, wanted: Sequence[str]) -> list[RunDir]:
 
 
 class Filters:
-    """The conditions, all of which a run must meet: on `state`, or on any dotted key of its config."""
+    """The conditions, all of which a run must meet: on `state` or a dotted key of its config, or words in its name."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        parsed = [(text, parse_condition(text)) for text in texts]
+        self.words = [text for text in texts if "=" not in text]
+        parsed = [(text, parse_condition(text)) for text in texts if "=" in text]
         malformed = [text for text, condition in parsed if condition is None]
         if malformed:
-            raise UserError(*(f"a filter must be KEY=VALUE or KEY!=VALUE, but is {text!r}" for text in malformed))
+            do = "write state=failed, rollout.n=5, or a part of a run's name"
+            raise UserError(*(f"a filter must be KEY=VALUE or KEY!=VALUE, but is {text!r}; {do}" for text in malformed))
         conditions = [condition for _, condition in parsed if condition is not None]
         self.on_state = [condition for condition in conditions if condition.key == "state"]
         unknown = [c.text for c in self.on_state if not any(means(c.text, state) for state in State)]
@@ -68,6 +70,8 @@ class Filters:
 
     def accept(self, run: RunDir, state: str) -> bool:
         """Return whether the run meets the conditions. Reads its config only if one is about the config."""
+        if not all(word in run.path.name for word in self.words):
+            return False
         if not all(condition.accepts([state]) for condition in self.on_state):
             return False
         if not self.on_config:

@@ -73,7 +73,7 @@ def status_of(run: RunDir) -> tuple[Status, list[str]]:
     Raises UserError or OSError if the folder can't be read, or was made by a newer version.
     """
     events, torn = run.read_events()
-    state = run.state(events)
+    state = run.shown_state(events)
     notes = [_damage(run, "events.jsonl", torn)] if torn else []
     hold = last_hold(events) if state == State.QUEUED else None
     if hold:

@@ -213,9 +213,10 @@ class RunDir:
         """Return the step up to which there are results: of the finish or the newest checkpoint, whichever is later."""
         return max(self.checkpoint_step(), self.finished_step())
 
-    def finished_step(self) -> int:
+    def finished_step(self, events: Sequence[Mapping[str, Any]] | None = None) -> int:
         """Return the last step at which an attempt finished as asked, 0 if none did; a later attempt may go further."""
-        finished = [event.get("step") for event in self.events() if event.get("event") == Event.FINISHED]
+        events = self.events() if events is None else events
+        finished = [event.get("step") for event in events if event.get("event") == Event.FINISHED]
         return max((step for step in finished if isinstance(step, int)), default=0)
 
     def checkpoint_ranks(self) -> int | None:
@@ -235,6 +236,16 @@ class RunDir:
         """
         self.check_format()
         return state_of(self.events() if events is None else events, self.is_locked)
+
+    def shown_state(self, events: Sequence[Mapping[str, Any]] | None = None) -> State:
+        """Return where the run is, as tables say it: a finished run that was then asked for more steps is planned.
+
+        UserError for a folder that a newer version made. `events`: as in `state`.
+        """
+        events = self.events() if events is None else events
+        state, asked = self.state(events), self.target_step(events)
+        more = state == State.FINISHED and asked is not None and asked > self.finished_step(events)
+        return State.PLANNED if more and events[-1]["event"] == Event.LAUNCHED else state
 
     def is_locked(self) -> bool:
         """Return whether a living process executes the run."""

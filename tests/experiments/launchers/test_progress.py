@@ -13,7 +13,7 @@ from rich.console import Console
 
 from experiments.launchers import progress as progress_module
 from experiments.launchers import summary
-from experiments.launchers.summary import print_summary
+from experiments.launchers.summary import print_figures, print_summary
 from experiments.planning.plan import PlannedRun
 from experiments.store.rundir import RunDir
 
@@ -148,3 +148,64 @@ def test_a_cause_is_printed_as_it_is(run: PlannedRun, capsys: pytest.CaptureFixt
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{run.name}: {told}"
     assert lines[-2:] == [f"{run.name} failed: reward error: {told}", "  do: fix [it]"]
+
+
+def test_a_line_is_printed_once_a_step(run: PlannedRun, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    screen = show(False)
+    with progress_module.Progress([run]) as progress:
+        row = progress.row(run)
+        row.begin(run)
+        run.folder.new_attempt()
+        for _ in range(3):  # a slow step
+            clock.now += 30
+            row.update()
+            progress.update()
+        step(run, 4)
+        for _ in range(3):
+            clock.now += 30
+            row.update()
+            progress.update()
+        row.end()
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 2 and "starting, to step 10" in lines[0] and "step 4/10  reward 0.040" in lines[1]
+
+
+def test_what_to_type_for_the_figures_is_said(run: PlannedRun, show: Show, tmp_path: Path) -> None:
+    screen = show(False)
+    print_figures([run])
+    assert screen.getvalue() == "", "there is nothing to draw"
+    run.folder.record("finished", step=10)
+    print_figures([run])
+    assert screen.getvalue() == f"for the figures: python -m analysis.plot_ablation --runs {tmp_path}\n"
+
+
+def test_of_two_runs_at_once_one_line_tells_both_and_each_end_is_told(
+    run: PlannedRun, show: Show, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = Clock(monkeypatch)
+    screen = show(False)
+    other = RunDir(tmp_path / "temperature=1.2,seed=1-00000002")
+    other.create("task: {name: countdown}\n", {})
+    second = PlannedRun(other.path.name, other, run.config, run.verl, 10, run.state, 3)
+    with progress_module.Progress([run, second]) as progress:
+        rows = [progress.row(one) for one in (run, second)]
+        for row, one in zip(rows, (run, second), strict=True):
+            row.begin(one)
+            one.folder.new_attempt()
+            step(one, 5)
+            row.update()
+        clock.now += 30
+        progress.update()
+        progress.update()
+        step(run, 10)
+        rows[0].update()
+        rows[0].end()
+        clock.now += 30
+        progress.update()
+    lines = screen.getvalue().splitlines()
+    assert lines[2:4] == [
+        "[1/2] temperature=0.6 5/10, [2/2] temperature=1.2 5/10; 0 of 2 runs are done  ETA 0:01:15",
+        "[1/2] temperature=0.6: step 10/10  reward 0.100  length 60",
+    ]
+    assert lines[4] == "[2/2] temperature=1.2: step 5/10  reward 0.050  length 55  ETA 0:00:30" and len(lines) == 5

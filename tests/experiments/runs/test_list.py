@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.project import PROJECT_DIR
+from experiments.runs.__main__ import main
 from experiments.runs.listing import COLUMNS, _shortened
 from experiments.runs.status import ago, tail
 from experiments.store.metrics import step_times
@@ -136,7 +137,6 @@ def test_filters_choose_by_state_and_by_any_key(folder: Any) -> None:
 @pytest.mark.parametrize(
     "condition, says",
     [
-        ("failed", "a filter must be KEY=VALUE or KEY!=VALUE, but is 'failed'"),
         ("=x", "a filter must be KEY=VALUE or KEY!=VALUE, but is '=x'"),
         ("state=broken", "state must be one of planned, queued, running"),
         ("state!=x*", "state must be one of planned, queued, running, finished"),
@@ -311,3 +311,42 @@ def test_a_folder_of_an_older_version_is_listed(folder: Any) -> None:
     shutil.rmtree(run.path / "lock", ignore_errors=True)
     assert folder.names("rollout.temperature=1") == ["a-1"]
     assert folder.listed()[0]["step"] == 10
+
+
+def test_words_are_looked_for_in_the_names(folder: Any) -> None:
+    for name in ("top_p=0.8,seed=1-1", "top_p=0.9,seed=1-2", "n=3,seed=1-3"):
+        folder.make(name)
+    assert [run["id"] for run in folder.listed("top_p")] == ["1", "2"]
+    assert [run["id"] for run in folder.listed("top_p", "0.9", "state=planned")] == ["2"]
+    assert folder.listed("top_k") == []
+
+
+def test_a_finished_run_that_waits_to_be_extended_is_planned(folder: Any) -> None:
+    """It is not "finished 10/20": it has not begun what it was asked for, and may never if its launcher dies."""
+    finished = ("finished", {"attempt": 1, "step": 10})
+    run = folder.make("a-1", ("launched", {"steps": 10}), STARTED, finished)
+    folder.train(run, range(1, 11))
+    assert (folder.listed()[0]["state"], folder.listed()[0]["of"]) == ("finished", 40)
+    run.record("launched", steps=20)
+    assert [folder.listed()[0][key] for key in ("state", "step", "of")] == ["planned", 10, 20]
+    run.record("started", attempt=2, host="node7", steps=20)
+    with run.lock():
+        assert folder.listed()[0]["state"] == "running"
+    run.record("finished", attempt=2, step=20)
+    assert folder.listed()[0]["state"] == "finished"
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize(
+    "command", [["list"], ["show", "a-1"], ["logs", "a-1"], ["diff", "a-1", "b-2"], ["retry"], ["clean", "--yes"]]
+)
+def test_the_folder_may_be_named_before_or_after_any_command(
+    folder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], place: str
+) -> None:
+    for name in ("a-1", "b-2"):
+        folder.make(name)
+    where = ["--runs-dir", str(folder.path)]
+    arguments = [*where, *command] if place == "before" else [*command, *where]
+    code = main(arguments)
+    assert code in (0, 2)
+    assert "there are none in runs" not in capsys.readouterr().err
