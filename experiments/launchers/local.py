@@ -121,7 +121,7 @@ class Queue:
         """Return whether there is a place for a run. Say once what it waits for, if it is not another run of ours."""
         if not self.retries.is_due(run):
             return False
-        place = self.places.take(run.config, run.name)
+        place = self.places.take(run.config, run.name, alone=run.name in self.retries.alone)
         if isinstance(place, Place):
             self.next_place = place
             return True

@@ -145,10 +145,12 @@ class Places:
         self.number, self.free_memory = number, free_memory
         self.gpus = gpus
         self.taken: dict[int, Place] = {}
+        self.full = False
+        """Whether the run under way must be alone."""
 
     def take(self, config: Mapping[str, Any], run: str, alone: bool = False) -> Place | str:
         """Return a place for a run, or in words what it waits for. `alone`: only while no other run is executed."""
-        if len(self.taken) >= self.number or (alone and self.taken):
+        if len(self.taken) >= self.number or self.full or (alone and self.taken):
             return "its turn"
         ranks = ranks_of(config)
         number = min(set(range(self.number)) - self.taken.keys())
@@ -161,7 +163,7 @@ class Places:
         else:
             place = self._lock(number, ranks, self.gpus.names, run)
         if isinstance(place, Place):
-            self.taken[number] = place
+            self.taken[number], self.full = place, alone
         return place
 
     def _lock(self, number: int, ranks: int, names: Sequence[str], run: str) -> Place | str:
@@ -188,3 +190,4 @@ class Places:
         for lock in place.locks:
             lock.release()
         del self.taken[place.number]
+        self.full = False

@@ -13,7 +13,7 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.planning.plan import PlannedRun
 from experiments.store.events import Event
-from experiments.store.failures import passes
+from experiments.store.failures import OUT_OF_MEMORY, passes
 from experiments.values import is_whole
 
 PAUSE_SECONDS = 5.0  # before a run's first new try; the second waits twice as long, and so on
@@ -34,6 +34,8 @@ class Retries:
         self.made: dict[str, int] = {}
         self.due: dict[str, float] = {}
         self.reached: dict[str, int] = {}
+        self.alone: set[str] = set()
+        """The names of runs that the machine had no memory for: no other run may be under way at their next try."""
 
     def again(self, run: PlannedRun) -> str | None:
         """Record that a failed run will be tried again, and return why in words; None if it will not be.
@@ -46,9 +48,12 @@ class Retries:
             return None
         self.made[run.name], self.reached[run.name] = made + 1, step
         self.due[run.name] = time.monotonic() + PAUSE_SECONDS * (made + 1)
+        if failed.get("kind") == OUT_OF_MEMORY:
+            self.alone.add(run.name)
         why = f"{failed.get('kind')}: {failed.get('cause')}"
         run.folder.record(Event.RETRIED, number=made + 1, of=self.most, step=step, cause=why)
-        return f"tried again ({made + 1} of {self.most}) from step {step}, since {why}"
+        alone = ", alone" if run.name in self.alone else ""
+        return f"tried again{alone} ({made + 1} of {self.most}) from step {step}, since {why}"
 
     def is_due(self, run: PlannedRun) -> bool:
         """Return whether a run may begin: not before its pause is over."""

@@ -212,3 +212,14 @@ def test_under_memory_pressure_no_further_run_is_started() -> None:
     assert isinstance(here.take(config(), "b"), Place)
     empty = Places(3, None, lambda: 0)
     assert isinstance(empty.take(config(), "a"), Place), "one run is always tried"
+
+
+def test_a_run_that_must_be_alone_waits_for_the_others_and_they_for_it() -> None:
+    here = Places(3, None, lambda: WIDE)
+    first = here.take(config(), "a")
+    assert isinstance(first, Place) and here.take(config(), "b", alone=True) == "its turn"
+    here.give_back(first)
+    alone = here.take(config(), "b", alone=True)
+    assert isinstance(alone, Place) and here.take(config(), "c") == "its turn"
+    here.give_back(alone)
+    assert isinstance(here.take(config(), "c"), Place) and isinstance(here.take(config(), "d"), Place)

@@ -53,6 +53,14 @@ def test_no_more_often_than_asked(run: PlannedRun) -> None:
     assert Retries(0).again(run) is None and told([]) is None
 
 
+def test_a_run_that_the_machine_had_no_memory_for_is_tried_alone(run: PlannedRun) -> None:
+    retries = Retries(2)
+    fail(run, "out of memory", remedy="it is the machine's own memory, not the device's: end other programs")
+    assert str(retries.again(run)).startswith("tried again, alone (1 of 2)") and retries.alone == {run.name}
+    fail(run, step=1)
+    assert retries.again(run) is not None and retries.alone == {run.name}
+
+
 def test_there_is_a_pause(run: PlannedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
