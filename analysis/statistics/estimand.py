@@ -60,8 +60,8 @@ class Estimand:
     def _lost(self, run: RunRecord, curve: Curve, others: Sequence[int], validation: bool) -> set[int]:
         """Return the steps of which the run must have had a value that was not found.
 
-        `others`: the steps at which any run has one. Other runs have a value there, and the run's rows of these steps are missing; or its config says that it
-        validated then. A run that finished validated at its end.
+        `others`: the steps at which any run has one. The run lost those whose rows are missing, or at which its config
+        says that it validated. A run that finished validated at its end.
         """
         every = run.config.get("trainer.test_freq") if validation else None
         if every is None or not is_whole(every, 1):
