@@ -65,7 +65,7 @@ def write_files(study: Study, output: OutputFolder) -> list[Path]:
                 output.write(f"{figure.stem}.{kind}", content)
             output.write(f"{figure.stem}.csv", figure.numbers)
         about = f"{ablation.title} ({ablation.settings()}). {summary.note()}"
-        output.write(f"{ablation.name}-arms.csv", table_csv(summary.rows()))
+        output.write(f"{ablation.name}-arms.csv", table_csv(summary.numbers()))
         output.write(f"{ablation.name}-arms.tex", latex(summary.rows(), about))
         output.write(
             f"{ablation.name}.md",

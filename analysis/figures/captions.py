@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from analysis.design.ablations import Ablation
-from analysis.figures.series import View
+from analysis.figures.series import MOST_POINTS, View
 
 MINIATURE_MODEL = "tiny"
 
@@ -35,6 +36,10 @@ def shown(ablation: Ablation, view: View) -> list[str]:
     sentences = []
     if any(len(arm.averaged) > 1 for arm in ablation.arms):
         sentences.append("Bands: 95% interval of the mean over seeds (Student's t).")
+        sentences += fewer_seeds(ablation)
+    longest = max((len(run.history.trained_steps()) for run in ablation.runs), default=0)
+    if longest > MOST_POINTS:
+        sentences.append(f"Training curves are drawn as means of up to {math.ceil(longest / MOST_POINTS)} steps.")
     if view.smoothing:
         sentences.append(
             f"Training curves are smoothed ({view.smoothing}), with the recorded ones pale behind. "
@@ -45,6 +50,17 @@ def shown(ablation: Ablation, view: View) -> list[str]:
     if view.axis.cost and not all(view.axis.places(run) for run in ablation.runs):
         sentences.append(f"Runs whose {view.axis.label} were not recorded are not drawn.")
     return sentences
+
+
+def fewer_seeds(ablation: Ablation) -> list[str]:
+    """Return from which step on an arm's mean is of fewer seeds, e.g. because a run was killed."""
+    parts = []
+    for arm in ablation.arms:
+        ends = sorted(run.end for run in arm.averaged)
+        if len(ends) > 1 and ends[0] < ends[-1]:
+            left = sum(end > ends[0] for end in ends)
+            parts.append(f"{arm.label} beyond step {ends[0]}: {left} of {len(ends)}")
+    return [f"Means of fewer seeds: {'; '.join(parts)}."] if parts else []
 
 
 def warnings(ablation: Ablation, metrics: Sequence[str] = ()) -> list[str]:

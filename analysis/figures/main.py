@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm, seeds_text
-from analysis.figures.series import Series, View, arm_series, is_validation
+from analysis.figures.series import Series, View, arm_series, binned, is_validation
 from analysis.figures.style import GREY, Look, look, styled
 from analysis.records.curves import VALIDATION_CURVES, Curves, validation_temperature
 
@@ -28,6 +28,8 @@ from analysis.records.curves import VALIDATION_CURVES, Curves, validation_temper
 WIDTH, PANEL_HEIGHT, LEFT, RIGHT = 9.6, 2.35, 0.62, 0.18
 TITLE, LINE, LEGEND_ROW, BETWEEN, AXIS = 0.36, 0.19, 0.25, 0.72, 0.55
 CHARACTERS = 118
+NARROW = 6.0  # inches: below this, one panel a row, and smaller letters
+MANY = 6  # seeds
 
 
 @dataclass(frozen=True)
@@ -73,32 +75,37 @@ def draw(
     footer: Sequence[str],
     view: View | None = None,
     chosen: Sequence[str] = (),
+    width: float = WIDTH,
 ) -> Figure:
     """Return the figure, drawn in whatever style is set; `render` sets ours and saves the figure."""
     rows, view = panels(ablation, curves, chosen), view or View()
-    header = textwrap.wrap(ablation.settings(), CHARACTERS)
-    notes = [line for note in footer for line in textwrap.wrap(note, CHARACTERS)]
+    if narrow := width < NARROW:
+        rows = [[panel] for row in rows for panel in row]
+    title_size, header_size, note_size = (9.5, 7.5, 7.0) if narrow else (15, 9.5, 8.5)
+    characters = int(CHARACTERS * width / WIDTH * (1.15 if narrow else 1))
+    header = textwrap.wrap(ablation.settings(), characters)
+    notes = [line for note in footer for line in textwrap.wrap(note, characters)]
     handles = [legend_handle(arm, look(place)) for place, arm in enumerate(ablation.arms)]
-    columns = legend_columns([str(handle.get_label()) for handle in handles])
+    columns = legend_columns([str(handle.get_label()) for handle in handles], width)
     legend_height = LEGEND_ROW * math.ceil(len(handles) / columns) + 0.12
 
     top = 0.12 + TITLE + LINE * len(header) + legend_height + 0.24
     bottom = AXIS + LINE * len(notes) + 0.1
     height = top + len(rows) * PANEL_HEIGHT + (len(rows) - 1) * BETWEEN + bottom
-    figure = Figure(figsize=(WIDTH, height))
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
 
     def down(inches: float) -> float:
         return 1 - inches / height
 
-    left = LEFT / WIDTH
-    figure.text(0.14 / WIDTH, down(0.14), ablation.title, size=15, weight="bold", va="top")
+    left = LEFT / width
+    figure.text(0.14 / width, down(0.14), ablation.title, size=title_size, weight="bold", va="top")
     for number, line in enumerate(header):
-        figure.text(0.14 / WIDTH, down(0.12 + TITLE + LINE * number), line, color=GREY, size=9.5, va="top")
+        figure.text(0.14 / width, down(0.12 + TITLE + LINE * number), line, color=GREY, size=header_size, va="top")
     figure.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(0.14 / WIDTH, down(0.18 + TITLE + LINE * len(header))),
+        bbox_to_anchor=(0.14 / width, down(0.18 + TITLE + LINE * len(header))),
         ncols=columns,
         frameon=False,
         handlelength=3,
@@ -107,15 +114,15 @@ def draw(
         columnspacing=1.6,
     )
     for number, line in enumerate(notes):
-        figure.text(0.14 / WIDTH, (0.1 + LINE * (len(notes) - 1 - number)) / height, line, color=GREY, size=8.5)
+        figure.text(0.14 / width, (0.1 + LINE * (len(notes) - 1 - number)) / height, line, color=GREY, size=note_size)
 
     ends = [place for run in ablation.runs for place in view.axis.places(run).values()]
     longest = max(ends, default=0) or 1
     for row_number, row in enumerate(rows):
         base = down(top + row_number * (PANEL_HEIGHT + BETWEEN) + PANEL_HEIGHT)
-        cell = (WIDTH - LEFT - RIGHT + 0.62) / len(row)
+        cell = (width - LEFT - RIGHT + 0.62) / len(row)
         for place, panel in enumerate(row):
-            box = (left + place * cell / WIDTH, base, (cell - 0.62) / WIDTH, PANEL_HEIGHT / height)
+            box = (left + place * cell / width, base, (cell - 0.62) / width, PANEL_HEIGHT / height)
             axes = figure.add_axes(box)
             draw_panel(axes, panel, [arm_series(arm, panel.curve, curves, view) for arm in ablation.arms])
             axes.set_xlim(-0.015 * longest, longest * 1.025)
@@ -133,9 +140,11 @@ def draw_panel(axes: Axes, panel: Panel, arms: Sequence[Series]) -> None:
         style = look(place)
         marker = style.marker if panel.is_validation else ""
         faint = bool(series.mean)
-        for run, raw, shown in series.seeds:
-            if shown.ys is not raw.ys:
-                axes.plot(raw.xs, raw.ys, color=style.colour, linewidth=0.7, alpha=0.2)
+        for run, raw, whole in series.seeds:
+            shown = whole if panel.is_validation else binned(whole)[0]
+            if whole.ys is not raw.ys:
+                pale = binned(raw)[0]
+                axes.plot(pale.xs, pale.ys, color=style.colour, linewidth=0.7, alpha=0.2)
             axes.plot(
                 shown.xs,
                 shown.ys,
@@ -144,13 +153,13 @@ def draw_panel(axes: Axes, panel: Panel, arms: Sequence[Series]) -> None:
                 marker="" if faint else marker,
                 markersize=4.5,
                 markevery=spacing(len(shown.xs)),
-                linewidth=0.9 if faint or len(shown.xs) > 150 else 1.7,
-                alpha=0.35 if faint else 1,
+                linewidth=(0.9 if len(series.seeds) < MANY else 0.5) if faint else 1.7,
+                alpha=(0.35 if len(series.seeds) < MANY else 0.2) if faint else 1,
             )
             if not run.complete:
                 axes.plot(shown.xs[-1], shown.ys[-1], marker="x", color=style.colour, markersize=8, markeredgewidth=2)
         if series.mean:
-            mean = series.mean
+            mean = series.mean if panel.is_validation else binned(series.mean)[0]
             axes.plot(
                 mean.xs,
                 mean.ys,
@@ -159,7 +168,7 @@ def draw_panel(axes: Axes, panel: Panel, arms: Sequence[Series]) -> None:
                 marker=marker,
                 markersize=4.5,
                 markevery=spacing(len(mean.xs)),
-                linewidth=1.1 if len(mean.xs) > 150 else 1.9,
+                linewidth=1.9,
             )
     drawn = any(series.seeds for series in arms)
     if not drawn:
@@ -167,9 +176,10 @@ def draw_panel(axes: Axes, panel: Panel, arms: Sequence[Series]) -> None:
     set_limits(axes, panel, drawn)
     for place, series in enumerate(arms):  # after the limits are set: a wide band must not squeeze the lines
         if series.low:
-            axes.fill_between(
-                series.mean.xs, series.low, series.high, color=look(place).colour, alpha=0.13, linewidth=0, zorder=0.5
-            )
+            known = series.mean, series.low, series.high
+            mean, low, high = known if panel.is_validation else binned(*known)
+            alpha = 0.13 if len(series.seeds) < MANY else 0.25  # many lines would hide a pale band
+            axes.fill_between(mean.xs, low, high, color=look(place).colour, alpha=alpha, linewidth=0, zorder=0.5)
 
 
 def spacing(points: int) -> int:
@@ -219,10 +229,10 @@ def legend_handle(arm: Arm, style: Look) -> Line2D:
     )
 
 
-def legend_columns(labels: Sequence[str]) -> int:
+def legend_columns(labels: Sequence[str], inches: float = WIDTH) -> int:
     """Return the number of the legend's columns: as many as fit, or fewer if that needs no more rows."""
     width = 0.74 + 0.078 * max(map(len, labels))
-    fitting = max(1, min(len(labels), int((WIDTH - 0.3) / width)))
+    fitting = max(1, min(len(labels), int((inches - 0.3) / width)))
     return math.ceil(len(labels) / math.ceil(len(labels) / fitting))
 
 
@@ -233,10 +243,11 @@ def render(
     view: View | None = None,
     chosen: Sequence[str] = (),
     kinds: Sequence[str] = ("png", "svg", "pdf"),
+    width: float = WIDTH,
 ) -> dict[str, bytes]:
     """Return the figure as {"png": ..., "svg": ..., "pdf": ...}; the same records give the same bytes."""
-    with styled():
-        return save(draw(ablation, curves, footer, view, chosen), ablation.title, kinds)
+    with styled(small=width < NARROW):
+        return save(draw(ablation, curves, footer, view, chosen, width), ablation.title, kinds)
 
 
 def save(figure: Figure, title: str, kinds: Sequence[str]) -> dict[str, bytes]:

@@ -42,6 +42,8 @@ STYLE: Any = {
     "svg.fonttype": "path",
     "path.simplify": False,
 }
+# For a figure as wide as a journal's column: no letter is smaller than 7 points.
+SMALL: Any = {"font.size": 7.5, "axes.titlesize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7}
 GREY = "#444444"
 
 
@@ -60,9 +62,9 @@ def look(place: int) -> Look:
 
 
 @contextlib.contextmanager
-def styled() -> Iterator[None]:
-    """Have matplotlib draw in this style, and in the former one afterwards."""
+def styled(small: bool = False) -> Iterator[None]:
+    """Have matplotlib draw in this style, and in the former one afterwards; `small`: for a narrow figure."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+        mpl.rcParams.update(STYLE | (SMALL if small else {}))
         yield

@@ -78,8 +78,8 @@ def _shares(run: RunRecord, phrases: Sequence[str], every: int) -> Shares:
 def _main(place: int, kinds: Sequence[str], captions: bool) -> Drawn:
     """Return a finding's main figure."""
     finding, view = _study.findings[place], _study.view
-    ablation, notes = finding.ablation, finding.notes if captions else []
-    files = render(ablation, finding.curves, notes, view, _study.panels, kinds)
+    ablation, notes = finding.ablation, finding.notes if captions and _study.notes else []
+    files = render(ablation, finding.curves, notes, view, _study.panels, kinds, _study.width)
     return Drawn(ablation.name, ablation.title, files, curves_csv(ablation, finding.curves, view))
 
 

@@ -46,6 +46,10 @@ class Study:
     """{reason: names of the runs that are in no figure for this reason}."""
     view: View
     panels: list[str]
+    width: float
+    """Inches of a main figure."""
+    notes: bool
+    """Whether the notes are written below the main figures."""
     phrases: Sequence[str]
 
     def tested(self) -> int:
@@ -100,6 +104,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="",
         help="instead of the usual panels: sampled, greedy, reward, length, format or any metric, with commas between",
     )
+    parser.add_argument(
+        "--width",
+        metavar="INCHES",
+        type=float,
+        default=9.6,
+        help="of the main figure, e.g. 3.3 for one column of a journal (%(default)s)",
+    )
+    parser.add_argument("--no-notes", action="store_true", help="write no notes below the main figure")
     parser.add_argument(
         "--phrases",
         metavar="TEXTS",
@@ -199,7 +211,8 @@ def read_study(options: argparse.Namespace) -> Study:
     for record, reason in ablations[0].left_out:
         if record.name not in shown:
             unseen.setdefault(reason, []).append(record.name)
-    return Study(records, warnings, findings, unseen, view, panels, parse_phrases(options.phrases))
+    phrases = parse_phrases(options.phrases)
+    return Study(records, warnings, findings, unseen, view, panels, options.width, not options.no_notes, phrases)
 
 
 def check_trained(records: Sequence[RunRecord]) -> None:
@@ -219,6 +232,8 @@ def check_trained(records: Sequence[RunRecord]) -> None:
 def check_numbers(options: argparse.Namespace) -> None:
     """Raise UserError if --last or --threshold is out of its range."""
     problems = []
+    if not 2.5 <= options.width <= 40:
+        problems.append(f"--width must be from 2.5 to 40 inches, but is {options.width:g}; e.g. 3.3")
     if options.complete_from is not None and options.complete_from < 1:
         problems.append(f"--complete-from must be a step, 1 or more, but is {options.complete_from}; e.g. 60")
     if options.until is not None and options.until < 1:

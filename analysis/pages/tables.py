@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -198,12 +199,12 @@ def curves_csv(ablation: Ablation, curves: Mapping[str, Curves], view: View | No
 
     `x` is the place along the figure's axis, `value` is as recorded, and `smoothed` is as shown where curves are
     smoothed. A point of the mean over seeds has "mean" as its seed and names no run; `low` and `high` are its 95%
-    interval. The mean is that of the lines as they are shown.
+    interval, and it is of `n` runs. The mean is that of the lines as they are shown.
     """
     view = view or View()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "seed", "run", "curve", "metric", "step", "x", "value", "smoothed", "low", "high"])
+    writer.writerow(["arm", "seed", "run", "curve", "metric", "step", "x", "value", "smoothed", "low", "high", "n"])
     names = list(dict.fromkeys(name for run in ablation.runs for name in curves[run.name].by_name))
     for arm in ablation.arms:
         for name in names:
@@ -214,10 +215,10 @@ def curves_csv(ablation: Ablation, curves: Mapping[str, Curves], view: View | No
                 start = [arm.label, run.seed, run.name, name, metric]
                 smoothed = map(repr, shown.ys) if view.smooths(name) else [""] * len(raw.ys)
                 points = zip(raw.steps, raw.xs, raw.ys, smoothed, strict=True)
-                writer.writerows([*start, step, f"{x:.10g}", repr(y), s, "", ""] for step, x, y, s in points)
+                writer.writerows([*start, step, f"{x:.10g}", repr(y), s, "", "", ""] for step, x, y, s in points)
             mean = series.mean
-            for step, x, y, low, high in zip(mean.steps, mean.xs, mean.ys, series.low, series.high, strict=True):
-                writer.writerow(
-                    [arm.label, "mean", "", name, metric, step, f"{x:.10g}", repr(y), "", repr(low), repr(high)]
-                )
+            for number, (step, x, y) in enumerate(zip(mean.steps, mean.xs, mean.ys, strict=True)):
+                bounds = [repr(b) if math.isfinite(b) else "" for b in (series.low[number], series.high[number])]
+                row = [arm.label, "mean", "", name, metric, step, f"{x:.10g}", repr(y), "", *bounds]
+                writer.writerow([*row, series.count[number]])
     return text.getvalue()

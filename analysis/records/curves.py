@@ -102,7 +102,8 @@ def accuracy_from_score(record: RunRecord, metric: str) -> Curve:
     points = []
     last = record.history.last_step()
     for step, score in record.history.curve(metric):
-        least = lowest.get(min(step, last), 0.0)  # TinyZero's last validation stands behind the last trained step
+        # TinyZero's last validation stands behind the last trained step.
+        least = lowest.get(last if step == last + 1 else step, 0.0)
         share = shares.get(step, 1.0 if credited and least >= FORMAT_CREDIT - 1e-6 else None)
         if share is not None and 0 <= score <= 1:
             accuracy = (score - FORMAT_CREDIT * share) / (1 - FORMAT_CREDIT)

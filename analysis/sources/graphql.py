@@ -7,11 +7,13 @@ long it retries. A request here ends within `patience`, even if the server sends
 from __future__ import annotations
 
 import base64
+import configparser
 import gzip
 import http.client
 import json
 import netrc
 import os
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +21,7 @@ import zlib
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +32,7 @@ DEFAULT_URL = "https://api.wandb.ai"
 ALIASES = ("api.wandb.ai", "api.forge.coreweave.com")  # one service: `wandb login` stores the key under either name
 TRY_AGAIN = (408, 429, 500, 502, 503, 504)
 LONGEST_WAIT = 5.0
+LONGEST_LIMIT = 600.0  # seconds that one request waits in all because the server limits requests
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -71,7 +75,9 @@ class Server:
         request = urllib.request.Request(f"{self.url}/graphql", body, headers)
         deadline = time.monotonic() + self.patience
         problem = ""
-        for number in range(self.attempts):
+        number = 0
+        told = 0.0  # seconds waited because the server said so
+        while number < self.attempts:
             wait = min(self.first_wait * 2**number, LONGEST_WAIT)
             try:
                 return self._data(json.loads(self._fetch(request, deadline - time.monotonic())))
@@ -84,13 +90,22 @@ class Server:
                 problem = f"answers {error.code}"
                 if error.code not in TRY_AGAIN:
                     break
-                wait = min(_seconds(error.headers.get("Retry-After"), wait), LONGEST_WAIT)
+                asked = error.headers.get("Retry-After") or error.headers.get("RateLimit-Reset")
+                if error.code == 429 and asked is not None and told < LONGEST_LIMIT:
+                    wait = min(_seconds(asked, wait), LONGEST_LIMIT - told) + 0.05
+                    _tell_wait(self.url, wait)
+                    told += wait
+                    deadline += wait
+                    time.sleep(wait)
+                    continue  # to be told to wait is no failure
+                wait = min(_seconds(asked, wait), LONGEST_WAIT)
             except TimeoutError as error:
                 problem = f"fails ({str(error) or f'no whole answer in {self.patience:g} s'})"
             except (OSError, EOFError, ValueError, zlib.error, http.client.HTTPException) as error:
                 # The server can't be reached, hung up, or sent something that is no HTTP or no JSON.
                 problem = f"fails ({one_line(getattr(error, 'reason', None) or error) or type(error).__name__})"
-            if number + 1 == self.attempts or time.monotonic() + wait >= deadline:
+            number += 1
+            if number == self.attempts or time.monotonic() + wait >= deadline:
                 break
             time.sleep(wait)
         raise NoAnswerError(
@@ -134,18 +149,32 @@ def one_line(text: object, longest: int = 200) -> str:
     return " ".join(plain.split())[:longest]
 
 
-def find_server() -> Server:
-    """Return the server of WANDB_BASE_URL, else W&B's own, with the key of WANDB_API_KEY, else of the netrc file.
+def find_server(address: str = "") -> Server:
+    """Return the server of `address`, of WANDB_BASE_URL, of `wandb login --host`, or W&B's own, with its key.
 
-    UserError if the address is no URL or no key is known.
+    The key is that of WANDB_API_KEY, else of the netrc file. UserError if the address is no URL or no key is known.
     """
-    url = (os.environ.get("WANDB_BASE_URL") or DEFAULT_URL).strip().rstrip("/")
+    url = (address or os.environ.get("WANDB_BASE_URL") or saved_url() or DEFAULT_URL).strip().rstrip("/")
     if not is_url(url):
         raise UserError(f"WANDB_BASE_URL must be the URL of a W&B server, but is {url!r}; e.g. {DEFAULT_URL}")
     key = os.environ.get("WANDB_API_KEY") or netrc_key(urlsplit(url).netloc)
     if not key:
         raise UserError(f"a key must be known for {url}, but there is none; set WANDB_API_KEY, or run: wandb login")
     return Server(url, key)
+
+
+def saved_url() -> str:
+    """Return the address that `wandb login --host` saved, in this folder or in the user's settings; "" if none."""
+    user = Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
+    for file in (Path("wandb") / "settings", user / "settings"):
+        settings = configparser.ConfigParser(interpolation=None)
+        try:
+            settings.read_string(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, configparser.Error):
+            continue
+        if found := settings.get("default", "base_url", fallback=""):
+            return found
+    return ""
 
 
 def is_url(text: str) -> bool:
@@ -166,6 +195,16 @@ def netrc_key(host: str) -> str | None:
         return None
     hosts = ALIASES if host in ALIASES else (host,)
     return next((entry[2] for name in hosts if (entry := known.authenticators(name))), None)
+
+
+_told = [0.0]  # until when the user knows that we wait
+
+
+def _tell_wait(url: str, seconds: float) -> None:
+    """Print that the server asks us to wait, once for all requests that wait at the same time."""
+    if seconds >= 1 and time.monotonic() + seconds > _told[0] + 1:
+        _told[0] = time.monotonic() + seconds
+        print(f"{url} limits requests: going on in {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def _seconds(text: str | None, default: float) -> float:

@@ -23,15 +23,23 @@ def open_source(
     from analysis.sources.run_folders import RunFolders
     from analysis.sources.wandb_files import WandbFiles, find_logs
 
-    if spec.startswith(WANDB):
+    if is_project(spec):
         from analysis.sources.wandb_api import WandbProject
 
         return replace(WandbProject.parse(spec, filters, wanted), trainers=trainers)
     path = Path(spec)
-    no_folders = path.suffix == ".wandb" or (path.is_dir() and not any(path.glob("*/config.yaml")))
+    # An online run's folder has files/config.yaml: it is W&B's own, not a folder of ours.
+    own = path.is_dir() and any(path.glob("*.wandb"))
+    no_folders = path.suffix == ".wandb" or own or (path.is_dir() and not any(path.glob("*/config.yaml")))
     if no_folders and find_logs(path):
         return Selected(WandbFiles(path, trainers), wanted, filters)
     return Selected(RunFolders(path, wanted), (), filters)
+
+
+def is_project(spec: str) -> bool:
+    """Return whether a `--source` names a project on a W&B server."""
+    address = spec.startswith(("http://", "https://", "wandb.ai/", "www.wandb.ai/"))
+    return spec.startswith(WANDB) or (address and not Path(spec).exists())
 
 
 @dataclass(frozen=True)

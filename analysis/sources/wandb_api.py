@@ -11,13 +11,13 @@ import importlib
 import json
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from analysis.records.curves import with_task
 from analysis.records.ending import settled
@@ -82,25 +82,37 @@ class WandbProject:
     cache: Path = field(default_factory=lambda: default_cache())
     server: Server | None = None
     trainers: Trainers | None = None
+    url: str = ""
+    """The address of the server; "" for the one that the environment or `wandb login` names."""
     wanted: Sequence[str] = ()
     """Names, ids, or beginnings of either; all runs if there are none."""
 
     @classmethod
     def parse(cls, spec: str, filters: Sequence[Condition] = (), wanted: Sequence[str] = ()) -> WandbProject:
-        """Return the project that wandb://entity/project names; UserError if it is not of that form."""
-        found = re.fullmatch(rf"{WANDB}([^/\s]+)/([^/\s]+)/?", spec)
-        if not found:
+        """Return the project that wandb://entity/project or an address pasted from a browser names.
+
+        The address of a run names this run alone. UserError if the text has neither form.
+        """
+        address = not spec.startswith(WANDB)
+        parts = urlsplit(spec if "://" in spec else f"https://{spec}")
+        path = parts.path if address else spec.removeprefix(WANDB)
+        names = [unquote(name).strip() for name in path.split("/") if name.strip()]
+        if len(names) < 2 or (not address and len(names) > 2):
             raise UserError(
-                f"--source must be {WANDB}ENTITY/PROJECT, but is {spec}; your entity is your user or team name"
+                f"--source must be {WANDB}ENTITY/PROJECT, but is {spec}; your entity is your user or team name, "
+                "and the address of the project in the browser will do too"
             )
-        return cls(found[1], found[2], filters, wanted=wanted)
+        run = names[3:4] if names[2:3] == ["runs"] else []
+        host = parts.netloc if address else ""
+        own = "" if host.removeprefix("www.") in ("", "wandb.ai", "api.wandb.ai") else f"{parts.scheme}://{host}"
+        return cls(names[0], names[1], filters, wanted=(*wanted, *run), url=own)
 
     def read(self) -> tuple[list[RunRecord], list[str]]:
         """Return (the runs by name, one warning for each reason why some runs' rows could not be read in full).
 
         Raises UserError if the server lists no run that was asked for, or sends the rows of none.
         """
-        server = self.server or find_server()
+        server = self.server or (find_server(self.url) if self.url else find_server())
         with ThreadPoolExecutor(THREADS) as threads:
             answered = Event()
             reading = threads.submit(self._read_ahead, answered)
@@ -187,7 +199,9 @@ class WandbProject:
         problem = patience.lost()
         if not problem:
             try:
-                rows = self._pull(server, run, older)
+                rows, sent = self._pull(server, run, older)
+                if sent < run.lines and older is not None:  # what was kept may be short of rows
+                    rows, sent = self._pull(server, run, None)
             except NoAnswerError as error:
                 problem = str(error)
                 patience.note(problem)
@@ -195,13 +209,18 @@ class WandbProject:
                 problem = str(error)
             else:
                 patience.note("")
+        if not problem and sent < run.lines and run.state != "running":
+            short = f"{server.url} lists {run.lines} rows, but sends {sent}; drawn with these, ask again later"
+            return rows, short
         if problem:
             return older, f"{problem}; {'left out' if older is None else 'drawn as last seen'}"
         self._cache_of(run.id).write(rows, run.stamp, run.created)
         return rows, None
 
-    def _pull(self, server: Server, run: Listed, known: list[Row] | None) -> list[Row]:
-        """Return the run's rows, steps ascending: the `known` ones before their last step, then the server's.
+    def _pull(self, server: Server, run: Listed, known: list[Row] | None) -> tuple[list[Row], int]:
+        """Return (the run's rows, steps ascending, how many rows that are as the server counts them).
+
+        They are the `known` rows before their last step, then the server's.
 
         Each request is for as many steps as are likely to hold half a page of rows. If a full page comes back, the
         server may have held back some rows. Then the same steps are asked for again, with so few steps to a page that
@@ -211,6 +230,7 @@ class WandbProject:
         # The last known row is asked for again: it may have been incomplete when it was read.
         kept = [row for row in known or [] if row[0] < first]
         pulled: dict[int, dict[str, float]] = {}
+        sent = len(kept)
         width = max(ROWS_A_PAGE, math.ceil(ROWS_A_PAGE / 2 * (run.last_step + 1) / max(1, run.lines)))
         while first <= run.last_step:
             stop = min(first + width, run.last_step + 1)
@@ -222,6 +242,7 @@ class WandbProject:
                 if len(texts) >= ROWS_A_PAGE and stop - first > ROWS_A_PAGE:
                     width = ROWS_A_PAGE
                     continue
+                sent += len(texts)
                 for text in texts:
                     step, row = read_row(json.loads(text))
                     pulled.setdefault(step, {}).update(row)
@@ -231,7 +252,7 @@ class WandbProject:
         if run.last_step >= 0 and max(pulled, default=-1) < run.last_step:
             last = max(pulled, default="none")
             raise ServerError(f"{server.url} must send rows to step {run.last_step}, but the last one is {last}")
-        return [*kept, *sorted(pulled.items())]
+        return [*kept, *sorted(pulled.items())], sent
 
 
 def named(names: Sequence[str], most: int = 3) -> str:

@@ -47,21 +47,22 @@ class Estimand:
 
         A run that recorded nothing of the metric is passed over: it leaves the other runs their steps.
         """
-        known = {run.name: curve for run in self.runs() if (curve := curves.get(run.name, []))}
-        lost = {run.name: self._lost(run, curves, validation) for run in self.runs() if run.name in known}
+        counted = [run for run in self.runs() if curves.get(run.name)]
+        known = {run.name: curves[run.name] for run in counted}
+        others = sorted({step for curve in known.values() for step, _ in curve})
+        lost = {run.name: self._lost(run, known[run.name], others, validation) for run in counted}
         there = [{step for step, _ in curve} | lost[name] for name, curve in known.items()]
         steps = sorted(step for step in set.intersection(*there) if step <= self.until) if there else []
         wanted = set(steps)
         cut = {name: [point for point in curve if point[0] in wanted] for name, curve in known.items()}
         return Common(self.until, steps, cut, {name: lost[name] & wanted for name in known}, self.last)
 
-    def _lost(self, run: RunRecord, curves: Mapping[str, Curve], validation: bool) -> set[int]:
+    def _lost(self, run: RunRecord, curve: Curve, others: Sequence[int], validation: bool) -> set[int]:
         """Return the steps of which the run must have had a value that was not found.
 
-        Other runs have a value there, and the run's rows of these steps are missing; or its config says that it
-        validated then. A run that finished validated at its end.
+        `others`: the steps at which any run has one. The run lost those whose rows are missing, or at which its config
+        says that it validated. A run that finished validated at its end.
         """
-        others = {step for other in self.runs() for step, _ in curves.get(other.name, [])}
         every = run.config.get("trainer.test_freq") if validation else None
         if every is None or not is_whole(every, 1):
             gaps = run.missing()
@@ -69,7 +70,7 @@ class Estimand:
         expected = {step for step in others if 0 < step <= run.end and step % every == 0}
         if run.state == State.FINISHED and run.finished_step == run.end:
             expected.add(run.end)
-        return {step for step in expected if step <= self.until} - {step for step, _ in curves[run.name]}
+        return {step for step in expected if step <= self.until} - {step for step, _ in curve}
 
     def damaged(self, arm: Arm) -> str:
         """Return which run of an arm finished but has rows missing up to its end, "" if none has."""

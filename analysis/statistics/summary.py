@@ -106,6 +106,26 @@ class Summary:
             rows.append(cells)
         return rows
 
+    def numbers(self) -> list[list[object]]:
+        """Return the table for programs: for each arm and quantity its mean, the interval's bounds, and n, as numbers.
+
+        A bound that nobody can tell is empty.
+        """
+        out: list[list[object]] = [["arm", "quantity", "mean", "low", "high", "n"]]
+        for summary in self.arms:
+            label = summary.arm.title or summary.arm.label
+            for name in ("final", "best", "area", "steps_to", "gpu_hours_to"):
+                values = getattr(summary, name)
+                interval = mean_interval(values) if not summary.lost else None
+                bounds = [repr(interval.low), repr(interval.high)] if interval else ["", ""]
+                if values:
+                    out.append([label, name, repr(mean(values)), *bounds, len(values)])
+            pairs = {"effect": summary.effect, "over_problems": summary.over_problems, "better": summary.better}
+            for name, found in pairs.items():
+                if found:
+                    out.append([label, name, repr(found.value), repr(found.low), repr(found.high), len(summary.final)])
+        return out
+
     def has_no_common_step(self) -> bool:
         """Return whether the runs validated, but never all at the same step."""
         return self.validated and self.final_steps == NO_STEP

@@ -84,22 +84,64 @@ def test_a_users_matplotlibrc_changes_nothing(
     assert len(one) == 2 and one == two
 
 
-def test_several_seeds_have_a_mean_that_ends_with_the_shortest(make: MakeRun, runs: Path, tmp_path: Path) -> None:
+def test_the_mean_goes_on_with_the_seeds_that_there_are(make: MakeRun, runs: Path, tmp_path: Path) -> None:
     make(temperature=0.6, seed=0)
     make(temperature=0.6, seed=1, legs=((1, 44),), ending="failed")
+    make(temperature=0.6, seed=2)
     make(temperature=1.0, seed=0)
     assert main(["--runs", str(runs), "--out", str(tmp_path)]) == 0
     with open(tmp_path / "temperature.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     reward = [row for row in rows if row["arm"] == "temperature=0.6" and row["curve"] == "reward"]
-    mean, first, second = (
-        {int(row["step"]): float(row["value"]) for row in reward if row["seed"] == seed} for seed in ("mean", "0", "1")
+    mean, *seeds = (
+        {int(row["step"]): float(row["value"]) for row in reward if row["seed"] == seed}
+        for seed in ("mean", "0", "1", "2")
     )
-    assert list(mean) == list(range(1, 45))
-    assert mean[44] == pytest.approx((first[44] + second[44]) / 2)
+    assert list(mean) == list(range(1, 61))
+    assert mean[44] == pytest.approx(sum(seed[44] for seed in seeds) / 3)
+    assert mean[45] == pytest.approx((seeds[0][45] + seeds[2][45]) / 2)
+    means = {int(row["step"]): row for row in reward if row["seed"] == "mean"}
+    assert (means[44]["n"], means[45]["n"]) == ("3", "2")
+    assert float(means[45]["low"]) < float(means[45]["value"]) < float(means[45]["high"])
     page = (tmp_path / "temperature.md").read_text()
-    assert "| 0.6, 2 seeds | 44-60/60, 1 finished, 1 failed |" in page
+    assert "| 0.6, 3 seeds | 44-60/60, 2 finished, 1 failed |" in page
+    assert "Means of fewer seeds: temperature=0.6 beyond step 44: 2 of 3." in page
     assert "temperature=0.6 seed 1: failed at step 44 of 60" in page
+    with open(tmp_path / "temperature-arms.csv", newline="") as file:
+        numbers = {(row["arm"], row["quantity"]): row for row in csv.DictReader(file)}
+    final = numbers["T = 0.6", "final"]
+    assert float(final["low"]) < float(final["mean"]) < float(final["high"]) and final["n"] == "2"
+
+
+def test_a_figure_of_one_column_is_legible_and_embeds_true_type(make: MakeRun, runs: Path, tmp_path: Path) -> None:
+    for temperature in (0.6, 1.0):
+        for seed in range(8):
+            make(temperature=temperature, seed=seed, steps=20)
+    command = ["--runs", str(runs), "--out", str(tmp_path), "--width", "3.3", "--no-notes"]
+    assert main(command) == 0
+    assert abs(matplotlib.image.imread(tmp_path / "temperature.png").shape[1] - 3.3 * 150) <= 1
+    pdf = (tmp_path / "temperature.pdf").read_bytes()
+    assert (b"/Type3" not in pdf and b"/Subtype /Type3" not in pdf and b"/Type42" in pdf) or b"/CIDFontType2" in pdf
+    assert main([*command[:-3], "--width", "1"]) == 2
+
+    from analysis.design.ablations import find_ablations
+    from analysis.figures.main import draw
+    from analysis.figures.style import styled
+    from analysis.records.curves import comparable_curves
+    from analysis.sources.run_folders import RunFolders
+
+    (ablation,) = find_ablations(RunFolders(runs).read()[0])
+    with styled(small=True):
+        figure = draw(ablation, comparable_curves(ablation.runs)[0], ["A note."], width=3.3)
+        figure.draw_without_rendering()
+        renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        axes = [one.get_tightbbox(renderer) for one in figure.axes]
+        texts = [text for text in figure.findobj(lambda item: hasattr(item, "get_fontsize")) if text.get_text()]
+    assert min(text.get_fontsize() for text in texts) >= 7
+    assert all(box is not None and box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1 for box in axes)
+    (band, *_) = figure.axes[0].collections
+    lines = [line for line in figure.axes[0].lines if line.get_alpha() and line.get_alpha() < 1]
+    assert len(lines) == 16 and all(line.get_alpha() < band.get_alpha() for line in lines), "the band is seen"
 
 
 @pytest.mark.parametrize("arms", [1, 2, 4, 6])

@@ -37,6 +37,8 @@ class ServedRun:
     created: float = 1.7e9
     hidden: int = 0
     """So many of the last rows are listed but not sent."""
+    withheld: tuple[int, int] = (0, 0)
+    """The steps from the first to before the second are counted in the listing, but never sent."""
     texts: list[tuple[int, str]] = field(default_factory=list, repr=False)
 
     def history(self, first: int, stop: int) -> list[str]:
@@ -44,7 +46,7 @@ class ServedRun:
         if len(self.texts) != len(self.rows):
             self.texts = [(step, dumps({**row, "_step": step})) for step, row in self.rows]
         sent = self.texts[: len(self.texts) - self.hidden]
-        return [text for step, text in sent if first <= step < stop]
+        return [t for step, t in sent if first <= step < stop and not self.withheld[0] <= step < self.withheld[1]]
 
     @property
     def last_step(self) -> int:
@@ -99,6 +101,10 @@ class WandbServer:
 
     def __init__(self, runs: list[ServedRun], latency: float = 0.0, faults: list[Fault] | None = None) -> None:
         self.runs, self.latency, self.faults = runs, latency, faults or []
+        self.limit: tuple[int, float] | None = None
+        """(requests, seconds): so many in each span of time; then 429, and in a header how long to wait."""
+        self.window: tuple[float, int] = (0.0, 0)
+        self.lock = threading.Lock()
         self.operations: list[str] = []
         self.variables: list[tuple[str, dict[str, Any]]] = []
         self.streamed: list[str] = []
@@ -114,6 +120,12 @@ class WandbServer:
                     files = request.get("files") or {}
                     owner.streamed += files.get("wandb-history.jsonl", {}).get("content", [])
                     status, answer = 200, "{}"
+                elif wait := owner.over_limit():
+                    self.send_response(429)
+                    self.send_header("RateLimit-Reset", f"{wait:.3f}")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 else:
                     status, answer = owner.answer(request, self.headers.get("Authorization"))
                 content = answer.encode()
@@ -151,6 +163,18 @@ class WandbServer:
     def __exit__(self, *_: object) -> None:
         self.listener.shutdown()
         self.listener.server_close()
+
+    def over_limit(self) -> float:
+        """Return how many seconds a request has to wait, 0.0 if it is within the limit."""
+        with self.lock:
+            if self.limit is None:
+                return 0.0
+            began, count = self.window
+            now = time.monotonic()
+            if now >= began + self.limit[1]:
+                began, count = now, 0
+            self.window = (began, count + 1)
+            return began + self.limit[1] - now if count >= self.limit[0] else 0.0
 
     def answer(self, request: dict[str, Any], authorization: str | None) -> tuple[int, str]:
         """Return (HTTP status, body) of a GraphQL request."""

@@ -282,3 +282,78 @@ def test_an_unknown_project_and_a_key_that_is_missing(tmp_path: Path, monkeypatc
     for spec in ("wandb://lab", "wandb://lab/abl/run", "wandb://"):
         with pytest.raises(UserError, match=r"--source must be wandb://ENTITY/PROJECT, but is wandb://"):
             WandbProject.parse(spec)
+
+
+def test_rows_that_the_server_lists_but_does_not_send_are_told(tmp_path: Path) -> None:
+    """The last step is there, so only the number of rows tells; what was sent is drawn, and asked for again."""
+    with WandbServer([ServedRun("aaaa", rows(1000), withheld=(101, 901)), ServedRun("bbbb", rows(9))]) as server:
+        records, warnings = project(server, tmp_path).read()
+        assert [len(record.history.rows) for record in records] == [200, 9]
+        assert len(warnings) == 1 and "aaaa" in warnings[0] and "lists 1000 rows, but sends 200" in warnings[0]
+        server.runs[0].withheld = (0, 0)
+        records, warnings = project(server, tmp_path).read()
+        assert [len(record.history.rows) for record in records] == [1000, 9] and warnings == []
+
+
+def test_a_limit_of_requests_is_waited_for_and_the_wait_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [ServedRun(f"run{number:02}", rows(9)) for number in range(12)]
+    with WandbServer(runs) as server:
+        server.limit = (5, 1.5)
+        records, warnings = project(server, tmp_path, attempts=2, patience=5.0).read()
+    assert len(records) == 12 and warnings == []
+    told = capsys.readouterr().err
+    assert f"{server.url} limits requests: going on in" in told and len(told.splitlines()) <= 6
+
+
+@pytest.mark.parametrize(
+    ("spec", "entity", "name", "wanted", "url"),
+    [
+        ("wandb://lab/my project", "lab", "my project", (), ""),
+        ("wandb://lab/my%20project/", "lab", "my project", (), ""),
+        ("https://wandb.ai/lab/abl?nw=nwuserlab", "lab", "abl", (), ""),
+        ("https://wandb.ai/lab/abl/workspace", "lab", "abl", (), ""),
+        ("https://wandb.ai/lab/abl/runs/1a2b3c4d/overview", "lab", "abl", ("1a2b3c4d",), ""),
+        ("wandb.ai/lab/abl", "lab", "abl", (), ""),
+        ("https://wandb.example.org:8080/lab/abl", "lab", "abl", (), "https://wandb.example.org:8080"),
+    ],
+)
+def test_projects_are_named_as_users_paste_them(spec: str, entity: str, name: str, wanted: Any, url: str) -> None:
+    from analysis.sources.open import is_project
+
+    assert is_project(spec)
+    found = WandbProject.parse(spec)
+    assert (found.entity, found.project, found.wanted, found.url) == (entity, name, wanted, url)
+    for wrong in ("wandb://lab", "wandb://lab/abl/more", "https://wandb.ai/lab"):
+        with pytest.raises(UserError, match="--source must be wandb://ENTITY/PROJECT, but is "):
+            WandbProject.parse(wrong)
+
+
+def test_the_host_that_wandb_login_saved_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from analysis.sources.graphql import find_server
+
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert find_server().url == "https://api.wandb.ai"
+    (tmp_path / "settings").write_text("[default]\nbase_url = https://wandb.example.org/\n")
+    assert find_server().url == "https://wandb.example.org"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://other.example.org")
+    assert find_server().url == "https://other.example.org"
+    assert find_server("https://pasted.example.org").url == "https://pasted.example.org"
+
+
+def test_the_folder_of_an_online_run_is_read_as_wandbs(tmp_path: Path) -> None:
+    from analysis.sources.open import open_source
+    from tests.analysis.wandb_format import write_log
+
+    folder = tmp_path / "wandb" / "run-20260101_000000-abcd"
+    write_log(folder / "run-abcd.wandb", rows(5), config={"trainer": {"total_training_steps": 5}})
+    (folder / "files").mkdir()
+    (folder / "files" / "config.yaml").write_text("wandb_version: 1\n")
+    (tmp_path / "wandb" / "latest-run").symlink_to(folder)
+    for spec in (folder, tmp_path / "wandb" / "latest-run", tmp_path / "wandb"):
+        records, warnings = open_source(str(spec)).read()
+        assert [record.progress() for record in records] == ["finished at step 5 of 5"] and warnings == []
