@@ -11,6 +11,9 @@ ORIGIN = "R1Z_CODE_ORIGIN"  # the project from which this process's code was cop
 FORK_SOCKET = "R1Z_FORK_SOCKET"  # where the launcher's fork server listens, if it started one
 CLUSTER = "R1Z_CLUSTER"  # the folder of the launcher's Ray head, which says how Ray's daemons ended
 RAY_ADDRESS = "R1Z_RAY_ADDRESS"  # the launcher's Ray cluster, if it started one
+NOTIFY = "R1Z_NOTIFY"  # whom the jobs of a sweep tell of its end: what notify= says
+SWEEP = "R1Z_SWEEP"  # the name of the sweep of a job, and the ids of its runs
+MESSAGE = "R1Z_MESSAGE"  # what the command of notify= is to tell
 THREADS = "R1Z_THREADS"  # how many threads a training process uses
 CORES = "R1Z_CORES"  # how many CPU cores a run has, where the launcher executes several side by side
 STACK_SIGNAL = signal.SIGUSR2  # asks a process of a run for its Python stacks

@@ -46,7 +46,14 @@ class LocalLauncher(PlannedLauncher):
     def start(self, runs: Sequence[PlannedRun]) -> int:
         from experiments.launchers.local import run_all
 
-        return run_all(runs, self.command.standby, at_once=self.at_once, here=self.here, retries=self.retries)
+        return run_all(
+            runs,
+            self.command.standby,
+            at_once=self.at_once,
+            here=self.here,
+            retries=self.retries,
+            notify=self.notify,
+        )
 
 
 class SlurmLauncher(PlannedLauncher):
@@ -66,7 +73,7 @@ class SlurmLauncher(PlannedLauncher):
     def start(self, runs: Sequence[PlannedRun]) -> int:
         from experiments.launchers.slurm.launch import launch
 
-        return launch(runs, self.values)
+        return launch(runs, self.values, self.notify)
 
 
 class PlanLauncher(PlannedLauncher):

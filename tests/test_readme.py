@@ -337,6 +337,8 @@ def test_no_command_is_left_out() -> None:
         and set(WRITTEN)
         == {
             "sweeps/clip.yaml",
+            "sweeps/sizes.yaml",
+            "sweeps/pairs.yaml",
             "conf/task/above.yaml",
             "conf/local/default.yaml",
             "above.py",

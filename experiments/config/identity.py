@@ -19,7 +19,7 @@ from experiments.values import flatten
 # Keys that cannot change the result and so stay outside the identity. Every other key is scientific. A key that a newer
 # veRL adds is scientific too, until it is listed here.
 NOT_SCIENTIFIC = (
-    r"runs_dir|data_dir|show|skip_invalid|sweeps",
+    r"runs_dir|data_dir|notify|show|skip_invalid|sweeps",
     r"tracking\..*",
     # when an attempt is ended early
     r"watch\..*",

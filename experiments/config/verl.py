@@ -23,6 +23,7 @@ OUR_NODES = (
     "data_dir",
     "show",
     "skip_invalid",
+    "notify",
     "sweeps",
     "plugin",
     "model",

@@ -20,6 +20,7 @@ from experiments.config.hydra_internals import BASIC_SWEEPER
 from experiments.config.sweep_compose import Composer
 from experiments.config.verl import verl_arguments
 from experiments.errors import UserError
+from experiments.launchers.notify import check_notify
 from experiments.models import hub as hub_model
 from experiments.planning.plan import LeftOut, PlannedRun, distinct, not_fetched, plan_runs
 from experiments.planning.show import plan_json, print_plan
@@ -68,6 +69,8 @@ class PlannedLauncher(Launcher):
 
     waits = True
     """Whether the runs have ended when `start` returns."""
+    notify: str | None = None
+    """What the command's notify= says."""
     starts = True
     """Whether the launcher starts runs; if so, it fetches the base models that are missing."""
 
@@ -88,6 +91,8 @@ class PlannedLauncher(Launcher):
         with _uncollected():
             jobs = [self.composer.compose(overrides) for overrides in job_overrides]
             shown = jobs[0].config.show
+            self.notify = jobs[0].config.notify
+            check_notify(self.notify)
             if shown is None:
                 self.expect(jobs[0].config)
             if not listed and (shown or not self.waits):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from experiments.attempt.execution import interrupt
 from experiments.errors import INTERRUPTED, UserError
+from experiments.launchers.notify import Teller
 from experiments.launchers.places import Machine, Place, Places, threads_for
 from experiments.launchers.progress import Progress
 from experiments.launchers.retries import Retries
@@ -35,11 +36,13 @@ def run_all(
     at_once: int = 1,
     here: Machine | None = None,
     retries: int = 0,
+    notify: str | None = None,
 ) -> int:
     """Execute the runs that are not done, as many at once as asked; return the command's exit code.
 
     `code`: the copy of the code to execute (see store/code_copy.py); None: copy the code as it is now. `here`: what the
     machine has, as the plan read it. `retries`: how often a run that failed by what passes is tried again (retries.py).
+    `notify`: who is told of the first failure and of the end (notify.py); nobody is told of an interrupt.
 
     Ctrl-C interrupts the runs in progress, which can be resumed, and skips the rest (exit code 130). A run that another
     launcher has started, or that was cancelled while it waited for its turn, is passed over.
@@ -59,12 +62,14 @@ def run_all(
         try:
             standby.prepare(configs)
             with Progress(todo) as progress:
-                codes = Queue(code, progress, standby, places, cores, Retries(retries)).work(todo)
+                teller = Teller(notify, [run.folder for run in todo])
+                codes = Queue(code, progress, standby, places, cores, Retries(retries), teller).work(todo)
         finally:
             standby.close()
     print_summary(runs)
     if todo:
         print_figures(runs)
+        teller.of_the_end(INTERRUPTED in codes)
     return INTERRUPTED if INTERRUPTED in codes else int(any(codes))
 
 
@@ -79,9 +84,10 @@ class Queue:
         places: Places,
         cores: int,
         retries: Retries | None = None,
+        teller: Teller | None = None,
     ) -> None:
         self.code, self.progress, self.standby, self.places, self.cores = code, progress, standby, places, cores
-        self.retries = retries or Retries(0)
+        self.retries, self.teller = retries or Retries(0), teller
         self.turns: list[Turn] = []
         self.told = ""
 
@@ -106,6 +112,8 @@ class Queue:
                     again = self.retries.again(turn.run) if code not in (0, INTERRUPTED) else None
                     if again is None:
                         codes.append(code)
+                        if self.teller and code not in (0, INTERRUPTED) and (waiting or self.turns):
+                            self.teller.of_a_failure(turn.run.folder)
                     else:
                         self.progress.note(f"{turn.run.name}: {again}")
                         waiting.append(turn.run)

@@ -263,6 +263,7 @@ def _plan(
             "sweeps": list(sweeps) or None,
             "show": None,
             "skip_invalid": False,
+            "notify": None,
         }
     )
     steps = int(job.config.trainer.total_training_steps)

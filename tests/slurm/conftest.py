@@ -82,13 +82,13 @@ class Sweep:
     runs: list[PlannedRun]
     behaviours: dict[int, str]
 
-    def launch(self, **values: Any) -> int:
+    def launch(self, notify: str | None = None, **values: Any) -> int:
         """Submit the runs as the launcher does."""
         file = self.folder / "behaviours.json"
         file.write_text(json.dumps(self.behaviours))
         setup = [f"export PYTHONPATH=$PYTHONPATH:{STANDIN} STANDIN={shlex.quote(str(file))}"]
         small = {"cpus_per_task": 1, "mem": "1000M", "time": "1:00:00", "warning_seconds": 20, "setup": setup}
-        return launch(self.runs, {**launcher_defaults(), **small, **values})
+        return launch(self.runs, {**launcher_defaults(), **small, **values}, notify)
 
     def run(self, seed: int = 1) -> RunDir:
         return self.runs[seed - 1].folder

@@ -15,6 +15,7 @@ from experiments.errors import UserError
 from experiments.launchers.slurm.launch import catch_up
 from experiments.launchers.slurm.ray_cluster import NODE
 from experiments.launchers.slurm.settle import settle
+from experiments.variables import NOTIFY, SWEEP
 from tests.slurm.calls import Calls
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Sweeps, clear_up, sweeps_in, use
@@ -308,3 +309,18 @@ def test_a_folder_that_sbatch_can_t_name_is_refused(cluster: Cluster, tmp_path: 
     with pytest.raises(UserError, match="runs_dir must have no double quote, backslash or line break"):
         sweeps_in(folder)(cluster, "train", "train").launch()
     assert queue(cluster) == []
+
+
+def test_one_job_of_a_sweep_tells_of_its_end(sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the variable holds is in the environment of the jobs alone: no file of the runs has it."""
+    told = tmp_path / "told"
+    monkeypatch.setenv("TELL_ME", f"cat >> {told}; echo >> {told}")
+    for name in (NOTIFY, SWEEP):  # the launch sets them
+        monkeypatch.setenv(name, "")
+    both = sweep("train", "train")
+    both.launch(notify="TELL_ME")
+    both.until_over()
+    both.until(told.exists, "somebody was told", seconds=20)
+    assert told.read_text().splitlines() == [f"2 runs ended: 2 finished; in {both.run().path.parent}"]
+    files = [file for file in both.run().path.parent.rglob("*") if file.is_file() and "told-" not in file.name]
+    assert len(files) > 10 and not any(str(told).encode() in file.read_bytes() for file in files)

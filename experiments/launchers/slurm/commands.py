@@ -7,12 +7,14 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from experiments.variables import NOTIFY, SWEEP
+
 # SLURM's programs read options from their environment. The options of a job in which the user works, or of how the user
 # wants to see squeue, must not reach our calls.
 PROGRAMS = ("SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_")
 LEAKS = ("SLURM_", "SLURMD_", *PROGRAMS, "PMI", "R1Z_")
 LEAKS_ONE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "RAY_ADDRESS", "RAY_TMPDIR")
-KEPT = ("SLURM_CONF",)  # says which cluster
+KEPT = ("SLURM_CONF", NOTIFY, SWEEP)  # which cluster, and whom the jobs tell of the end of which sweep
 
 
 class SlurmError(Exception):

@@ -25,6 +25,7 @@ from typing import Any
 
 from experiments.attempt.stall import Outside
 from experiments.errors import INTERRUPTED
+from experiments.launchers.notify import tell_from_job
 from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError, call
 from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_cluster
@@ -34,7 +35,7 @@ from experiments.store.events import TERMINAL, Event, State
 from experiments.store.failures import classify, read_verdict
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import VERDICT, RunDir
-from experiments.variables import EXECUTION, FORK_SOCKET, MARKER, RAY_ADDRESS, RAY_QUIET, own_job_id
+from experiments.variables import EXECUTION, FORK_SOCKET, MARKER, NOTIFY, RAY_ADDRESS, RAY_QUIET, SWEEP, own_job_id
 
 POLL_SECONDS = 0.2
 FORMER_LIFE_SECONDS = 600.0  # how long to wait for processes that this job started before SLURM requeued it
@@ -126,7 +127,8 @@ def _outlived(run: RunDir) -> bool:
 
 def _attempt(run: RunDir, steps: int, frozen: str, warning_seconds: float, signals: Signals, execution: str) -> int:
     """Run the attempt to its end and pass signals on to it; return its exit code, 128 + n for signal n."""
-    left_out = (FORK_SOCKET, RAY_ADDRESS, "RAY_ADDRESS")  # they belong to a launcher on the submitting machine
+    # What belongs to a launcher on the submitting machine, and what only this process needs to know.
+    left_out = (FORK_SOCKET, RAY_ADDRESS, "RAY_ADDRESS", NOTIFY, SWEEP, os.environ.get(NOTIFY))
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
     environment[EXECUTION] = execution
     arguments = [str(run.path), "--steps", str(steps), "--config", frozen]
@@ -262,7 +264,9 @@ def main() -> int:
     parser.add_argument("--no-requeue", dest="requeue", action="store_false", help="go on in a new job")
     arguments = parser.parse_args()
     run, frozen = RunDir(arguments.run.absolute()), arguments.config
-    return execute(run, arguments.steps, arguments.warning_seconds, arguments.requeue, frozen)
+    code = execute(run, arguments.steps, arguments.warning_seconds, arguments.requeue, frozen)
+    tell_from_job(run)
+    return code
 
 
 if __name__ == "__main__":

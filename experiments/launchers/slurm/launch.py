@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 
 from experiments.config.overrides import unknown_key
 from experiments.errors import UserError
+from experiments.launchers.notify import for_jobs
 from experiments.launchers.progress import labels
 from experiments.launchers.slurm.commands import SlurmError, call
 from experiments.launchers.slurm.half_submitted import one_at_a_time
@@ -39,6 +41,7 @@ from experiments.store.events import State
 from experiments.store.rundir import find_runs
 from experiments.store.warning import END_SECONDS
 from experiments.terminal import console, counted
+from experiments.variables import NOTIFY, SWEEP
 
 CHECKPOINT_BYTES_PER_SECOND = 1e9  # the most that a cluster's file system can write
 LEAST_WARNING_SECONDS = 120
@@ -63,10 +66,11 @@ def require_slurm() -> None:
         )
 
 
-def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
+def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any], notify: str | None = None) -> int:
     """Submit the runs that are not done; return the command's exit code (with `wait`, 1 if a run failed).
 
-    `launcher`: hydra.launcher's values. UserError, and nothing is submitted, if a value is wrong or SLURM refuses.
+    `launcher`: hydra.launcher's values. `notify`: who is told of the end (see launchers/notify.py). UserError, and
+    nothing is submitted, if a value is wrong or SLURM refuses.
     """
     settings = Settings(**{field.name: launcher[field.name] for field in fields(Settings)})
     if not runs:
@@ -96,6 +100,8 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any]) -> int:
         else:
             check_disk(runs_dir, sum(disk_needed(run.config) for run in todo))
             todo = each(freeze, todo)
+            # sbatch hands these variables on to the jobs. No file has them.
+            os.environ.update({NOTIFY: "", SWEEP: "", **for_jobs(notify, [run.folder for run in todo])})
             print_submitted(submit([(run, wanted[run.name]) for run in todo], settings, runs_dir))
     return follow(runs) if launcher["wait"] else 0
 
