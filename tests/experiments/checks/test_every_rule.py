@@ -32,6 +32,10 @@ BY_CHECK: dict[str, dict[str, str]] = {
         "a policy that is never trained": "ours: veRL would do so",
         "a correction of the rollout's probabilities": "test_the_lists_are_those_of_verl",
     },
+    "folder_problems": {
+        "a path that PYTHONPATH would cut": "ours: an attempt would not find its code",
+        "a path that the library datasets reads as another": "ours: the data set would not be found",
+    },
     "resume_problems": {"another run's checkpoint": "test_what_is_resumed_is_what_the_event_says"},
     "batch_problems": {
         "a group of one": "test_a_group_of_one_has_no_mean_to_compare_with",
