@@ -78,7 +78,7 @@ def find_ablations(
             shown_in.setdefault(run.name, []).append(name)
     ablations = []
     for name, group in zip(names, grouping.groups, strict=True):
-        sweep = sweep_of(group.factors, sweeps)
+        sweep = sweep_of(group.factors, list(group.cells.values()), sweeps)
         arms = make_arms(group, sweep)
         inside = [run for arm in arms for run in arm.runs]
         left_out = [record for record in records if record not in inside]
@@ -111,10 +111,10 @@ def make_arms(group: Group, sweep: Sweep | None) -> tuple[Arm, ...]:
     Levels that are no numbers are in the sweep's order, and then by the alphabet.
     """
     pairs = [pair for levels in group.cells for pair in zip(group.factors, levels, strict=True)]
-    numbers = all(level_order(factor.key, level)[0] == 0 for factor, level in pairs)
+    numbers = len(group.factors) == 1 and all(level_order(factor.key, level)[0] == 0 for factor, level in pairs)
 
     def order(levels: Levels) -> tuple[int, list[tuple[int, float, str]]]:
-        known = level_place(sweep, levels[0]) if sweep and not numbers else None
+        known = level_place(sweep, group.cells[levels]) if sweep and not numbers else None
         by_level = [level_order(factor.key, level) for factor, level in zip(group.factors, levels, strict=True)]
         return (len(sweep.levels) if sweep and known is None else known or 0), by_level
 
@@ -127,8 +127,9 @@ def make_arms(group: Group, sweep: Sweep | None) -> tuple[Arm, ...]:
     ]
     arms = []
     for label, levels in zip(told_apart(labels), chosen, strict=True):
-        title = level_title(sweep, levels[0], label.partition("=")[2]) if sweep else ""
-        arms.append(Arm(label, tuple(group.cells[levels]), levels, title, levels == group.baseline))
+        runs = group.cells[levels]
+        title = level_title(sweep, runs, label.partition("=")[2]) if sweep else ""
+        arms.append(Arm(label, tuple(runs), levels, title, levels == group.baseline))
     return tuple(arms)
 
 

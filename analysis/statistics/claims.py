@@ -20,7 +20,7 @@ from typing import Any
 from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
 from analysis.design.levels import frozen
-from analysis.design.sweeps import same_level
+from analysis.design.sweeps import level_place
 from analysis.records.curves import GREEDY, VALIDATION, data_sources, is_score, read_curves
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord, is_validation, ranges_text
@@ -75,14 +75,15 @@ def is_about(sweep: Sweep, ablation: Ablation) -> bool:
 
 def judge_claim(claim: Claim, ablation: Ablation, sweep: Sweep, estimand: Estimand) -> Verdict:
     """Return the verdict on one claim."""
-    arms = {frozen(value): find_arm(ablation, value) for value in claim.levels}
+    arms = {frozen(value): find_arm(ablation, sweep, value) for value in claim.levels}
+    factor = sweep.factor or "arm"
     missing = [str(value) for value in claim.levels if arms[frozen(value)] is None]
     if missing:
-        return Verdict(claim, UNDECIDED, (), f"no run with {sweep.factor} = {', '.join(missing)}")
+        return Verdict(claim, UNDECIDED, (), f"no run with {factor} = {', '.join(missing)}")
     complete = {level: estimand.counted[arm.label] if arm else () for level, arm in arms.items()}
     unfinished = [str(value) for value in claim.levels if not complete[frozen(value)]]
     if unfinished:
-        return Verdict(claim, UNDECIDED, (), f"no finished run with {sweep.factor} = {', '.join(unfinished)}")
+        return Verdict(claim, UNDECIDED, (), f"no finished run with {factor} = {', '.join(unfinished)}")
     runs = [run for value in claim.levels for run in complete[frozen(value)]]
     curves = claim_curves(estimand.runs(), claim.metric)
     if any(not curves[run.name] for run in runs):
@@ -215,6 +216,11 @@ def claim_curves(runs: Sequence[RunRecord], metric: str) -> dict[str, Curve]:
     return {name: run[way] if run.scores_accuracy else [] for name, run in read.items()}
 
 
-def find_arm(ablation: Ablation, value: Any) -> Arm | None:
+def find_arm(ablation: Ablation, sweep: Sweep, value: Any) -> Arm | None:
     """Return the arm at a level as the sweep file writes it, None if there is no such arm."""
-    return next((arm for arm in ablation.arms if len(arm.levels) == 1 and same_level(value, arm.levels[0])), None)
+
+    def is_it(arm: Arm) -> bool:
+        place = level_place(sweep, arm.runs)
+        return place is not None and frozen(sweep.levels[place].value) == frozen(value)
+
+    return next((arm for arm in ablation.arms if is_it(arm)), None)

@@ -287,7 +287,7 @@ def test_the_projects_own_sweeps_are_judged_in_their_order() -> None:
             config = {"rollout.n": n, "seed": seed}
             records.append(RunRecord(f"n{n}-{seed}", config, join([rows]), "finished", 1, STEPS))
     (ablation,) = find_ablations(records, read_sweeps())
-    assert sweep_of(ablation.factors, read_sweeps()) == sweep
+    assert sweep_of(ablation.factors, [arm.runs for arm in ablation.arms], read_sweeps()) == sweep
     assert [arm.title for arm in ablation.arms] == [level.label for level in sweep.levels]
     verdicts = {answer.claim.name: answer.verdict for answer in judge(ablation, sweep)}
     assert verdicts == {
@@ -295,3 +295,32 @@ def test_the_projects_own_sweeps_are_judged_in_their_order() -> None:
         "diminishing-returns": "contradicted",
         "more-is-slower": "supported",
     }
+
+
+LISTED = """
+title: Two pairs
+arms:
+  - {label: small, rollout.n: 3, kl.coef: 0.01}
+  - {label: large, rollout.n: 8, kl.coef: 0.001}
+  - {label: ppo, algorithm: ppo, rollout.n: 1, kl.coef: 0.001}
+seeds: [1, 2, 3]
+claims:
+  - {name: large-wins, text: It wins., metric: m, at: [0.8, 1.0], order: [large, small]}
+  - {name: ppo-wins, text: It wins., metric: m, at: [0.8, 1.0], order: [ppo, large]}
+"""
+
+
+def test_arms_that_set_several_keys_have_their_claims_judged(tmp_path: Path) -> None:
+    (tmp_path / "pairs.yaml").write_text(LISTED)
+    (sweep,) = load_sweeps(["pairs"], tmp_path)
+    arms = [("grpo", 3, 0.01, 0.1), ("grpo", 8, 0.001, 0.4), ("gae", 1, 0.001, 0.2)]
+    records = []
+    for estimator, n, kl, level in arms:
+        for seed in (1, 2, 3):
+            rows = [(step, {"training/global_step": step, "m": level + 0.01 * seed}) for step in range(1, STEPS + 1)]
+            config = {"rollout.n": n, "kl.coef": kl, "algorithm.adv_estimator": estimator, "seed": seed}
+            records.append(RunRecord(f"{estimator}{n}-{seed}", config, join([rows]), "finished", 1, STEPS))
+    (ablation,) = find_ablations(records, [sweep])
+    assert ablation.sweep == sweep and [arm.title for arm in ablation.arms] == ["small", "large", "ppo"]
+    verdicts = {answer.claim.name: answer.verdict for answer in judge(ablation, sweep)}
+    assert verdicts == {"large-wins": "supported", "ppo-wins": "contradicted"}
