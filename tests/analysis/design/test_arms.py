@@ -198,7 +198,8 @@ def test_a_run_that_got_nowhere_is_drawn_but_does_not_end_its_arms_mean(make: Ma
     arm = ablation.arms[1]
     assert [run.seed for run in arm.averaged] == [1, 2, 4]
     series = arm_series(arm, "reward", comparable_curves(ablation.runs)[0], View())
-    assert [run.seed for run, _, _ in series.seeds] == [1, 2, 3, 4] and series.mean.steps[-1] == 44
+    assert [run.seed for run, _, _ in series.seeds] == [1, 2, 3, 4] and series.mean.steps[-1] == 60
+    assert [series.count[series.mean.steps.index(step)] for step in (2, 44, 45, 60)] == [3, 3, 2, 2]
     assert {run.name: reason for run, reason in ablation.why_left_out()} == {
         short.name: "failed at step 2 of 60: drawn up to a cross; left out of the numbers and the claims; "
         "too short for the arm's mean",
