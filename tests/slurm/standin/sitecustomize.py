@@ -14,7 +14,7 @@ from pathlib import Path
 STEP_SECONDS = 0.05
 
 
-def train(job, in_this_process):
+def train(job, in_this_process, watch):
     """Take the place of attempt.train: steps, metrics and checkpoints as veRL writes them, or an end of some kind."""
     from experiments.attempt import execution
     from experiments.store import warning
@@ -97,7 +97,7 @@ if "experiments.attempt" in sys.orig_argv:
     from experiments.attempt import __main__, execution
 
     execution.train = train
-    execution.verl_config = lambda config, here, steps, ray_dir: (config, here, steps)
+    execution.verl_config = lambda config, run, here, steps, variables: (config, here, steps)
     sys.argv = ["attempt", *sys.orig_argv[sys.orig_argv.index("experiments.attempt") + 1 :]]
     code = __main__.main()
     sys.stdout.flush()
