@@ -141,8 +141,8 @@ READINGS: tuple[Reading, ...] = (
     ),
     Reading(
         r"algorithm\.norm_adv_by_std_in_grpo",
-        value_in(ESTIMATOR, ("grpo", "grpo_passk", "gdpo", "grpo_vectorized")),
-        "its advantages are not GRPO's",
+        value_in(ESTIMATOR, ("grpo", "grpo_passk")),
+        "veRL 0.9.1 hands it to grpo and grpo_passk alone",
         "did you mean algorithm=grpo?",
     ),
     Reading(r"algorithm\.(use_pf_ppo|pf_ppo\..+)", value_in(ESTIMATOR, ("gae",)), "it is no PPO", DROP),
@@ -221,12 +221,6 @@ READINGS: tuple[Reading, ...] = (
         f"set {LOSS_MODE}=sapo too, or leave it out",
     ),
     Reading(
-        _escaped(f"{ACTOR}.loss_agg_mode"),
-        no(value_in(LOSS_MODE, ("sapo", "geo_mean"))),
-        f"its {LOSS_MODE} averages in its own way",
-        DROP,
-    ),
-    Reading(
         _escaped(f"{ACTOR}.loss_scale_factor"),
         value_in(f"{ACTOR}.loss_agg_mode", ("seq-mean-token-sum-norm",)),
         f"{ACTOR}.loss_agg_mode is not seq-mean-token-sum-norm",
@@ -276,7 +270,7 @@ READINGS: tuple[Reading, ...] = (
     # Parts of veRL that are off.
     Reading(
         r"actor_rollout_ref\.model\.(lora_alpha|target_modules|exclude_modules|target_parameters)",
-        given("actor_rollout_ref.model.lora_rank"),
+        lambda config: any(at(config, f"actor_rollout_ref.model.{key}") for key in ("lora_rank", "lora_adapter_path")),
         "actor_rollout_ref.model.lora_rank is 0",
         "set it too, or leave this out",
     ),

@@ -54,7 +54,11 @@ GPU = ("model=qwen2.5-3b", "hardware=a100x2")
         (f"{ACTOR}.policy_loss.clip_cov_lb", (), (f"{ACTOR}.policy_loss.loss_mode=clip_cov",)),
         (f"{ACTOR}.policy_loss.ppo_kl_coef", (), (f"{ACTOR}.policy_loss.loss_mode=kl_cov",)),
         (f"{ACTOR}.tau_pos", (), (f"{ACTOR}.policy_loss.loss_mode=sapo",)),
-        (f"{ACTOR}.loss_agg_mode", (f"{ACTOR}.policy_loss.loss_mode=sapo",), ()),
+        (
+            "algorithm.norm_adv_by_std_in_grpo",
+            ("algorithm.adv_estimator=grpo_vectorized",),
+            ("algorithm.adv_estimator=grpo_passk",),
+        ),
         (f"{ACTOR}.loss_scale_factor", (), (f"{ACTOR}.loss_agg_mode=seq-mean-token-sum-norm",)),
         (f"{ACTOR}.optim.num_cycles", (), (f"{ACTOR}.optim.lr_scheduler_type=cosine",)),
         (f"{ACTOR}.optim.lr_warmup_steps_ratio", (f"{ACTOR}.optim.lr_warmup_steps=3",), ()),
@@ -107,6 +111,9 @@ def test_what_the_experiments_set_is_read(resolved: Resolve) -> None:
     for key in ("rollout.temperature", "rollout.n", "kl.coef", "seed", "data.train_batch_size", f"{ACTOR}.optim.lr"):
         for config in ((), ("algorithm=ppo",), GPU):
             assert unread_problem(key, resolved(*config)) is None
+    # The KL term and the entropy are averaged by it, whatever the policy's loss does.
+    sapo = f"{ACTOR}.policy_loss.loss_mode=sapo"
+    assert unread_problem(f"{ACTOR}.loss_agg_mode", resolved(sapo)) is None
     for key in (f"{ACTOR}.entropy_coeff", f"{ACTOR}.clip_ratio_high", "trainer.val_before_train", "trainer.save_freq"):
         assert unread_problem(key, resolved()) is None
 
