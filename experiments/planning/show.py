@@ -46,7 +46,7 @@ def print_plan(runs: Sequence[PlannedRun], asked: int, left_out: Sequence[LeftOu
             *(["\n".join(runs[places[0]].config["sweeps"] or ())] if serving else []),
             "\n".join(words(runs[place]) for place in places),
             "\n".join(dict.fromkeys(str(runs[place].steps) for place in places)),
-            f"{hours_text(sum(estimates[place].hours for place in places))}",
+            hours_of([estimates[place] for place in places]),
             size(sum(estimates[place].disk for place in places)),
         )
     console.print(table)
@@ -67,25 +67,34 @@ def skips(left_out: Sequence[LeftOut]) -> list[str]:
     return [f"left out: {several(some)}: {problem}" for problem, some in cells.items()]
 
 
+def hours_of(estimates: Sequence[Cost]) -> str:
+    """Return the device-hours of runs, e.g. "44"; "44+?" or "?" if the time of some or of all is unknown."""
+    hours = sum(cost.hours for cost in estimates)
+    unknown = any(cost.steps and cost.seconds_per_step is None for cost in estimates)
+    return (f"{hours_text(hours)}+" if hours else "") + "?" if unknown else hours_text(hours)
+
+
 def summary(runs: Sequence[PlannedRun], estimates: Sequence[Cost], asked: int) -> list[str]:
     """Return the plan's totals in sentences: what will be done, the cost and its source, what sharing saves."""
-    unit, hours = unit_of(runs), sum(cost.hours for cost in estimates)
+    unit = unit_of(runs)
     done = Counter(VERBS[run.action] for run in runs)
     lines = [", ".join(f"{number} {verb}" for verb, number in done.items())]
     paid = [cost for cost in estimates if cost.steps]
     if paid:
         disk = size(sum(cost.disk for cost in paid))
-        lines[0] += f"; about {hours_text(hours)} {unit}-hours, checkpoints up to {disk}"
+        known = any(cost.seconds_per_step for cost in paid)
+        cost = f"about {hours_of(paid)} {unit}-hours" if known else f"{unit}-hours unknown"
+        lines[0] += f"; {cost}, checkpoints up to {disk}"
         sources = dict.fromkeys(_source(run, cost) for run, cost in zip(runs, estimates, strict=True) if cost.steps)
         lines.append(f"estimate: {'; '.join(sources)}")
     if asked > len(runs):
         saved = asked - len(runs)
         # The shared run is the baseline: the run that most sweeps ask for.
         shared = max(range(len(runs)), key=lambda place: len(runs[place].config["sweeps"] or ()))
-        cost = estimates[shared].hours * saved
+        hours = estimates[shared].hours * saved
+        less = f", {hours_text(hours)} {unit}-hours" if hours else ""
         lines.append(
-            f"{asked} runs were asked for, {len(runs)} of them are different: that saves {counted(saved, 'run')}, "
-            f"{hours_text(cost)} {unit}-hours"
+            f"{asked} runs were asked for, {len(runs)} of them are different: that saves {counted(saved, 'run')}{less}"
         )
     return lines
 

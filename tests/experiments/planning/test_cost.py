@@ -95,3 +95,11 @@ def test_the_plan_for_programs_says_the_same(ask: Ask) -> None:
         ("new", "planned", 0, 2),
     ]
     assert plan["asked"] == 3 and plan["hours"] == pytest.approx(2 * 2.0 / 3600)
+
+
+def test_hours_that_are_unknown_are_not_zero(ask: Ask) -> None:
+    known, unknown = ask("seed=1", "seed=2 hardware.seconds_per_step=null")
+    told = summary([unknown], costs([unknown]), 1)
+    assert told[0].startswith("1 to start; CPU-hours unknown, checkpoints up to ") and "hours unknown: " in told[1]
+    both = summary([known, unknown], costs([known, unknown]), 2)
+    assert "; about 0.0025+? CPU-hours" in both[0]
