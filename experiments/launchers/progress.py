@@ -38,7 +38,9 @@ class Progress:
     """The rows of the runs in progress and a row for all of them, or lines if the output is not a terminal."""
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
-        self.total, self.begun, self.done = len(runs), 0, 0
+        self.total = len(runs)
+        self.numbers: dict[str, int] = {}
+        self.over: set[str] = set()
         self.labels = dict(zip((run.name for run in runs), labels(runs), strict=True))
         self.left = {run.name: run.steps - run.reached for run in runs}
         self.rows: list[Row] = []
@@ -68,8 +70,14 @@ class Progress:
 
     def row(self, run: PlannedRun) -> Row:
         """Return the row of a run whose turn it is."""
-        self.begun += 1
-        return Row(self, f"[{self.begun}/{self.total}] {self.labels[run.name]}")
+        number = self.numbers.setdefault(run.name, len(self.numbers) + 1)  # one that is tried again keeps its own
+        self.over.discard(run.name)
+        return Row(self, run.name, f"[{number}/{self.total}] {self.labels[run.name]}")
+
+    @property
+    def done(self) -> int:
+        """How many runs have had their turn."""
+        return len(self.over)
 
     def update(self) -> None:
         """Show how far all runs are: the row of all on a terminal, else a line if there is news to tell."""
@@ -110,8 +118,8 @@ class Progress:
 class Row:
     """The progress of one run."""
 
-    def __init__(self, progress: Progress, label: str) -> None:
-        self.progress, self.label = progress, label
+    def __init__(self, progress: Progress, name: str, label: str) -> None:
+        self.progress, self.name, self.label = progress, name, label
         self.task: TaskID | None = None
         self.left = ""
 
@@ -156,7 +164,7 @@ class Row:
 
     def pass_over(self, why: str) -> None:
         """Print that the run is not executed after all, and why."""
-        self.progress.done += 1
+        self.progress.over.add(self.name)
         self.note(f"{self.label}: {why}")
 
     def note(self, text: str) -> None:
@@ -166,7 +174,7 @@ class Row:
     def end(self) -> None:
         """Take the run's row away, and print how far it got."""
         self.left = ""
-        self.progress.done += 1
+        self.progress.over.add(self.name)
         self.progress.rows.remove(self)
         self.progress.left[self.run.name] = 0
         if self.task is not None:

@@ -209,3 +209,14 @@ def test_of_two_runs_at_once_one_line_tells_both_and_each_end_is_told(
         "[1/2] temperature=0.6: step 10/10  reward 0.100  length 60",
     ]
     assert lines[4] == "[2/2] temperature=1.2: step 5/10  reward 0.050  length 55  ETA 0:00:30" and len(lines) == 5
+
+
+def test_a_run_that_is_tried_again_keeps_its_number_and_counts_once(run: PlannedRun, show: Show) -> None:
+    show(False)
+    with progress_module.Progress([run]) as progress:
+        for _ in range(2):
+            row = progress.row(run)
+            assert row.label.startswith("[1/1] ") and progress.done == 0
+            row.begin(run)
+            row.end()
+            assert progress.done == 1
