@@ -6,25 +6,20 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from experiments.launchers.progress import labels
 from experiments.launchers.retries import told
 from experiments.planning.plan import PlannedRun
 from experiments.store.events import TERMINAL, Event, State
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir
-from experiments.terminal import console, printable
+from experiments.terminal import console, print_table, printable
 
 
 def print_summary(runs: Sequence[PlannedRun]) -> None:
     """Print how far each run got: its state and step, its first and last accuracy, reward and length, and its time."""
-    table = Table(title="where the runs are", title_justify="left")
-    for column in ("run", "state", "step", "accuracy T=1", "greedy", "reward", "length", "format", "s/step", "minutes"):
-        table.add_column(column, overflow="fold")
-    for label, run in zip(labels(runs), runs, strict=True):
-        table.add_row(label, *_summary_row(run))
-    console.print(table)
+    columns = ["run", "state", "step", "accuracy T=1", "greedy", "reward", "length", "format", "s/step", "minutes"]
+    rows = [[label, *_summary_row(run)] for label, run in zip(labels(runs), runs, strict=True)]
+    print_table("where the runs are", columns, rows, ("format", "greedy", "minutes", "s/step"))
     for run in runs:
         if again := told(run.folder.events()):
             console.print(printable(f"{run.name}: {again}"), soft_wrap=True)

@@ -24,9 +24,7 @@ def print_plan(runs: Sequence[PlannedRun], asked: int, left_out: Sequence[LeftOu
         asked: how many jobs asked for them; sweeps that share a baseline ask for it once each.
         left_out: the jobs that can't be run and that skip_invalid=true leaves out.
     """
-    from rich.table import Table
-
-    from experiments.terminal import console
+    from experiments.terminal import console, print_table
 
     estimates = costs(runs)
     unit = unit_of(runs)
@@ -36,11 +34,9 @@ def print_plan(runs: Sequence[PlannedRun], asked: int, left_out: Sequence[LeftOu
     serving = any(run.config["sweeps"] for run in runs)
     seeds = len({str(run.config["seed"]) for run in runs})
     title = f"{counted(len(runs), 'run')}: {counted(len(arms), 'arm')}, {counted(seeds, 'seed')}"
-    table = Table(title=title, title_justify="left")
-    for column in ("arm", "seed: id", *(["sweeps"] if serving else []), "plan", "steps", f"{unit}-hours", "disk"):
-        table.add_column(column, overflow="fold")
-    for arm, places in arms.items():
-        table.add_row(
+    columns = ["arm", "seed: id", *(["sweeps"] if serving else []), "plan", "steps", f"{unit}-hours", "disk"]
+    rows = [
+        [
             arm,
             "\n".join(f"{runs[place].config['seed']}: {runs[place].folder.id}" for place in places),
             *(["\n".join(runs[places[0]].config["sweeps"] or ())] if serving else []),
@@ -48,8 +44,10 @@ def print_plan(runs: Sequence[PlannedRun], asked: int, left_out: Sequence[LeftOu
             "\n".join(dict.fromkeys(str(runs[place].steps) for place in places)),
             hours_of([estimates[place] for place in places]),
             size(sum(estimates[place].disk for place in places)),
-        )
-    console.print(table)
+        ]
+        for arm, places in arms.items()
+    ]
+    print_table(title, columns, rows, ("disk", f"{unit}-hours", *(["sweeps"] if serving else [])))
     for line in [*skips(left_out), *summary(runs, estimates, asked)]:
         console.print(line)
     for line in remarks(runs):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from experiments import terminal
 from experiments.project import PROJECT_DIR
 from experiments.store.rundir import RunDir
-from experiments.terminal import counted, hours_text, size
+from experiments.terminal import counted, hours_text, print_table, size
 
 
 def test_bytes_are_told_in_units_of_1024() -> None:
@@ -44,3 +47,19 @@ def test_a_command_whose_reader_has_gone_ends_without_a_word(command: list[str],
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_a_table_breaks_no_word(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(terminal, "console", Console(file=screen, width=width))
+    columns = ["run", "state", "step", "accuracy T=1", "reward", "minutes"]
+    row = ["experiment=smoke,temperature=0.6,clip_ratio_high=0.28", "interrupted", "4/50", "0.125 -> 0.250", "0.1", "9"]
+    print_table("where the runs are", columns, [row, ["baseline", *row[1:]]], ("minutes", "reward"))
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    printed = {word for line in lines for word in line.replace("│", " ").replace("┃", " ").split()}
+    parts = {word for cell in row[:4] for word in cell.replace(",", ", ").split()}
+    assert parts <= printed | {word.rstrip(",") for word in printed} or row[0] in printed, parts - printed
+    assert "interrupted" in printed and "->" in printed
+    assert ("no room for" in screen.getvalue()) == (width < 80)
