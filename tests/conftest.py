@@ -18,22 +18,32 @@ for number in (signal.SIGINT, signal.SIGHUP):
 settings.register_profile("untimed", deadline=None)  # a test must not fail because the machine is busy
 settings.load_profile("untimed")
 
-# The tests of each folder share trainings or a SLURM cluster. They take longest, so they start first.
-TOGETHER = ("tests/e2e/", "tests/slurm/")
+# These tests share trainings (tests/e2e/conftest.py) or a SLURM cluster. They take longest, so they start first; then
+# come the other trainings.
+TRAININGS = "tests/e2e/"
+SHARING = ("annealing", "frozen", "kills", "refused", "resume", "training")
+TOGETHER = (TRAININGS, "tests/slurm/")
 
 
 def group(nodeid: str) -> str:
-    """Return the group of a test. The tests of a group run in one process: a folder of TOGETHER, else a file."""
+    """Return the group of a test. The tests of a group run in one process: those of TOGETHER, else those of a file."""
     file = nodeid.split("::")[0]
+    if file.startswith(TRAININGS) and file.removeprefix(f"{TRAININGS}test_").removesuffix(".py") not in SHARING:
+        return file
     return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
+def rank(nodeid: str) -> int:
+    """Return how early a test starts, the earliest first."""
+    own = group(nodeid)
+    return TOGETHER.index(own) if own in TOGETHER else len(TOGETHER) + (not own.startswith(TRAININGS))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     without = tuple(need.tests for need in needs.left_out())
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid.startswith(without)])
     items[:] = [item for item in items if not item.nodeid.startswith(without)]
-    order = {item: [*TOGETHER, group(item.nodeid)].index(group(item.nodeid)) for item in items}
-    items.sort(key=order.__getitem__)
+    items.sort(key=lambda item: rank(item.nodeid))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -12,7 +12,11 @@ import pytest
 from tests.needs import NEEDS
 
 ROOT = Path(__file__).parents[1]
-PARTLY = ("tests/analysis/test_report.py", "tests/experiments/processes/test_ray_python.py")
+PARTLY = (
+    "tests/analysis/test_report.py",
+    "tests/e2e/test_read_only_home.py",
+    "tests/experiments/processes/test_ray_python.py",
+)
 FILES = ("tests/slurm", "tests/e2e/test_full_disk.py", *PARTLY, "tests/test_needs.py")
 
 

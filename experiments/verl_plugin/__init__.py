@@ -7,8 +7,6 @@ version in which it was read. The whole plugin was tested against the version be
 
 from importlib.metadata import version
 
-import verl  # noqa: F401  first: veRL imports the modules of VERL_USE_EXTERNAL_MODULES, which need the lines below
-
 VERL_VERSION = "0.9.1"
 
 if version("verl") != VERL_VERSION:
@@ -16,6 +14,8 @@ if version("verl") != VERL_VERSION:
         f"verl must be {VERL_VERSION} for experiments.verl_plugin, but is {version('verl')}; "
         f"do: pip install verl=={VERL_VERSION}"
     )
+
+import verl  # noqa: E402, F401  veRL imports the modules of VERL_USE_EXTERNAL_MODULES, before the line below does
 
 # Importing these registers the platform "cpu" and the distribution "vllm" before veRL looks them up.
 from experiments.verl_plugin.lifecycle import platform, stacks, vllm_distribution  # noqa: E402, F401

@@ -53,7 +53,7 @@ def test_a_dead_part_is_noticed_by_name(run: Run, kind: str) -> None:
     assert left_behind(run.run, [launcher.pid]) == []
 
 
-@pytest.mark.parametrize("kind", ["TransferQueueController", "TaskRunner", "raylet"])
+@pytest.mark.parametrize("kind", ["TaskRunner"])
 def test_a_dead_part_is_noticed_where_veRL_starts_its_own_cluster(folder: Path, kind: str) -> None:
     run = Run(folder / f"plain-parts-{kind}", "hardware.fast=false")
     seconds, cause = run.lose(run.start(), kind)

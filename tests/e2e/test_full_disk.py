@@ -44,7 +44,7 @@ def main(disk: Path) -> None:
     place.mkdir()
     overrides = ["trainer.total_training_steps=8", "tracking=none"]
     command = subprocess.Popen(
-        arguments(place, [*overrides, "seed=1,2"]),
+        arguments(place, [*overrides, "seed=1,2", "hydra.launcher.jobs=1"]),
         cwd=place,
         env=clean_environment(),
         stdout=subprocess.PIPE,

@@ -93,13 +93,13 @@ def test_a_resumed_run_equals_a_straight_one(straight: Command, folder: Path) ->
     """Two steps, then two more in a second process. Steps 1 and 2 also show that the seed decides a run's numbers."""
     first = train(folder / "resumed", "trainer.total_training_steps=2", "tracking=none")
     assert first.code == 0, first.output
-    smaller = ("trainer.save_freq=4", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=600")
+    smaller = ("trainer.save_freq=4", "actor_rollout_ref.rollout.max_num_seqs=600")
     second = train(folder / "resumed", "trainer.total_training_steps=4", "tracking=none", *smaller)
     assert second.code == 0 and "extend from step 2" in second.output, second.output
     assert [event["step"] for event in second.run.events() if event["event"] == "resumed"] == [2]
     # Settings that cannot change the result are those of the second command.
     assert [event["step"] for event in second.run.events() if event["event"] == "checkpoint"] == [1, 2, 4]
-    assert "'ppo_max_token_len_per_gpu': 600" in second.run.attempts()[1].log.read_text()
+    assert "'max_num_seqs': 600" in second.run.attempts()[1].log.read_text()
     resumed, expected = rows(second.run), rows(straight.run)
     assert sorted(resumed) == sorted(expected)
     for step in (1, 2, 3, 4):
