@@ -74,6 +74,12 @@ def _any_dynamic(role: str) -> Condition:
     return given(f"{role}.{'log_prob_' if role != ACTOR else ''}use_dynamic_bsz")
 
 
+def _of_loss(keys: str, mode: str) -> Reading:
+    """Return when a run reads the actor's keys that belong to one loss."""
+    why, do = f"its {LOSS_MODE} is not {mode}", f"set {LOSS_MODE}={mode} too, or leave it out"
+    return Reading(rf"{re.escape(ACTOR)}\.{keys}", value_in(LOSS_MODE, (mode,)), why, do)
+
+
 def _micro_batches() -> Iterator[Reading]:
     """Yield when veRL cuts the batches of a role by samples, and when by tokens."""
     for role, samples, tokens in (
@@ -196,30 +202,10 @@ READINGS: tuple[Reading, ...] = (
         f"its {LOSS_MODE} has no dual clip",
         DROP,
     ),
-    Reading(
-        re.escape(ACTOR) + r"\.policy_loss\.clip_cov_.+",
-        value_in(LOSS_MODE, ("clip_cov",)),
-        f"its {LOSS_MODE} is not clip_cov",
-        f"set {LOSS_MODE}=clip_cov too, or leave it out",
-    ),
-    Reading(
-        re.escape(ACTOR) + r"\.policy_loss\.(kl_cov_ratio|ppo_kl_coef)",
-        value_in(LOSS_MODE, ("kl_cov",)),
-        f"its {LOSS_MODE} is not kl_cov",
-        f"set {LOSS_MODE}=kl_cov too, or leave it out",
-    ),
-    Reading(
-        re.escape(ACTOR) + r"\.policy_loss\.dro_beta",
-        value_in(LOSS_MODE, ("dro",)),
-        f"its {LOSS_MODE} is not dro",
-        f"set {LOSS_MODE}=dro too, or leave it out",
-    ),
-    Reading(
-        re.escape(ACTOR) + r"\.tau_(pos|neg)",
-        value_in(LOSS_MODE, ("sapo",)),
-        f"its {LOSS_MODE} is not sapo",
-        f"set {LOSS_MODE}=sapo too, or leave it out",
-    ),
+    _of_loss(r"policy_loss\.clip_cov_.+", "clip_cov"),
+    _of_loss(r"policy_loss\.(kl_cov_ratio|ppo_kl_coef)", "kl_cov"),
+    _of_loss(r"policy_loss\.dro_beta", "dro"),
+    _of_loss(r"tau_(pos|neg)", "sapo"),
     Reading(
         _escaped(f"{ACTOR}.loss_scale_factor"),
         value_in(f"{ACTOR}.loss_agg_mode", ("seq-mean-token-sum-norm",)),

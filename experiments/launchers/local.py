@@ -105,8 +105,8 @@ class Queue:
         waiting, codes = deque(runs), list[int]()
         try:
             while waiting or self.turns:
-                while waiting and self._may_begin(waiting[0]):
-                    codes += self._begin(waiting.popleft())
+                while waiting and (place := self._place_for(waiting[0])) is not None:
+                    codes += self._begin(waiting.popleft(), place)
                 for turn in [turn for turn in self.turns if turn.poll() is not None]:
                     code = self._end(turn)
                     again = self.retries.again(turn.run) if code not in (0, INTERRUPTED) else None
@@ -125,22 +125,24 @@ class Queue:
             codes += self._interrupt()
         return codes
 
-    def _may_begin(self, run: PlannedRun) -> bool:
-        """Return whether there is a place for a run. Say once what it waits for, if it is not another run of ours."""
+    def _place_for(self, run: PlannedRun) -> Place | None:
+        """Take a place for a run and return it; None if it must wait.
+
+        What it waits for is said once, if it is not another run of this launch.
+        """
         if not self.retries.is_due(run):
-            return False
+            return None
         place = self.places.take(run.config, run.name, alone=run.name in self.retries.alone)
         if isinstance(place, Place):
-            self.next_place = place
-            return True
+            return place
         if not self.turns and place != self.told:
             self.told = place
             self.progress.note(f"{run.name}: waits for {place}")
-        return False
+        return None
 
-    def _begin(self, run: PlannedRun) -> list[int]:
+    def _begin(self, run: PlannedRun, place: Place) -> list[int]:
         """Give a run its turn at the place that was taken for it; return its exit code if it has no turn."""
-        place, row = self.next_place, self.progress.row(run)
+        row = self.progress.row(run)
         if full := _full_disk(run):
             row.begin(run)
             record_failure(run, full, row)

@@ -29,7 +29,6 @@ class Place:
 
     number: int
     """Counts from 0; two runs at the same time have two numbers."""
-    ranks: int
     gpus: tuple[str, ...] = ()
     """As CUDA_VISIBLE_DEVICES names them; empty on a CPU, and where nobody can tell the GPUs of this machine."""
     locks: Sequence[DeviceLock] = ()
@@ -157,9 +156,9 @@ class Places:
         if on_cpu(config):
             if self.taken and self.free_memory() < memory_of(config):
                 return f"memory: {size(self.free_memory())} are free, and it takes {size(int(memory_of(config)))}"
-            place: Place | str = Place(number, ranks)
+            place: Place | str = Place(number)
         elif self.gpus is None:
-            place = Place(number, ranks)
+            place = Place(number)
         else:
             place = self._lock(number, ranks, self.gpus.names, run)
         if isinstance(place, Place):
@@ -180,7 +179,7 @@ class Places:
             else:
                 held.append(f"GPU {name}: {lock}")
         if len(locks) == ranks:
-            return Place(number, ranks, tuple(lock.name for lock in locks), locks)
+            return Place(number, tuple(lock.name for lock in locks), locks)
         for lock in locks:
             lock.release()
         return "; ".join(held) or "its turn"
