@@ -1,4 +1,7 @@
-"""One attempt of a run on this machine, from its start to its end. Nothing here waits, so several can be under way."""
+"""One attempt of a run on this machine, from its start to its end.
+
+Nothing here waits, so several can be under way; only where an attempt ended without a word, its cause is waited for.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +26,8 @@ from experiments.store.events import Event, State
 from experiments.store.failures import Failure, of_a_silent_end
 from experiments.store.rundir import VERDICT, AlreadyRunning, RunDir
 from experiments.variables import CORES, MARKER
+
+NOTED_SECONDS = 2.0  # how much later than an attempt's end the death of Ray's daemon may be known
 
 
 def reap(run: RunDir) -> None:
@@ -127,8 +133,10 @@ class Turn:
         folder, failure = self.run.folder, None
         silent = len(folder.events()) == self._events and not folder.is_locked()  # then its output is on the terminal
         if folder.state() == State.KILLED:
-            attempt, ending = folder.attempts()[-1], self.standby.ending(self.place.number)
-            failure = of_a_silent_end(folder.path, exit_code, attempt.path / VERDICT, attempt.log, ending)
+            attempt = folder.attempts()[-1]
+            verdict = attempt.path / VERDICT
+            ending = self._ending(patience=0.0 if exit_code < 0 or verdict.exists() else NOTED_SECONDS)
+            failure = of_a_silent_end(folder.path, exit_code, verdict, attempt.log, ending)
         elif exit_code and silent:
             failure = Failure("error", f"the attempt ended with {exit_code} before it started", "read what it printed")
         if failure is not None:
@@ -136,6 +144,16 @@ class Turn:
         if exit_code:
             self.standby.drop_cluster(self.place.number)
         self._end(INTERRUPTED if self.interrupted else int(exit_code != 0))
+
+    def _ending(self, patience: float) -> str | None:
+        """Return in words which process of the launch ended by itself; look for so many seconds.
+
+        Ray ends a process whose raylet died at once and silently, which may be before the Ray head has noted the death.
+        """
+        deadline = time.monotonic() + patience
+        while (words := self.standby.ending(self.place.number)) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return words
 
     def _end(self, code: int) -> None:
         self.code_at_end = code

@@ -30,7 +30,7 @@ def print_plan(runs: Sequence[PlannedRun], asked: int, left_out: Sequence[LeftOu
     unit = unit_of(runs)
     arms: dict[str, list[int]] = {}
     for place, run in enumerate(runs):
-        arms.setdefault(run.config["tracking"]["group"], []).append(place)
+        arms.setdefault(run.config["tracking"]["group"] or run.name, []).append(place)
     serving = any(run.config["sweeps"] for run in runs)
     seeds = len({str(run.config["seed"]) for run in runs})
     title = f"{counted(len(runs), 'run')}: {counted(len(arms), 'arm')}, {counted(seeds, 'seed')}"

@@ -86,12 +86,13 @@ class Helper:
         )
 
     def ending(self) -> str | None:
-        """Return in words how the process ended, and what in it ended first; None if it lives."""
+        """Return in words what of it ended first: one of Ray's daemons, or the process itself; None if all live."""
+        for pid, (name, code) in endings.noted(self.folder).items():
+            if name in endings.DAEMONS:  # the process is about to end, too
+                return f"Ray's {name} (process {pid}) {how(code)}"
         if self.process.poll() is None:
             return None
-        name = f"the {NAMES[self.kind]} of the launch (process {self.process.pid}) {how(self.process.returncode)}"
-        daemons = [(pid, *said) for pid, said in endings.noted(self.folder).items() if said[0] in endings.DAEMONS]
-        return f"Ray's {daemons[0][1]} (process {daemons[0][0]}) {how(daemons[0][2])}" if daemons else name
+        return f"the {NAMES[self.kind]} of the launch (process {self.process.pid}) {how(self.process.returncode)}"
 
     def close(self) -> None:
         """End the process and all that it started; then remove what killed launchers have left.

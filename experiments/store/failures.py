@@ -158,9 +158,9 @@ def of_a_silent_end(run: Path, code: int, verdict: Path, log: Path | None, other
     said = classify(log) if log is not None and log.is_file() else None
     if said is None:
         return Failure(KILLED, f"the attempt's process {how(code)} before it wrote a log", RESUMES)
-    return Failure(
-        said.kind if said.kind != "error" else KILLED, f"{said.cause} (the attempt {how(code)})", said.remedy
-    )
+    if said.kind == "error":  # its last line is no cause, and may be anybody's
+        return Failure(KILLED, f"the attempt's process {how(code)}; its log ends: {said.cause}", RESUMES)
+    return Failure(said.kind, f"{said.cause} (the attempt {how(code)})", said.remedy)
 
 
 def passes(failed: Mapping[str, Any]) -> bool:

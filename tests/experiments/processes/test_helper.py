@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from experiments.processes import reaping
+from experiments.processes import endings, reaping
 from experiments.processes.helper import Helper, HelperEnded
 
 READY = """
@@ -41,6 +41,18 @@ def test_a_helper_that_ends_too_early_is_told_with_the_remedy() -> None:
     assert failure.kind == "disk full"
     assert failure.cause.startswith(f"the Ray head of the launch (process {helper.process.pid}) ended with 1: ")
     assert "No space left on device" in failure.cause and "set hardware.fast=false" in failure.remedy
+
+
+def test_a_dead_daemon_is_told_before_its_head_has_ended() -> None:
+    """The head takes its time to go: the attempt that Ray ended with the daemon is judged before that."""
+    helper = Helper("ray", "ready", ["-c", READY, "{folder}"], {})
+    helper.wait()
+    endings.note(helper.folder, 11, 0, "dashboard")
+    assert helper.ending() is None
+    endings.note(helper.folder, 12, -9, "raylet")
+    assert helper.process.poll() is None
+    assert helper.ending() == "Ray's raylet (process 12) was killed by SIGKILL"
+    helper.close()
 
 
 LAUNCHER = f"""

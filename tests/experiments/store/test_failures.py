@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from experiments.errors import UserError
-from experiments.store.failures import PHASES, TAIL_BYTES, classify, of_an_error
+from experiments.store.failures import PHASES, TAIL_BYTES, classify, of_a_silent_end, of_an_error
 from experiments.values import flatten
 
 NOISE = """\
@@ -394,3 +394,15 @@ def test_no_log_and_an_empty_log(log: Path) -> None:
     assert classify(log).cause == "the log is empty"
     log.write_text("\n\n  \n")
     assert classify(log).cause, "a log of empty lines still has something to say"
+
+
+def test_a_silent_end_is_not_blamed_on_the_last_line_of_the_log(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(NOISE + "(raylet) local_resource_manager.cc:342: Object store memory is idle.\n")
+    verdict = tmp_path / "verdict"
+    failure = of_a_silent_end(tmp_path, 1, verdict, tmp_path / "log")
+    assert (failure.kind, failure.cause) == (
+        "killed",
+        "the attempt's process ended with 1; its log ends: local_resource_manager.cc:342: Object store memory is idle.",
+    )
+    known = of_a_silent_end(tmp_path, 1, verdict, tmp_path / "log", "Ray's raylet (process 12) was killed by SIGKILL")
+    assert known.cause == "Ray's raylet (process 12) was killed by SIGKILL"
