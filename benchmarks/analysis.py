@@ -7,6 +7,8 @@
   whose curves must be ours;
 - 10,000 steps x 120 metrics from one `.wandb` file: ours, with and without its short cut for rows of known metrics
   (0.5 and 4.0 seconds of CPU), beside W&B's own reader (`wandb leet inspect --json`) and the parsing of what it prints;
+- every figure of 200 runs x 1,000 steps x 60 metrics, 8 arms x 25 seeds in 4 ablations, from their folders and from
+  `.wandb` files, and their report;
 - every figure of 24 runs x 300 steps, 160 responses a step kept, as PNG, SVG and PDF, with the tables: the whole
   command, of 8 arms x 3 seeds in 4 ablations; and their report;
 - `--help`.
@@ -31,6 +33,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from analysis.records.history import Row
 from tests.analysis.conftest import made_up_rows, make_run
 from tests.analysis.sources.test_peers import OPENRLBENCHMARK, PEERS
@@ -41,6 +45,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNS, ROWS, METRICS, LATENCY = 30, 600, 60, 0.2
 LOG_STEPS, LOG_METRICS = 10_000, 120
 STEPS, RESPONSES = 300, 160
+MANY_STEPS, SEEDS = 1000, 25
+ARMS: list[dict[str, Any]] = [
+    *({}, {"temperature": 0.6}, {"temperature": 1.2}, {"n": 3}, {"n": 8}),
+    *({"kl": 0.0}, {"kl": 0.01}, {"algorithm": "gae"}),
+]
 WORDS = ("let's", "try", "how", "about", "wait", "this", "works", "does", "not", "equal", "3", "5", "+", "*", "=", "21")
 
 OURS = f"""
@@ -147,7 +156,8 @@ def main() -> None:
             same = theirs.exists() and json.loads(theirs.read_text()) == json.loads((folder / "ours.json").read_text())
             print(f"  its curves and ours are {'the same' if same else 'NOT THE SAME'}")
         read_logs(folder)
-        draw_figures(folder)
+        draw_many(folder / "many")
+        draw_figures(folder / "few")
 
 
 def read_logs(folder: Path) -> None:
@@ -169,24 +179,44 @@ def read_logs(folder: Path) -> None:
     print(f"  {'wandb leet inspect --json, and parsing it':44} {time.perf_counter() - began:6.2f} s")
 
 
+def draw_many(folder: Path) -> None:
+    """Print the seconds and the memory, over all processes, of the figures and report of 200 long runs."""
+    for place, arm in enumerate(ARMS):
+        for seed in range(1, SEEDS + 1):
+            draw = random.Random(f"{place} {seed}")
+            rows = timed_rows(seed, arm, MANY_STEPS)
+            others = [f"group/m{number}" for number in range(METRICS - len(rows[-1][1]))]
+            rows = [(step, {**row, **{metric: draw.random() for metric in others}}) for step, row in rows]
+            run = make_run(folder / "runs", seed=seed, attempts=[rows], steps=MANY_STEPS, **arm)
+            config = yaml.safe_load((run / "config.yaml").read_text())
+            write_log(folder / "logs" / run.name / f"run-{place}s{seed}.wandb", rows, name=run.name, config=config)
+    print(f"{len(ARMS)} arms x {SEEDS} seeds x {MANY_STEPS} steps x {METRICS} metrics")
+    time_command(folder, "every figure and table", "analysis.plot_ablation", "--out", "figures")
+    time_command(
+        folder, "the same from .wandb files", "analysis.plot_ablation", "--source", "logs", "--out", "figures2"
+    )
+    time_command(folder, "the report", "analysis.report", "--out", "report.html")
+    print(f"  {'its size':44} {(folder / 'report.html').stat().st_size / 1e6:31.1f} MB")
+
+
 def draw_figures(folder: Path) -> None:
     """Print the seconds and the memory, over all processes, of the figures and report of 24 runs, and of the help."""
-    arms: list[dict[str, Any]] = [{}, {"temperature": 0.6}, {"temperature": 1.2}, {"n": 3}, {"n": 8}]
-    arms += [{"kl": 0.0}, {"kl": 0.01}, {"algorithm": "gae"}]
-    for arm in arms:
+    for arm in ARMS:
         for seed in (1, 2, 3):
-            keep_texts(make_run(folder / "runs", seed=seed, attempts=[timed_rows(seed, arm)], steps=STEPS, **arm))
+            keep_texts(
+                make_run(folder / "runs", seed=seed, attempts=[timed_rows(seed, arm, STEPS)], steps=STEPS, **arm)
+            )
     print(f"8 arms x 3 seeds x {STEPS} steps, {RESPONSES} responses a step")
     time_command(folder, "every figure and table", "analysis.plot_ablation", "--out", "figures")
     time_command(folder, "the report", "analysis.report", "--out", "figures/report.html")
     time_command(folder, "--help", "analysis.plot_ablation", "--help")
 
 
-def timed_rows(seed: int, arm: dict[str, Any]) -> list[Row]:
+def timed_rows(seed: int, arm: dict[str, Any], steps: int) -> list[Row]:
     """Return a run's made-up rows with the phases of each step, as veRL logs them."""
     phases = {"gen": 1.0, "old_log_prob": 0.2, "ref": 0.2, "adv": 0.01, "update_actor": 0.3, "step": 1.8}
     timing = {f"timing_s/{phase}": seconds for phase, seconds in phases.items()} | {"perf/throughput": 5000.0}
-    return [(step, {**row, **timing}) for step, row in made_up_rows(seed, arm.get("temperature", 1.0), 1, STEPS)]
+    return [(step, {**row, **timing}) for step, row in made_up_rows(seed, arm.get("temperature", 1.0), 1, steps)]
 
 
 def keep_texts(run: Path) -> None:

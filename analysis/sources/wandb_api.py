@@ -306,7 +306,7 @@ def make_record(run: Listed, rows: Sequence[Row] | None = None, trainers: Traine
     trainers = trainers or read_trainers()
     config = with_knobs(dict(flatten(run.config)), trainers)
     legs = trainers.rows(sorted(rows, key=lambda row: row[0])) if rows is not None else []
-    history = join(legs) if rows is not None else History({})
+    history = join(legs) if rows is not None else History.of({})
     planned = planned_steps(config, trainers)
     state = reached_state(run.state, run.last_step if rows is None else history.reached(), planned)
     record = RunRecord(run.name, config, history, state, max(1, len(legs)), planned, tags=run.tags, group=run.group)
