@@ -4,7 +4,7 @@
 
 - 30 runs x 600 rows x 60 metrics from a server that answers after 200 ms: ours, first and second time, beside the
   official client's scan_history (8 threads) and openrlbenchmark (0.3.1, in the folder of peers that `make test` fills),
-  whose curves must be ours;
+  whose curves must be ours; then the same runs, moved to parquet files by the server;
 - 10,000 steps x 120 metrics from one `.wandb` file: ours, with and without its short cut for rows of known metrics
   (0.5 and 4.0 seconds of CPU), beside W&B's own reader (`wandb leet inspect --json`) and the parsing of what it prints;
 - every figure of 200 runs x 1,000 steps x 60 metrics, 8 arms x 25 seeds in 4 ablations, from their folders and from
@@ -74,6 +74,21 @@ with ThreadPoolExecutor(8) as threads:
 assert [len(found) for found in rows] == [{ROWS}] * {RUNS}
 print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
+DOWNLOADS = f"""
+import sys, time, resource, wandb
+import pyarrow.parquet as pq
+from concurrent.futures import ThreadPoolExecutor
+began = time.perf_counter()
+api = wandb.Api(overrides={{"entity": {ENTITY!r}}}, timeout=30)
+runs = list(api.runs("{ENTITY}/{PROJECT}", per_page=200, lazy=False))
+def rows(run):
+    files = run.download_history_exports(f"{{sys.argv[1]}}/{{run.id}}").paths
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+with ThreadPoolExecutor(8) as threads:
+    found = list(threads.map(rows, runs))
+assert [len(rows) for rows in found] == [{ROWS}] * {RUNS}
+print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
 READ_LOG = """
 import sys, time, resource
 from pathlib import Path
@@ -88,8 +103,8 @@ wandb_log.read_row = wandb_log.read_any_row
 """
 
 
-def serve() -> None:
-    """Print the address, then serve the made-up runs until the parent ends."""
+def serve(exported: bool) -> None:
+    """Print the address, then serve the made-up runs until the parent ends; `exported`: as parquet files."""
     draw = random.Random(0)
     runs = [
         ServedRun(
@@ -99,6 +114,7 @@ def serve() -> None:
                 for s in range(ROWS)
             ],
             config={"env": "countdown", "exp": "abl"},
+            exported=ROWS if exported else 0,
         )
         for number in range(RUNS)
     ]
@@ -110,9 +126,9 @@ def serve() -> None:
 
 
 @contextmanager
-def served() -> Iterator[dict[str, str]]:
-    """Yield the environment in which a W&B client talks to the stand-in."""
-    command = [sys.executable, "-m", "benchmarks.analysis", "--serve"]
+def served(how: str) -> Iterator[dict[str, str]]:
+    """Yield the environment in which a W&B client talks to the stand-in, which serves "live" or "exported" runs."""
+    command = [sys.executable, "-m", "benchmarks.analysis", "--serve", how]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None and server.stdin is not None
         url = server.stdout.readline().strip()
@@ -137,24 +153,31 @@ def measure(label: str, code: str, *arguments: object, **more: dict[str, str]) -
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.analysis", description="How long the analysis takes.")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=("live", "exported"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve()
+        serve(options.serve == "exported")
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         print(f"{'':46} reading    process   memory")
         print(f"{RUNS} runs x {ROWS} rows x {METRICS} metrics, {LATENCY * 1000:.0f} ms a request")
-        with served() as environment:
+        with served("live") as environment:
             for number in ("first", "second"):
                 measure(f"this project, {number} pull", OURS, folder / "cache", folder / "ours.json", env=environment)
-            measure("wandb scan_history, 8 threads", CLIENT, env={**environment, "WANDB_DIR": temporary})
+            client = {**environment, "WANDB_DIR": temporary, "WANDB_CACHE_DIR": temporary}
+            measure("wandb scan_history, 8 threads", CLIENT, env=client)
             theirs = folder / "theirs.json"
             environment |= {"PYTHONPATH": str(PEERS)}
             measure("openrlbenchmark, one metric", OPENRLBENCHMARK, theirs, "group/m7", env=environment)
             same = theirs.exists() and json.loads(theirs.read_text()) == json.loads((folder / "ours.json").read_text())
             print(f"  its curves and ours are {'the same' if same else 'NOT THE SAME'}")
+        print("the same runs, exported to parquet")
+        with served("exported") as environment:
+            measure("this project, first pull", OURS, folder / "cache2", folder / "ours.json", env=environment)
+            client = {**environment, "WANDB_DIR": temporary, "WANDB_CACHE_DIR": temporary}
+            measure("wandb scan_history, 8 threads", CLIENT, env=client)
+            measure("wandb download_history_exports, 8 threads", DOWNLOADS, folder / "exports", env=client)
         read_logs(folder)
         draw_many(folder / "many")
         draw_figures(folder / "few")
