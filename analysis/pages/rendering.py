@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from analysis.figures.main import render, save
 from analysis.figures.responses import extras
-from analysis.figures.style import styled
+from analysis.figures.style import NARROW, styled
 from analysis.pages.formats import table_csv
 from analysis.pages.study import Study
 from analysis.pages.tables import curves_csv
@@ -89,8 +89,9 @@ def _main(place: int, kinds: Sequence[str], captions: bool) -> Drawn:
 def _others(place: int, kinds: Sequence[str], said: Mapping[str, Shares]) -> list[Drawn]:
     """Return a finding's other figures."""
     ablation = _study.findings[place].ablation
-    with styled():
+    width, noted = _study.width, _study.notes
+    with styled(small=width < NARROW):
         return [
             Drawn(f"{ablation.name}-{e.name}", e.title, save(e.figure, e.title, kinds), table_csv(e.numbers))
-            for e in extras(ablation, _study.view, said, _study.phrases)
+            for e in extras(ablation, _study.view, said, _study.phrases, width, noted)
         ]
