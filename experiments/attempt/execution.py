@@ -31,7 +31,7 @@ from experiments.store.failures import Failure, classify, of_an_error
 from experiments.store.files import write_atomically
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import Attempt, RunDir
-from experiments.variables import MARKER, RAY_ADDRESS, own_job_id
+from experiments.variables import MARKER, RAY_ADDRESS, own_job
 
 
 def train(verl: Any, here: bool, watch: Watch) -> None:
@@ -81,9 +81,7 @@ def prepare(
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray would count its devices against our logical ones
     repair_checkpoints(run)
     restore_row(run)
-    where = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps, "config": frozen}
-    if own_job_id():
-        where["job"] = own_job_id()
+    where = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps, "config": frozen, **own_job()}
     job = {**where, "environment": variables}
     write_atomically(attempt.path / "job.json", json.dumps(job, indent=1) + "\n")
     with open(attempt.log, "ab", buffering=0) as log:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from experiments.launchers.slurm.queue import job_states
-from tests.slurm.conftest import Sweep
+from tests.slurm.conftest import Sweep, look
 
 pytestmark = pytest.mark.usefixtures("overdue")  # started early: it takes minutes, and its test is in test_warning.py
 MakeSweep = Callable[..., Sweep]
@@ -106,7 +105,7 @@ def test_a_node_that_fails(sweep: MakeSweep) -> None:
     failing.launch()
     failing.until_training()
     job = failing.job()
-    node = job_states([job])[job].nodes
+    node = look(job)[job].nodes
     failing.cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     failing.until_waiting()
     failing.must_become("queued")

@@ -29,13 +29,25 @@ from experiments.launchers.notify import tell_from_job
 from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError, call
 from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_cluster
+from experiments.launchers.slurm.run_job import JOB_NAME, own_run_job, run_job
 from experiments.processes import reaping
 from experiments.store import warning
 from experiments.store.events import TERMINAL, Event, State
 from experiments.store.failures import classify, read_verdict
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import VERDICT, RunDir
-from experiments.variables import EXECUTION, FORK_SOCKET, MARKER, NOTIFY, RAY_ADDRESS, RAY_QUIET, SWEEP, own_job_id
+from experiments.variables import (
+    EXECUTION,
+    FORK_SOCKET,
+    MARKER,
+    NOTIFY,
+    RAY_ADDRESS,
+    RAY_QUIET,
+    SUPERVISOR,
+    SWEEP,
+    own_job,
+    own_job_id,
+)
 
 POLL_SECONDS = 0.2
 FORMER_LIFE_SECONDS = 600.0  # how long to wait for processes that this job started before SLURM requeued it
@@ -74,6 +86,10 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
     signals = Signals()
     signals.listen()
     print(f"{queue.LOG_HEADER}{own_job_id()}", flush=True)
+    owner = _given_away(run)
+    if owner:
+        print(f"{run.path.name} has been given to {owner}; this job has nothing to do", flush=True)
+        return 0
     if run.is_locked():
         if not _restarted(run):
             print(f"{run.path.name} is running already; this job has nothing to do", flush=True)
@@ -106,9 +122,27 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
     return code
 
 
+def _is_restarted() -> bool:
+    """Return whether SLURM has requeued and restarted this job."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
 def _restarted(run: RunDir) -> bool:
     """Return whether SLURM has requeued and restarted this job, and the run belongs to it."""
-    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and queue.job_of(run.events()) == own_job_id()
+    own = own_run_job()
+    return _is_restarted() and own is not None and own.is_same(run_job(run.events()))
+
+
+def _given_away(run: RunDir) -> str | None:
+    """Return in words what the run was given to while this job, which had it before, waited to be restarted."""
+    own, events = own_run_job(), run.events()
+    if own is None or not _is_restarted():
+        return None
+    had = any(own.is_same(run_job([event])) for event in events if event["event"] in (Event.SUBMITTED, Event.STARTED))
+    now = run_job(events)
+    if not had or own.is_same(now):
+        return None
+    return str(now) if now else "a launcher that trains it without SLURM"
 
 
 def _outlived(run: RunDir) -> bool:
@@ -136,7 +170,7 @@ def _attempt(run: RunDir, steps: int, frozen: str, warning_seconds: float, signa
     with _ray(run, config, environment) as variables:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "experiments.attempt", *arguments],
-            env={**environment, **variables, MARKER: str(run.path)},
+            env={**environment, **variables, MARKER: str(run.path), SUPERVISOR: str(os.getpid())},
             stdin=subprocess.DEVNULL,
         )
         return _see_through(child, run, warning_seconds, signals, Outside(run, config))
@@ -250,7 +284,8 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
     except SlurmError as error:
         run.record(Event.FAILED, kind="time limit", cause=f"no job could follow: {error}", remedy="launch it again")
         return 1
-    run.record(Event.SUBMITTED, job=job, cause="goes on in a job of its own", **submitted)
+    named = {"cluster": own_job().get("cluster"), "job_name": f"{JOB_NAME}{run.id}"}
+    run.record(Event.SUBMITTED, job=job, **named, cause="goes on in a job of its own", **submitted)
     return 0
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.launchers.slurm.half_submitted import JOB_NAME
 from experiments.launchers.slurm.resources import Resources
+from experiments.launchers.slurm.run_job import JOB_NAME
 from experiments.store.code_copy import PROJECT_DIR
 from experiments.store.frozen import FIRST
+from experiments.store.rundir import id_of
 from experiments.variables import ORIGIN
 
 # Options of sbatch that hydra.launcher.sbatch must not set. OURS: the launcher sets them itself, or would not
@@ -60,7 +61,7 @@ class Settings:
 
 def job_script(run: Path, steps: int, wanted: Resources, settings: Settings, code: Path, config: str = FIRST) -> str:
     """Return a run's job.sh; `config`: the file in the run's folder with the frozen config of this submission."""
-    flags = {"job-name": f"{JOB_NAME}{run.name.rsplit('-', 1)[-1]}", "output": _file_name(run / "job.log")}
+    flags = {"job-name": f"{JOB_NAME}{id_of(run.name)}", "output": _file_name(run / "job.log")}
     python = settings.python or sys.executable
     command = [
         python,

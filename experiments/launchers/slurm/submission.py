@@ -22,6 +22,7 @@ from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError, SlurmRefused, call
 from experiments.launchers.slurm.half_submitted import FOLDER, begin, cancel_runs, complete
 from experiments.launchers.slurm.resources import Resources
+from experiments.launchers.slurm.run_job import JOB_NAME, cluster_name
 from experiments.launchers.slurm.script import Settings, array_script, job_script
 from experiments.planning.content import code_version
 from experiments.planning.plan import PlannedRun, launched
@@ -46,6 +47,11 @@ class Array:
     runs: Sequence[PlannedRun]
     folder: Path
 
+    @property
+    def name(self) -> str:
+        """The job's name in SLURM."""
+        return f"{JOB_NAME}{self.folder.name}"
+
 
 def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, runs_dir: Path) -> list[Array]:
     """Submit frozen runs; return the arrays. UserError with sbatch's own words if sbatch refuses one of them."""
@@ -56,10 +62,11 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
         script = job_script(run.folder.path, run.steps, needs, settings, code, run.frozen)
         write_atomically(run.folder.path / "job.sh", script)
 
-    def record(submitted: tuple[str, PlannedRun]) -> None:
-        job, run = submitted
+    def record(submitted: tuple[Array, int, PlannedRun]) -> None:
+        array, task, run = submitted
+        job = {"job": f"{array.job}_{task}", "cluster": cluster_name(), "job_name": array.name}
         said = queue.log_bytes(run.folder.path)
-        run.folder.record(Event.SUBMITTED, job=job, log_bytes=said, **launched("slurm", run, code))
+        run.folder.record(Event.SUBMITTED, **job, log_bytes=said, **launched("slurm", run, code))
 
     each(write_script, wanted)
     shapes: dict[Resources, list[PlannedRun]] = {}
@@ -73,7 +80,7 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
                 for start in range(0, len(runs), most):
                     arrays.append(_hold(runs[start : start + most], needs, settings, runs_dir, len(arrays)))
                     _check(interrupts)
-            each(record, [(f"{array.job}_{task}", run) for array in arrays for task, run in enumerate(array.runs)])
+            each(record, [(array, task, run) for array in arrays for task, run in enumerate(array.runs)])
             _check(interrupts)
             call("scontrol", "release", ",".join(array.job for array in arrays))
             for array in arrays:
@@ -82,7 +89,7 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
             with contextlib.suppress(SlurmError):  # if SLURM does not answer, the next look at the runs takes them back
                 queue.cancel([array.job for array in arrays])
                 for array in arrays:
-                    cancel_runs(array.folder, [array.job])
+                    cancel_runs(array.folder)
                     complete(array.folder)
             if isinstance(error, SlurmError):
                 raise UserError(refusal(str(error), settings)) from None
