@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import shlex
 import time
 from pathlib import Path
@@ -213,6 +214,48 @@ def test_a_runs_folder_that_the_nodes_do_not_see(sweep: Sweeps) -> None:
     (unseen.folder / "elsewhere").rename(folder)
     unseen.must_become("failed")
     assert unseen.failure()["kind"] == "runs folder not visible" and "runs_dir" in unseen.failure()["remedy"]
+
+
+LOST = "echo 'error: Socket timed out on send/recv operation' >&2; exit 1"
+
+
+def program(folder: Path, name: str, text: str) -> str:
+    """Put a program before SLURM's on a PATH, and return the PATH. $found in its text is the PATH of SLURM's."""
+    file = folder / "before" / name
+    file.parent.mkdir()
+    file.write_text(f"#!/bin/bash\nfound={os.environ['PATH']}\n{text}\n")
+    file.chmod(0o755)
+    return f"{file.parent}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(("name", "which"), [("sbatch", "--hold"), ("scontrol", "release")])
+def test_slurm_s_answer_is_lost(
+    sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, which: str
+) -> None:
+    """SLURM has done what it was asked to do: the jobs are found by their name, and the launch goes on."""
+    unheard = sweep("train")
+    text = f'PATH=$found {name} "$@" || exit\n[[ " $* " != *" {which} "* ]] || {{ {LOST}; }}'
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", program(tmp_path, name, text))
+        unheard.launch(sbatch=LATER)
+    assert queue(unheard.cluster) == [unheard.job()]
+    assert "held" not in unheard.cluster.run("squeue", "-o", "%r").lower()
+    assert unheard.states() == ["queued"] and not list(tmp_path.glob("runs/.slurm/pending/*"))
+
+
+def test_an_array_that_comes_after_sbatch_has_given_up_is_taken_back(
+    sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, script = sweep("train"), tmp_path / "script"
+    monkeypatch.setattr("experiments.launchers.slurm.submission.LATE_SECONDS", 0.0)
+    text = f'[[ "$*" != *--hold* ]] || {{ cp "${{@: -1}}" {script}; {LOST}; }}'
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"but says: .*Socket timed out"):
+        patch.setenv("PATH", program(tmp_path, "sbatch", text))
+        late.launch()
+    assert late.states() == ["planned"]
+    late.cluster.run("sbatch", "--hold", script)
+    late.must_become("planned")
+    assert queue(late.cluster) == []
 
 
 def test_where_there_is_no_slurm(sweep: Sweeps, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

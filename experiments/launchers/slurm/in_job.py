@@ -29,7 +29,7 @@ from experiments.launchers.notify import tell_from_job
 from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError, call
 from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_cluster
-from experiments.launchers.slurm.run_job import JOB_NAME, own_run_job, run_job
+from experiments.launchers.slurm.run_job import JOB_NAME, RunJob, own_run_job, run_job
 from experiments.processes import reaping
 from experiments.store import warning
 from experiments.store.events import TERMINAL, Event, State
@@ -275,18 +275,39 @@ def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals)
             return INTERRUPTED
         except SlurmError as error:
             print(f"requeueing was refused: {error}", flush=True)
-    if signals.terminated:
+    if signals.terminated or (requeue and _is_ending(own)):
         return INTERRUPTED
     try:
         # The new job depends on this one: it must not start before its id is on the disk.
         after = f"--dependency=afterany:{own}"
         job = call("sbatch", "--parsable", after, run.path / "job.sh").strip().split(";")[0]
     except SlurmError as error:
-        run.record(Event.FAILED, kind="time limit", cause=f"no job could follow: {error}", remedy="launch it again")
-        return 1
+        job = _follower(run) or ""
+        if not job:
+            run.record(Event.FAILED, kind="time limit", cause=f"no job could follow: {error}", remedy="launch it again")
+            return 1
     named = {"cluster": own_job().get("cluster"), "job_name": f"{JOB_NAME}{run.id}"}
     run.record(Event.SUBMITTED, job=job, **named, cause="goes on in a job of its own", **submitted)
     return 0
+
+
+def _is_ending(own: str) -> bool:
+    """Return whether SLURM is ending this job: it did requeue the job, and only its answer was lost."""
+    try:
+        now = queue.ask([RunJob(own)]).of(RunJob(own))
+    except SlurmError:
+        return False
+    return now is not None and now.state != "RUNNING"
+
+
+def _follower(run: RunDir) -> str | None:
+    """Return the id of the job that waits for this one's end: SLURM has it, and only sbatch's answer was lost."""
+    name = f"{JOB_NAME}{run.id}"
+    try:
+        waiting = [job.id for job in queue.named([name]).get(name, []) if job.reason == "Dependency"]
+    except SlurmError:
+        return None
+    return waiting[-1] if waiting else None
 
 
 def main() -> int:

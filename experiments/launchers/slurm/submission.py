@@ -31,6 +31,9 @@ from experiments.store.events import Event
 from experiments.store.files import write_atomically
 
 UNAVAILABLE = "Requested node configuration is not available"
+# sbatch's words when it has no answer from slurmctld, which may have accepted the job.
+LOST = r"timed out|unable to contact|communication|connection|zero bytes|endpoint|not responding|did not answer"
+LATE_SECONDS = 10.0  # how much later than such words the job may be there
 WRITERS = 16  # how many runs' files are written at the same time
 
 
@@ -82,7 +85,7 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
                     _check(interrupts)
             each(record, [(array, task, run) for array in arrays for task, run in enumerate(array.runs)])
             _check(interrupts)
-            call("scontrol", "release", ",".join(array.job for array in arrays))
+            _release(arrays)
             for array in arrays:
                 complete(array.folder)
         except BaseException as error:
@@ -149,10 +152,41 @@ def _hold(runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs
     begin(folder)
     try:
         said = call("sbatch", "--parsable", "--hold", folder / "array.sh", seconds=120.0)
-    except SlurmRefused:
+        job = said.strip().split(";")[0]
+    except SlurmError as error:
+        job = _accepted(folder, error)
+    return Array(job, needs, runs, folder)
+
+
+def _accepted(folder: Path, error: SlurmError) -> str:
+    """Return the id of the array of this folder if SLURM has it, though sbatch ended with an error; else raise it.
+
+    Only SLURM's answer can get lost on the way: then its words are about the network, and the array may come yet. Its
+    note stays, so that a later look takes the array back.
+    """
+    name = f"{JOB_NAME}{folder.name}"
+    is_refusal = isinstance(error, SlurmRefused) and not re.search(LOST, str(error), re.IGNORECASE)
+    deadline = time.monotonic() + (0.0 if is_refusal else LATE_SECONDS)
+    try:
+        while not (found := queue.named([name]).get(name)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+    except SlurmError:
+        raise error from None
+    if found:
+        return found[0].id.split("_")[0]
+    if is_refusal:
         complete(folder)
-        raise
-    return Array(said.strip().split(";")[0], needs, runs, folder)
+    raise error
+
+
+def _release(arrays: Sequence[Array]) -> None:
+    """Release the arrays. SlurmError if one of them is still held then: SLURM may do it and its answer get lost."""
+    try:
+        call("scontrol", "release", ",".join(array.job for array in arrays))
+    except SlurmError:
+        known = queue.named([array.name for array in arrays])
+        if any(not (tasks := known.get(array.name)) or any(task.held for task in tasks) for array in arrays):
+            raise
 
 
 @contextlib.contextmanager
