@@ -31,7 +31,7 @@ from experiments.store.failures import Failure, classify, of_an_error
 from experiments.store.files import write_atomically
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import Attempt, RunDir
-from experiments.variables import MARKER, RAY_ADDRESS, own_job
+from experiments.variables import EXECUTION, MARKER, RAY_ADDRESS, own_job
 
 
 def train(verl: Any, here: bool, watch: Watch) -> None:
@@ -94,6 +94,15 @@ def prepare(
     return attempt, variables
 
 
+def own_scratch(run: Path) -> Path:
+    """Make this attempt's temporary folder and return it; in a SLURM job its name tells of which execution it is."""
+    if EXECUTION not in os.environ:
+        return reaping.scratch_folder(reaping.scratch_prefix(run))
+    folder = reaping.SCRATCH / reaping.of_execution(run, os.environ[EXECUTION])
+    folder.mkdir(mode=0o700)
+    return folder
+
+
 def resumed_from(run: RunDir, config: dict[str, Any]) -> dict[str, Any]:
     """Return the step that an attempt goes on from, and the checkpoint's folder if it is another run's; {} for none."""
     if step := run.checkpoint_step():
@@ -114,7 +123,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
     with run.lock():
         scratch = ""
         try:
-            scratch = str(reaping.scratch_folder(reaping.scratch_prefix(run.path)))
+            scratch = str(own_scratch(run.path))
             attempt, variables = prepare(run, config, frozen, steps, scratch)
         except (UserError, OSError) as error:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -216,6 +216,25 @@ def test_a_runs_folder_that_the_nodes_do_not_see(sweep: Sweeps) -> None:
     assert unseen.failure()["kind"] == "runs folder not visible" and "runs_dir" in unseen.failure()["remedy"]
 
 
+def test_nodes_that_are_down_are_waited_for(sweep: Sweeps, capsys: pytest.CaptureFixture[str]) -> None:
+    """SLURM says the same of a job that no node can run, now or ever: that one is still refused."""
+    waiting, cluster = sweep("train"), sweep("train").cluster
+    cluster.run("scontrol", "update", "NodeName=n1", "State=DRAIN", "Reason=a fan is loud")
+    cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+    with pytest.raises(UserError, match="no node has that many GPUs"):
+        waiting.launch(gpus_per_node=9)
+    with pytest.raises(UserError, match="no node has that many GPUs"):
+        waiting.launch(mem="20G")
+    waiting.launch(mem="15G", gpus_per_node=2)
+    said = " ".join(capsys.readouterr().out.split())
+    job = waiting.job().split("_")[0]
+    assert f"job {job} waits until a node is back: n1 is idle+drain (a fan is loud), n2 is down (test)" in said
+    assert waiting.states() == ["queued"] and waiting.cluster.states()[waiting.job()] == "PENDING"
+    waiting.cluster.bring_back("n1")
+    waiting.until_over()
+    waiting.must_become("finished")
+
+
 LOST = "echo 'error: Socket timed out on send/recv operation' >&2; exit 1"
 
 

@@ -77,6 +77,7 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
     if run.state() == State.FINISHED and run.reached() >= steps:
         print(f"{run.path.name} has reached step {steps} already; this job has nothing to do", flush=True)
         return 0
+    reaping.drop_dead_scratch(run.path)  # a former life may have been killed
     made, start = len(run.attempts()), run.checkpoint_step()
     execution = uuid.uuid4().hex
     try:
@@ -92,6 +93,7 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
         return code
     # Of this execution only: SLURM may have started the job again already, even on this node.
     reaping.reap(run.path, execution=execution)
+    reaping.drop_dead_scratch(run.path)
     if run.state() not in TERMINAL and not run.is_locked():
         _note(run, code, signals)
     if signals.warned and not signals.terminated and run.state() == State.INTERRUPTED:
@@ -164,7 +166,7 @@ def _ray(run: RunDir, config: Mapping[str, Any], environment: dict[str, str]) ->
     marked = {**environment, **RAY_QUIET, **own_secret(), MARKER: str(run.path)}
     if config["trainer"]["device"] == "cpu":
         marked |= {"OMP_NUM_THREADS": "1"}
-    scratch = reaping.SCRATCH / f"{reaping.scratch_prefix(run.path)}{environment['SLURM_JOB_ID']}"
+    scratch = reaping.SCRATCH / f"{reaping.of_execution(run.path, environment[EXECUTION])}-ray"
     with ray_cluster(nodes, int(cpus), int(config["hardware"]["gpus_per_node"]), scratch, marked) as address:
         yield {RAY_ADDRESS: address, **{name: marked[name] for name in SECRET}}
 

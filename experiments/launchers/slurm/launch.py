@@ -171,6 +171,8 @@ def print_submitted(arrays: Sequence[Array]) -> None:
         console.print(
             f"submitted job {array.job}: {counted(len(array.runs), 'run')}  {array.resources}", soft_wrap=True
         )
+        if array.waits_for:
+            console.print(f"job {array.job} waits until a node is back: {array.waits_for}", soft_wrap=True)
     ids = ",".join(array.job for array in arrays)
     runs_dir = arrays[0].runs[0].folder.path.parent
     where = "" if runs_dir == Path("runs").absolute() else f" --runs-dir {shlex.quote(str(runs_dir))}"

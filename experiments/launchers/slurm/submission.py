@@ -21,6 +21,7 @@ from experiments.errors import UserError
 from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError, SlurmRefused, call
 from experiments.launchers.slurm.half_submitted import FOLDER, begin, cancel_runs, complete
+from experiments.launchers.slurm.nodes import waited_for
 from experiments.launchers.slurm.resources import Resources
 from experiments.launchers.slurm.run_job import JOB_NAME, cluster_name
 from experiments.launchers.slurm.script import Settings, array_script, job_script
@@ -49,6 +50,8 @@ class Array:
     resources: Resources
     runs: Sequence[PlannedRun]
     folder: Path
+    waits_for: str | None = None
+    """Which nodes must come back before a task can start; None: tasks may start at once, or when others have ended."""
 
     @property
     def name(self) -> str:
@@ -144,18 +147,21 @@ def _hold(runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs
         (folder / f"{task}.log").symlink_to(run.folder.path / "job.log")
     write_atomically(folder / "runs.txt", "".join(f"{run.folder.path}\n" for run in runs))
     write_atomically(folder / "array.sh", array_script(folder, len(runs), needs, settings))
+    waits = None
     try:  # `sbatch --hold` accepts a job that no node could run; `--test-only` tells us now
         call("sbatch", "--test-only", folder / "array.sh", seconds=120.0)
     except SlurmError as error:
         if UNAVAILABLE in str(error):  # the submission itself reports any other problem
-            raise
+            waits = waited_for(needs, settings.partition)
+            if waits is None:
+                raise
     begin(folder)
     try:
         said = call("sbatch", "--parsable", "--hold", folder / "array.sh", seconds=120.0)
         job = said.strip().split(";")[0]
     except SlurmError as error:
         job = _accepted(folder, error)
-    return Array(job, needs, runs, folder)
+    return Array(job, needs, runs, folder, waits)
 
 
 def _accepted(folder: Path, error: SlurmError) -> str:
