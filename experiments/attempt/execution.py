@@ -24,6 +24,7 @@ from experiments.attempt.recovery import repair_checkpoints, restore_row
 from experiments.attempt.watch import Watch
 from experiments.errors import INTERRUPTED, UserError
 from experiments.processes import ray_token, reaping
+from experiments.processes.limits import check_machine
 from experiments.store import warning
 from experiments.store.code_copy import relocated
 from experiments.store.events import Event
@@ -72,9 +73,11 @@ def prepare(
     os.environ.setdefault(MARKER, str(run.path))  # nobody has set it if the attempt was started by hand
     if RAY_ADDRESS in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"  # the mode that Ray has for a cluster that a driver starts itself
-    elif not ray_token.is_chosen(os.environ):
-        os.environ[ray_token.PATH] = str(Path(scratch) / ray_token.NAME)
-        ray_token.write_token(Path(scratch) / ray_token.NAME)
+    else:  # Ray starts in this process
+        check_machine()
+        if not ray_token.is_chosen(os.environ):
+            os.environ[ray_token.PATH] = str(Path(scratch) / ray_token.NAME)
+            ray_token.write_token(Path(scratch) / ray_token.NAME)
     if "CUDA_VISIBLE_DEVICES" in os.environ:  # SLURM may give a second name to the same GPUs, which veRL refuses
         os.environ.pop("ROCR_VISIBLE_DEVICES", None)
     if config["trainer"]["device"] == "cpu":
