@@ -13,6 +13,7 @@ from experiments.launchers.slurm.run_job import run_job
 from experiments.launchers.slurm.settle import still_there, verdict
 from experiments.processes import reaping
 from experiments.runs.cancel import cancel
+from experiments.runs.logs import logs
 from experiments.store.rundir import RunDir
 from tests.slurm.conftest import Sweeps
 
@@ -73,6 +74,16 @@ def test_a_lock_that_is_not_seen_from_here(sweep: Sweeps, capsys: pytest.Capture
     unseen.cluster.run("scancel", "--signal=KILL", "--full", unseen.job())
     unseen.until_over()
     unseen.must_become("cancelled")
+
+
+def test_following_the_log_of_a_queued_run_ends_when_its_job_is_cancelled(
+    sweep: Sweeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.runs.logs.LOOK_SECONDS", 0.2)
+    queued = sweep("train", "train")
+    queued.launch(sbatch=LATER)
+    queued.cluster.run("scancel", queued.job())
+    assert logs(queued.run(), follow=True) == 0 and queued.run().state() == "cancelled"
 
 
 def test_an_attempt_that_dies_is_noted_whoever_looks(sweep: Sweeps) -> None:
