@@ -59,6 +59,35 @@ def test_an_array_above_the_cluster_s_limit_is_split(make_sweep: Sweeps, monkeyp
         assert len({many.job(seed).split("_")[0] for seed in range(1, 8)}) == 3
 
 
+def test_a_cluster_without_arrays_and_one_whose_queue_is_full(
+    make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.launchers.slurm.submission.SBATCH_SECONDS", 2.0)
+    monkeypatch.setattr("experiments.launchers.slurm.submission.LATE_SECONDS", 0.0)
+    with Cluster(nodes=1, settings={"MaxArraySize": 0, "MaxJobCount": 3}) as plain:
+        use(plain, monkeypatch)
+        two = make_sweep(plain, "train", "train")
+        two.launch(sbatch=LATER)
+        assert queue(plain) == sorted(two.job(seed) for seed in (1, 2)) and "_" not in two.job()
+        plain.run("scontrol", "update", f"JobId={two.job(2)}", "StartTime=now")
+        two.must_become("queued", "queued")
+        third = make_sweep(plain, "train")
+        with pytest.raises(UserError, match=r"the cluster's queue is full \(MaxJobCount"):
+            third.launch()
+        two.until(lambda: two.states() == ["queued", "finished"], "the second run")
+        assert (two.run(2).path / "job.log").is_file()
+
+
+def test_a_job_that_printed_nothing_may_have_had_a_full_disk(sweep: Sweeps) -> None:
+    mute = sweep("train")
+    mute.launch(setup=["exit 1"])
+    mute.until_over()
+    mute.must_become("failed")
+    cause = mute.failure()["cause"]
+    assert "FAILED 1:0, and the job printed nothing: the disk was full, or a line of hydra.launcher.setup" in cause
+    assert "df -h" in mute.failure()["remedy"]
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

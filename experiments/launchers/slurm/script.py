@@ -88,19 +88,22 @@ def job_script(run: Path, steps: int, wanted: Resources, settings: Settings, cod
     return "\n".join(lines) + "\n"
 
 
-def array_script(folder: Path, tasks: int, wanted: Resources, settings: Settings) -> str:
-    """Return the script of an array whose task k executes the job.sh of the run in line k + 1 of folder/runs.txt."""
+def array_script(folder: Path, tasks: int | None, wanted: Resources, settings: Settings) -> str:
+    """Return the script of an array whose task k executes the job.sh of the run in line k + 1 of folder/runs.txt.
+
+    `tasks`: how many; None: a plain job for the first run, since the cluster allows no arrays.
+    """
     throttle = f"%{settings.array_parallelism}" if settings.array_parallelism else ""
     flags = {
         "job-name": f"{JOB_NAME}{folder.name}",
-        "array": f"0-{tasks - 1}{throttle}",
-        "output": _file_name(folder / "%a.log", "%a"),  # a link to the run's job.log
+        **({} if tasks is None else {"array": f"0-{tasks - 1}{throttle}"}),
+        "output": _file_name(folder / ("0.log" if tasks is None else "%a.log"), "%a"),  # a link to the run's job.log
     }
     lines = [
         "#!/bin/bash",
-        f"# {tasks} runs. By hand: sbatch {shlex.quote(str(folder / 'array.sh'))}",
+        f"# {tasks or 1} runs. By hand: sbatch {shlex.quote(str(folder / 'array.sh'))}",
         *_directives({**flags, **wanted.flags(), **settings.flags()}),
-        f'exec bash "$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(folder / "runs.txt"))})/job.sh"',
+        f'exec bash "$(sed -n "$((${{SLURM_ARRAY_TASK_ID:-0}} + 1))p" {shlex.quote(str(folder / "runs.txt"))})/job.sh"',
     ]
     return "\n".join(lines) + "\n"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ from experiments.launchers.slurm.half_submitted import take_back
 from experiments.launchers.slurm.queue import LOG_HEADER, WAITING, Job, ask, log_bytes
 from experiments.launchers.slurm.run_job import RunJob, cluster_name, run_job
 from experiments.store.events import OPEN, Event, State
+from experiments.store.failures import DISK_FULL, ROOM_BYTES
 from experiments.store.rundir import RunDir
 
 MEMORY = re.compile(r"exceeded (job |step )?memory limit|oom.kill|out of memory", re.IGNORECASE)
@@ -210,15 +213,34 @@ def _unheard(run: RunDir, job: Job, said: Sequence[str]) -> tuple[str, str, str]
     if job.signal:
         name = signal.Signals(job.signal).name if job.signal in signal.valid_signals() else f"signal {job.signal}"
         return "killed", f"SLURM says {job.state}: {name}", f"read {run.path / 'job.log'}, then {_resume(run)}"
+    if not said and job.exit_code and not _began(run):
+        cause = (
+            f"SLURM says {job.state} {job.exit_code}:{job.signal}, and the job printed nothing: the disk was full, or "
+            "a line of hydra.launcher.setup ended it"
+        )
+        remedy = f"look whether there is room (df -h {shlex.quote(str(run.path))}), then {_resume(run)}"
+        return DISK_FULL if shutil.disk_usage(run.path).free < ROOM_BYTES else "killed", cause, remedy
     last = f": {said[-1]}" if said else ""
     cause = f"SLURM says {job.state} {job.exit_code}:{job.signal}{last}"
     return "killed", cause, f"read {run.path / 'job.log'}, then {_resume(run)}"
 
 
+def _began(run: RunDir) -> bool:
+    """Return whether the run's last job could write into the log that it began."""
+    try:
+        return (run.path / "job.log").stat().st_size > _bytes_before(run.events())
+    except OSError:
+        return False
+
+
+def _bytes_before(events: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many bytes of job.log are of the run's former jobs: the last job's part comes after them."""
+    return next((event["log_bytes"] for event in reversed(events) if isinstance(event.get("log_bytes"), int)), 0)
+
+
 def _said(run: RunDir, events: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the lines that the last job left in job.log, with slurmstepd's lines; none if the job never started."""
-    sizes = (event["log_bytes"] for event in reversed(events) if isinstance(event.get("log_bytes"), int))
-    before = next(sizes, 0)  # the bytes of the run's former jobs: this job's part comes after them
+    before = _bytes_before(events)
     try:
         with open(run.path / "job.log", "rb") as file:
             file.seek(max(before, file.seek(0, 2) - LOG_BYTES))

@@ -34,6 +34,7 @@ from experiments.store.files import write_atomically
 UNAVAILABLE = "Requested node configuration is not available"
 # sbatch's words when it has no answer from slurmctld, which may have accepted the job.
 LOST = r"timed out|unable to contact|communication|connection|zero bytes|endpoint|not responding|did not answer"
+SBATCH_SECONDS = 60.0  # sbatch itself would try again for two minutes, without a word, where the queue is full
 LATE_SECONDS = 10.0  # how much later than such words the job may be there
 WRITERS = 16  # how many runs' files are written at the same time
 
@@ -50,6 +51,8 @@ class Array:
     resources: Resources
     runs: Sequence[PlannedRun]
     folder: Path
+    is_array: bool
+    """False for a plain job of one run, on a cluster that allows no arrays."""
     waits_for: str | None = None
     """Which nodes must come back before a task can start; None: tasks may start at once, or when others have ended."""
 
@@ -70,7 +73,11 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
 
     def record(submitted: tuple[Array, int, PlannedRun]) -> None:
         array, task, run = submitted
-        job = {"job": f"{array.job}_{task}", "cluster": cluster_name(), "job_name": array.name}
+        job = {
+            "job": f"{array.job}_{task}" if array.is_array else array.job,
+            "cluster": cluster_name(),
+            "job_name": array.name,
+        }
         said = queue.log_bytes(run.folder.path)
         run.folder.record(Event.SUBMITTED, **job, log_bytes=said, **launched("slurm", run, code))
 
@@ -81,10 +88,11 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
     arrays: list[Array] = []
     with _interrupts_deferred() as interrupts:
         try:
-            most = max_array_size() if len(wanted) > 1 else 1
+            most = max_array_size()
             for needs, runs in shapes.items():
-                for start in range(0, len(runs), most):
-                    arrays.append(_hold(runs[start : start + most], needs, settings, runs_dir, len(arrays)))
+                for start in range(0, len(runs), max(1, most)):
+                    some = runs[start : start + max(1, most)]
+                    arrays.append(_hold(some, needs, settings, runs_dir, len(arrays), is_array=most > 0))
                     _check(interrupts)
             each(record, [(array, task, run) for array in arrays for task, run in enumerate(array.runs)])
             _check(interrupts)
@@ -126,6 +134,11 @@ def refusal(message: str, settings: Settings) -> str:
             "no node has that many GPUs, CPUs or that memory: sinfo -N -l shows what they have; choose another "
             "hardware, or set hydra.launcher.cpus_per_task and mem",
         ),
+        (
+            "sleeping and retrying",
+            "the cluster's queue is full (MaxJobCount in scontrol show config): submit fewer runs, or later",
+        ),
+        ("array", "the cluster's limits for arrays stand in scontrol show config (MaxArraySize, max_array_tasks)"),
         ("time limit", "lower hydra.launcher.time; sinfo shows each partition's limit"),
     )
     do = next((remedy for word, remedy in remedies if word in words.lower()), "change hydra.launcher.*")
@@ -133,12 +146,16 @@ def refusal(message: str, settings: Settings) -> str:
 
 
 def max_array_size() -> int:
-    """Return the most tasks that an array may have on this cluster; 1000 if SLURM does not say."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"), re.MULTILINE)
-    return max(1, int(found[1])) if found else 1000
+    """Return the most tasks that an array may have on this cluster, 0 without arrays; 1000 if SLURM does not say."""
+    said = call("scontrol", "show", "config")
+    limits = (r"^MaxArraySize\s*=\s*(\d+)", r"^SchedulerParameters\s*=.*\bmax_array_tasks=(\d+)")
+    found = [int(match[1]) for limit in limits if (match := re.search(limit, said, re.MULTILINE))]
+    return min(found) if found else 1000
 
 
-def _hold(runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs_dir: Path, number: int) -> Array:
+def _hold(
+    runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs_dir: Path, number: int, is_array: bool
+) -> Array:
     """Submit one array that waits until it is released. `number`: which array of this submission it is."""
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{number}-"
     folder = Path(tempfile.mkdtemp(prefix=stamp, dir=runs_dir / FOLDER))
@@ -146,7 +163,7 @@ def _hold(runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs
     for task, run in enumerate(runs):
         (folder / f"{task}.log").symlink_to(run.folder.path / "job.log")
     write_atomically(folder / "runs.txt", "".join(f"{run.folder.path}\n" for run in runs))
-    write_atomically(folder / "array.sh", array_script(folder, len(runs), needs, settings))
+    write_atomically(folder / "array.sh", array_script(folder, len(runs) if is_array else None, needs, settings))
     waits = None
     try:  # `sbatch --hold` accepts a job that no node could run; `--test-only` tells us now
         call("sbatch", "--test-only", folder / "array.sh", seconds=120.0)
@@ -157,11 +174,11 @@ def _hold(runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs
                 raise
     begin(folder)
     try:
-        said = call("sbatch", "--parsable", "--hold", folder / "array.sh", seconds=120.0)
+        said = call("sbatch", "--parsable", "--hold", folder / "array.sh", seconds=SBATCH_SECONDS)
         job = said.strip().split(";")[0]
     except SlurmError as error:
         job = _accepted(folder, error)
-    return Array(job, needs, runs, folder, waits)
+    return Array(job, needs, runs, folder, is_array, waits)
 
 
 def _accepted(folder: Path, error: SlurmError) -> str:
