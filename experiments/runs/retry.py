@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,7 @@ def retry(runs: Sequence[RunDir]) -> int:
             problems.append(f"{run.path.name} must have failed to be tried again, but is {run.state()}; leave it out")
         elif run_job(run.events()) is not None:
             script = run.path / "job.sh"
-            problems.append(f"{run.path.name} must be tried again where it ran; do: sbatch {script}")
+            problems.append(f"{run.path.name} must be tried again where it ran; do: sbatch {shlex.quote(str(script))}")
     if problems:
         raise UserError(*problems)
     release([job for job in holds.values() if job is not None])

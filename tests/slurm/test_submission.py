@@ -386,7 +386,9 @@ def test_jobs_run_and_print_in_almost_any_folder(
     folder.mkdir()
     odd = sweeps_in(folder)(cluster, "train", "train")
     odd.launch()
-    assert f"--runs-dir {shlex.quote(str(folder / 'runs'))} list" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    for command in ("experiments.runs --runs-dir {} list", "analysis.plot_ablation --runs {} "):
+        assert command.format(shlex.quote(str(folder / "runs"))) in said
     odd.until_over()
     assert odd.states() == ["finished", "finished"]
     assert all((odd.run(seed).path / "job.log").is_file() for seed in (1, 2))

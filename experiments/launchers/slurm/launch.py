@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shlex
 import shutil
 import sys
 import time
@@ -38,6 +37,7 @@ from experiments.launchers.summary import print_summary
 from experiments.planning.cost import Cost, check_disk, disk_needed
 from experiments.planning.cost import costs as estimates
 from experiments.planning.plan import PlannedRun, freeze
+from experiments.project import runs_option
 from experiments.store.events import OPEN, State
 from experiments.store.rundir import find_runs
 from experiments.store.warning import END_SECONDS
@@ -175,14 +175,14 @@ def print_submitted(arrays: Sequence[Array]) -> None:
             console.print(f"job {array.job} waits until a node is back: {array.waits_for}", soft_wrap=True)
     ids = ",".join(array.job for array in arrays)
     runs_dir = arrays[0].runs[0].folder.path.parent
-    where = "" if runs_dir == Path("runs").absolute() else f" --runs-dir {shlex.quote(str(runs_dir))}"
+    where = runs_option("--runs-dir", runs_dir)
     first = arrays[0].runs[0].folder.id
     for command, what in (
         (f"python -m experiments.runs{where} list", "where they are"),
         (f"python -m experiments.runs{where} logs {first} -f", "what one of them prints"),
         (f"squeue --jobs {ids}", "what SLURM says"),
         (f"scancel {ids.replace(',', ' ')}", "end them all"),
-        ("python -m analysis.plot_ablation", "the figures, of what is there"),
+        (f"python -m analysis.plot_ablation{runs_option('--runs', runs_dir)}", "the figures, of what is there"),
     ):
         console.print(f"  {command:<48}  {what}", soft_wrap=True)
 
