@@ -36,6 +36,7 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
         "WANDB_TAGS": ",".join(config["tracking"]["tags"]),
         "WANDB_SILENT": "true",
         **cache_variables(run.path.parent, os.environ),
+        "WANDB_CACHE_DIR": os.environ.get("WANDB_CACHE_DIR") or str(attempt.path),  # it gets the logs of W&B's service
         NOT_FINITE: config.get("watch", {}).get("not_finite", "stop"),  # a run of an earlier version has no such key
     }
     if config["trainer"]["device"] == "cpu":
