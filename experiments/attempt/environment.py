@@ -37,6 +37,9 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
         "WANDB_TAGS": ",".join(config["tracking"]["tags"]),
         "WANDB_SILENT": "true",
         **cache_variables(run.path.parent, os.environ),
+        # veRL turns vLLM's compile cache off, since engines that started together once read half-written files in it.
+        # torch 2.11, which our GPU stack has, writes each file under another name and renames it.
+        "VLLM_DISABLE_COMPILE_CACHE": os.environ.get("VLLM_DISABLE_COMPILE_CACHE", "0"),
         NOT_FINITE: config.get("watch", {}).get("not_finite", "stop"),  # a run of an earlier version has no such key
     }
     if config["trainer"]["device"] == "cpu":

@@ -1,15 +1,17 @@
-"""attempt/environment.py: the data files that veRL's library reads are those of the config, whatever their names."""
+"""attempt/environment.py: the data files are those of the config, whatever their names; caches outlive an attempt."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from experiments.attempt.environment import escaped
+from experiments.attempt.environment import environment, escaped
 
 
 @pytest.mark.parametrize("name", ["a[bc]*", "a?*", "**", "a user's #1 %j =,;é日\n\"\\{y}~&|"])
@@ -21,3 +23,39 @@ def test_a_path_with_a_pattern_s_characters_means_itself(tmp_path: Path, name: s
     for given in (escaped(file), escaped([file])):
         assert len(datasets.load_dataset("parquet", data_files=given, cache_dir=str(tmp_path / "cache"))["train"]) == 1
     assert escaped(None) is None
+
+
+COMPILED = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "VLLM_CACHE_ROOT", "FLASHINFER_WORKSPACE_BASE")
+
+
+@pytest.mark.parametrize("chosen", [None, "1"])
+def test_what_was_compiled_outlives_an_attempt_of_a_run(
+    chosen: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+    def variables(run_name: str, scratch: str) -> dict[str, str]:
+        run: Any = SimpleNamespace(path=tmp_path / "runs" / run_name, id="0")
+        attempt: Any = SimpleNamespace(path=run.path / "attempts" / scratch, metrics=run.path / "metrics")
+        config = {
+            "tracking": {"wandb": "disabled", "group": "", "tags": []},
+            "trainer": {"device": "cuda"},
+            "model": {"path": "Qwen/Qwen2.5-3B"},
+        }
+        return environment(config, run, attempt, str(tmp_path / scratch))
+
+    for name in COMPILED:
+        monkeypatch.delenv(name, raising=False)
+    off = "VLLM_DISABLE_COMPILE_CACHE"
+    monkeypatch.delenv(off, raising=False)
+    assert get_ppo_ray_runtime_env()["env_vars"][off] == "1", "what veRL's workers get unless the attempt says another"
+    if chosen:
+        monkeypatch.setenv(off, chosen)
+    one, other = variables("a-run", "first"), variables("another", "second")
+    for name in COMPILED:
+        assert one[name] == other[name] and Path(one[name]).is_relative_to(tmp_path / "runs" / ".cache")
+    for name, value in one.items():
+        monkeypatch.setenv(name, value)
+    assert one[off] == (chosen or "0") and off not in get_ppo_ray_runtime_env()["env_vars"]
+    assert cache_dir() == one["TORCHINDUCTOR_CACHE_DIR"]
