@@ -13,6 +13,7 @@ from omegaconf import OmegaConf, open_dict
 from experiments.attempt.caches import cache_variables
 from experiments.config.verl import DATA_FILES, EPOCHS, escaped, verl_node
 from experiments.processes import fork_client
+from experiments.processes.ray_cpus import cpus_offered
 from experiments.store.rundir import Attempt, RunDir
 from experiments.values import at
 from experiments.variables import CORES, FORK_SOCKET, MARKER, NOT_FINITE, ORIGIN, RAY_ADDRESS, RAY_QUIET, THREADS
@@ -37,6 +38,9 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
         "WANDB_SILENT": "true",
         **cache_variables(run.path.parent, os.environ),
         "WANDB_CACHE_DIR": os.environ.get("WANDB_CACHE_DIR") or str(attempt.path),  # it gets the logs of W&B's service
+        # veRL turns vLLM's compile cache off, since engines that started together once read half-written files in it.
+        # torch 2.11, which our GPU stack has, writes each file under another name and renames it.
+        "VLLM_DISABLE_COMPILE_CACHE": os.environ.get("VLLM_DISABLE_COMPILE_CACHE", "0"),
         NOT_FINITE: config.get("watch", {}).get("not_finite", "stop"),  # a run of an earlier version has no such key
     }
     if config["trainer"]["device"] == "cpu":
@@ -85,9 +89,7 @@ def verl_config(config: dict[str, Any], run: RunDir, attempt: Attempt, steps: in
         else:
             verl.ray_kwargs.ray_init.address = "local"  # never join somebody else's cluster
             verl.ray_kwargs.ray_init._temp_dir = variables["TMPDIR"]
-            if verl.ray_kwargs.ray_init.num_cpus is None and "SLURM_CPUS_PER_TASK" in os.environ:
-                # Otherwise Ray would count all CPUs of the machine.
-                verl.ray_kwargs.ray_init.num_cpus = int(os.environ["SLURM_CPUS_PER_TASK"])
+            verl.ray_kwargs.ray_init.num_cpus = cpus_offered(config, os.environ.get("SLURM_CPUS_PER_TASK"))
         if config["hardware"]["fast"]:
             if FORK_SOCKET in os.environ:
                 # Ray hands the command to a shell: a path may have a blank.

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.attempt.dead_actors import dead_actors, is_known
+from experiments.attempt.ray_waits import ray_waits
 from experiments.attempt.stacks import write_stacks
 from experiments.attempt.stall import Stall
 from experiments.processes import endings, reaping
@@ -35,6 +36,7 @@ OWN_WORDS_SECONDS = 3.0  # a training that notices the death itself ends by an e
 END_SECONDS = 8.0  # how long an interrupted training may take to end
 LATE_SECONDS = 2.0  # how much later than the exception the death may be known
 KNOWN_STEPS = 3
+MORE_OF_RAY = "give Ray what it waits for (ray_kwargs.ray_init.num_cpus, hardware.gpus_per_node), and start again"
 OF_A_DEATH = r"died|[Uu]navailable|RPC|Rpc|GCS|raylet|[Cc]rashed|[Dd]isconnect|closed"  # in such an exception
 
 
@@ -114,8 +116,9 @@ class Watch:
     def _note_stall(self, found: str) -> None:
         stacks = self.attempt.path / STACKS
         write_stacks(self.run.path, stacks)
-        last = "; ".join(last_lines(self.attempt.log, 3))
-        self._decide(Failure(STALLED, f"{found}; the log ends: {last}", f"{RESUMES}; {stacks} has the stacks"))
+        last, waits = "; ".join(last_lines(self.attempt.log, 3)), ray_waits()
+        remedy = f"{MORE_OF_RAY}; {stacks} has the stacks" if waits else f"{RESUMES}; {stacks} has the stacks"
+        self._decide(Failure(STALLED, "; ".join(filter(None, (found, waits, f"the log ends: {last}"))), remedy))
 
     def _note(self, found: str | None) -> None:
         if found is not None and self.verdict is None:

@@ -1,4 +1,4 @@
-"""Check what a run on a CPU needs: enough CPUs in Ray, and a model that our fast path or vLLM can sample from."""
+"""Check what a run on a CPU needs: threads, and a model that our fast path or vLLM can sample from."""
 
 from __future__ import annotations
 
@@ -10,36 +10,16 @@ from experiments.models import folder as model_folder
 from experiments.models import hub as hub_model
 from experiments.models.shape import Shape
 
-CPUS_A_RANK = 3  # verl/single_controller/ray/base.py, veRL 0.9.1: ResourcePoolManager asks for them in one bundle
-
 
 def cpu_problems(config: Mapping[str, Any]) -> list[str]:
     """Return problems of a resolved config that is to run on a CPU; none for another device."""
     if config["trainer"]["device"] != "cpu":
         return []
     threads = config["hardware"]["threads"]
-    found = [*_ray_problems(config), *_sampler_problems(config)]
+    found = _sampler_problems(config)
     if not isinstance(threads, int) or threads < 1:
         found.append(f"hardware.threads must be a whole number of at least 1, but is {threads!r}; try 2")
     return found
-
-
-def _ray_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return a problem if the run's processes ask Ray for more CPUs than it was given: Ray would wait for ever."""
-    given, ranks = config["ray_kwargs"]["ray_init"]["num_cpus"], int(config["trainer"]["n_gpus_per_node"])
-    # Beside the ranks, the transfer queue's controller and its storage ask for CPUs. On the plain path the task runner,
-    # the agent loops and the reward's workers do, too.
-    others = [1, config["transfer_queue"]["backend"]["SimpleStorage"]["num_data_storage_units"]]
-    if not config["hardware"]["fast"]:
-        others += [1, config["actor_rollout_ref"]["rollout"]["agent"]["num_workers"], config["reward"]["num_workers"]]
-    needed = CPUS_A_RANK * ranks + sum(number for number in others if isinstance(number, int))
-    if not isinstance(given, int) or given >= needed:
-        return []
-    return [
-        f"ray_kwargs.ray_init.num_cpus must be at least {needed} for hardware.gpus_per_node={ranks}, but is {given} "
-        f"(logical CPUs; a rank asks for {CPUS_A_RANK}); set hardware.gpus_per_node=1, or "
-        f"ray_kwargs.ray_init.num_cpus={needed}"
-    ]
 
 
 def _sampler_problems(config: Mapping[str, Any]) -> list[str]:

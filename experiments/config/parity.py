@@ -108,7 +108,21 @@ UNSAID: tuple[tuple[str, str, str, str], ...] = (
         "algorithm.norm_adv_by_std_in_grpo",
         "GRPO as it was; Dr.GRPO is false here and loss_agg_mode=seq-mean-token-sum-norm; a group of one is refused",
     ),
-    ("loss averaged over", "tokens", f"{ACTOR}.loss_agg_mode", "the default still"),
+    (
+        "loss averaged over",
+        "tokens of a micro-batch, then over micro-batches",
+        f"{ACTOR}.loss_agg_mode",
+        "cannot be had: veRL averages over a whole mini-batch now, by tokens or by responses. The nearest: by tokens "
+        "for article_grpo (a micro-batch of a GPU had 2 x 5 responses) and tinyzero_ppo (4 responses), by responses "
+        "for article_ppo (2 responses)",
+    ),
+    (
+        "sign of the KL term in the loss (GRPO)",
+        "subtracted",
+        f"{ACTOR}.kl_loss_coef",
+        "added now. TinyZero's veRL subtracted it (dp_actor.py), which pushes the policy away from the base model. Its "
+        "coefficient was small; the presets have the term as it was meant",
+    ),
     (
         "entropy and KL by temperature",
         "of logits over T",

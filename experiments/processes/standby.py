@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.processes import fork_client, ray_token
 from experiments.processes.helper import Helper
 from experiments.processes.limits import check_machine
+from experiments.processes.ray_cpus import cpus_offered
 from experiments.processes.ray_head import ADDRESS
 from experiments.project import CONFIG_DIR
 from experiments.store import code_copy
@@ -182,4 +183,7 @@ def ray_options(config: Mapping[str, Any]) -> dict[str, Any]:
     given = config["ray_kwargs"]["ray_init"]
     if isinstance(given, DictConfig):  # a config that was composed and not resolved yet
         given = OmegaConf.to_container(given, resolve=True)
-    return {key: value for key, value in given.items() if key != "runtime_env"}
+    options = {key: value for key, value in given.items() if key != "runtime_env"}
+    if options.get("num_cpus", 0) is None:  # Ray would count the machine's
+        options["num_cpus"] = cpus_offered(config, None)
+    return options

@@ -72,7 +72,13 @@ CLASSES = (
         r"Unable to register worker with raylet|Failed to start the GCS|AF_UNIX path|[Ff]ailed to connect to GCS"
         r"|raylet.*failed to start|The current node timed out during startup|Timed out while waiting for GCS"
         r"|PermissionError.*/tmp/ray",
-        "check that /tmp is writable and ray_kwargs.ray_init.num_cpus is at least 8, then start again",
+        "check that /tmp is writable and has room, and that no limit on processes or open files (ulimit -a) is reached,"
+        " then start again",
+    ),
+    (
+        "too few GPUs",
+        r"Total available GPUs .* is less than total desired GPUs",
+        "set hardware.gpus_per_node to what nvidia-smi and CUDA_VISIBLE_DEVICES leave, or choose another hardware",
     ),
     (
         FILE_SYSTEM,

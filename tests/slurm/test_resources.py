@@ -69,15 +69,13 @@ def test_the_article_s_machine_and_two_nodes_of_eight() -> None:
     assert str(asked("h100x8n2", "grpo", 5)).startswith("--nodes=2  --ntasks-per-node=1  --gpus-per-node=8")
 
 
-@pytest.mark.parametrize(("wanted", "given", "told"), [(None, "3", 3), (16, "3", 16), (None, None, None)])
+@pytest.mark.parametrize(("wanted", "given", "told"), [(None, "30", 30), (None, "3", 5), (16, "3", 16)])
 def test_ray_is_told_of_the_job_s_cpus(
-    wanted: int | None, given: str | None, told: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wanted: int | None, given: str, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By itself Ray would count the machine's CPUs. A number in the config wins over SLURM's."""
+    """By itself Ray would count the machine's CPUs. A number in the config wins over SLURM's; this run needs 5."""
     config = {**smoke(), "ray_kwargs": {"ray_init": {**smoke()["ray_kwargs"]["ray_init"], "num_cpus": wanted}}}
-    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    if given:
-        monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
     verl = verl_config(config, RunDir(tmp_path), Attempt(1, tmp_path), 6, {"TMPDIR": str(tmp_path)})
     assert verl.ray_kwargs.ray_init.num_cpus == told
     assert verl.ray_kwargs.ray_init.address == "local"

@@ -30,6 +30,7 @@ from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_clus
 from experiments.launchers.slurm.run_job import own_run_job, run_job
 from experiments.launchers.slurm.signals import Signals
 from experiments.processes import reaping
+from experiments.processes.ray_cpus import cpus_offered
 from experiments.store import warning
 from experiments.store.events import TERMINAL, Event, State
 from experiments.store.failures import classify, read_verdict
@@ -162,12 +163,12 @@ def _ray(run: RunDir, config: Mapping[str, Any], environment: dict[str, str]) ->
     if nodes == 1:
         yield {}  # the attempt starts its own Ray
         return
-    cpus = config["ray_kwargs"]["ray_init"]["num_cpus"] or int(environment.get("SLURM_CPUS_PER_TASK", "8"))
+    cpus = cpus_offered(config, environment.get("SLURM_CPUS_PER_TASK"))
     marked = {**environment, **RAY_QUIET, **own_secret(), MARKER: str(run.path)}
     if config["trainer"]["device"] == "cpu":
         marked |= {"OMP_NUM_THREADS": "1"}
     scratch = reaping.SCRATCH / f"{reaping.of_execution(run.path, environment[EXECUTION])}-ray"
-    with ray_cluster(nodes, int(cpus), int(config["hardware"]["gpus_per_node"]), scratch, marked) as address:
+    with ray_cluster(nodes, cpus, int(config["hardware"]["gpus_per_node"]), scratch, marked) as address:
         yield {RAY_ADDRESS: address, **{name: marked[name] for name in SECRET}}
 
 

@@ -1,4 +1,4 @@
-"""veRL's FSDP2 engines on the CPU with the shortcuts that a small model needs, and a critic without flash-attn.
+"""veRL's FSDP engines: with log-probs of our own, on the CPU with what it needs, and a critic without flash-attn.
 
 Read in veRL 0.9.1: verl/workers/engine/fsdp/transformer_impl.py.
 """
@@ -13,9 +13,10 @@ from tensordict import TensorDict
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
-from experiments.verl_plugin import attention
+import experiments.verl_plugin.attention  # noqa: F401  registers packed_sdpa in the worker's process
 from experiments.verl_plugin.training import kept_forward
 from experiments.verl_plugin.training.kept_forward import KeptForward
+from experiments.verl_plugin.training.log_probs import log_probs_of
 
 
 class CPUEngine:
@@ -34,40 +35,62 @@ class CPUEngine:
             self.engine_config = config
 
 
-@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
-class CPUEngineWithLMHead(CPUEngine, KeptForward, FSDPEngineWithLMHead):
-    """Actor and reference policy."""
+# On an NVIDIA GPU veRL takes the classes for that vendor rather than its own, which it registers for any vendor.
+@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cuda", vendor="nvidia")
+class EngineWithLMHead(FSDPEngineWithLMHead):
+    """Actor and reference policy, whose log-probs and entropies are those of the sampler's distribution."""
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict[str, torch.Tensor]:
-        """Return nested log_probs (and entropy) from one log-softmax over a packed micro-batch.
+        """Return nested log_probs (and entropy).
 
-        Without flash-attn veRL takes the log-softmax row by row in Python; that takes an eighth of a step.
+        veRL rounds the temperature to the logits' type. Without flash-attn it also takes the log-softmax token by token
+        in Python, and with chunks its entropy is compiled again for each new length of a micro-batch.
         """
 
-        def asked(name: str) -> bool:
-            return kept_forward.flag(micro_batch, name)
+        def asked(name: str, default: bool = False) -> bool:
+            return kept_forward.flag(micro_batch, name, default)
 
-        packed = self.model_config.override_config.get("attn_implementation") == attention.NAME
-        if not packed or asked("calculate_sum_pi_squared") or asked("distillation_use_topk"):
+        if asked("use_fused_kernels"):  # veRL computes the log-probs inside the model
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
-        offsets = micro_batch["input_ids"].offsets()
-        logits = output.logits.squeeze(0)
-        if not output_args["temperature_is_one"]:
-            logits = logits / output_args["temperature_rmpad"].unsqueeze(-1)
-        log_softmax = logits.log_softmax(-1)
-        label = output_args["input_ids_rmpad_rolled"].unsqueeze(1)
-        values = {"log_probs": log_softmax.gather(1, label).squeeze(1)}
-        if asked("calculate_entropy"):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not asked(kept_forward.KEEP_FORWARD)):
-                values["entropy"] = -(log_softmax.exp() * log_softmax).sum(-1)
-        nested = {name: torch.nested.nested_tensor_from_jagged(value, offsets) for name, value in values.items()}
-        self.keep(micro_batch, nested["log_probs"])
+        offsets, packed = micro_batch["input_ids"].offsets(), asked("use_remove_padding", True)
+        lengths = offsets.diff()
+        if asked("calculate_sum_pi_squared") or asked("distillation_use_topk") or asked("distillation_only"):
+            # veRL's own code, with the division done already
+            divisor = output_args["temperature_rmpad"][:, None] if packed else output_args["temperature"][:, None, None]
+            output.logits = output.logits / divisor
+            done = {**output_args, "temperature_is_one": True}
+            return super().prepare_model_outputs(output, done, micro_batch, logits_processor_func)
+        if packed:
+            logits, temperature = output.logits.squeeze(0), output_args["temperature_rmpad"]
+        else:
+            places = torch.arange(output.logits.size(1), device=lengths.device)
+            logits = output.logits[places < lengths.unsqueeze(1)]
+            temperature = output_args["temperature"].repeat_interleave(lengths)
+        label = output_args["input_ids_rmpad_rolled"]
+        log_probs, entropy = log_probs_of(logits, label, temperature, asked("calculate_entropy"))
+        values = {"log_probs": log_probs} if entropy is None else {"log_probs": log_probs, "entropy": entropy}
+        if packed:
+            pad = output_args["pad_size"]
+            values = {name: self._gather_and_unpad_packed(value, pad) for name, value in values.items()}
+        return {name: torch.nested.nested_tensor_from_jagged(value, offsets) for name, value in values.items()}
+
+
+@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
+class CPUEngineWithLMHead(CPUEngine, KeptForward, EngineWithLMHead):
+    """Actor and reference policy on a CPU."""
+
+    def prepare_model_outputs(
+        self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
+    ) -> dict[str, torch.Tensor]:
+        """Return the same; the log-probs of packed sequences are kept where the micro-batch asks for it."""
+        nested = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        if kept_forward.flag(micro_batch, "use_remove_padding", True):
+            self.keep(micro_batch, nested["log_probs"])
         return nested
 
 
-# On an NVIDIA GPU veRL takes this class rather than its own, which it registers for any vendor.
 @EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device="cuda", vendor="nvidia")
 class EngineWithValueHead(FSDPEngineWithValueHead):
     """The critic, with the attention that its config names."""

@@ -33,9 +33,9 @@ def worth_keeping(config: Any, samples: int, ranks: int) -> bool:
     return config.trainer.device == "cpu" and not split and not other
 
 
-def flag(batch: TensorDict, name: str) -> bool:
-    """Return a flag of a batch that a worker got; False if the batch does not have it."""
-    return bool(tensordict_utils.get_non_tensor_data(data=batch, key=name, default=False))
+def flag(batch: TensorDict, name: str, default: bool = False) -> bool:
+    """Return a flag of a batch that a worker got; the default if the batch does not have it."""
+    return bool(tensordict_utils.get_non_tensor_data(data=batch, key=name, default=default))
 
 
 class KeptForward:

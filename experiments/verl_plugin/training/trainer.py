@@ -83,15 +83,12 @@ class AblationTrainer(PPOTrainerSync):
     def trainer_mode(self, value: str) -> None: ...
 
     def _init_resource_pool_mgr(self) -> None:
-        super()._init_resource_pool_mgr()
-        model = self.config.actor_rollout_ref
-        attention = "attn_implementation" in (model.model.override_config or {})
-        if self.config.trainer.device == "cpu" or model.rollout.name in ("hf", "vllm") or attention:
-            from experiments.verl_plugin.training.worker import PluginActorRolloutRefWorker, PluginTrainingWorker
+        from experiments.verl_plugin.training.worker import PluginActorRolloutRefWorker, PluginTrainingWorker
 
-            for role in self.role_worker_mapping:
-                worker = PluginTrainingWorker if role == Role.Critic else PluginActorRolloutRefWorker
-                self.role_worker_mapping[role] = ray.remote(worker)
+        super()._init_resource_pool_mgr()
+        for role in self.role_worker_mapping:
+            worker = PluginTrainingWorker if role == Role.Critic else PluginActorRolloutRefWorker
+            self.role_worker_mapping[role] = ray.remote(worker)
 
     def on_step_begin(self) -> None:
         """Set the step's temperature, for the sampler and for every log-prob that the step computes.

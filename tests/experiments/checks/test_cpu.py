@@ -15,22 +15,6 @@ from experiments.checks.cpu import cpu_problems
 Resolve = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.parametrize(
-    ("fast", "ranks", "needed"), [(True, 4, None), (True, 5, 17), (False, 3, None), (False, 4, 17)]
-)
-def test_no_more_ranks_than_ray_has_cpus_for(resolved: Resolve, fast: bool, ranks: int, needed: int) -> None:
-    """Ray would wait for ever for CPUs that it lacks. On the plain path three more processes ask for one each."""
-    config = resolved(f"hardware.fast={fast}", f"hardware.gpus_per_node={ranks}")
-    expected = [
-        f"ray_kwargs.ray_init.num_cpus must be at least {needed} for hardware.gpus_per_node={ranks}, but is 16 "
-        "(logical CPUs; a rank asks for 3); set hardware.gpus_per_node=1, or "
-        f"ray_kwargs.ray_init.num_cpus={needed}"
-    ]
-    assert cpu_problems(config) == ([] if not needed else expected)
-    config["ray_kwargs"]["ray_init"]["num_cpus"] = needed or 16
-    assert cpu_problems(config) == []
-
-
 @pytest.mark.parametrize("threads", [0, -1, 1.5, None])
 def test_threads_are_at_least_one(resolved: Resolve, threads: Any) -> None:
     config = resolved()

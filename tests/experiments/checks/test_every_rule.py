@@ -77,8 +77,8 @@ BY_CHECK: dict[str, dict[str, str]] = {
         "a response that max_model_len cuts": "ours: vLLM would end responses before data.max_response_length",
     },
     "memory_problems": {"each phase": ESTIMATE},
+    "ray_problems": {"Ray's CPUs": "test_each_preset_starts_with_the_cpus_that_are_counted"},
     "cpu_problems": {
-        "Ray's CPUs": "test_the_cpus_that_verl_asks_of_ray_for_a_rank",
         "the fast path's models": "test_supports_what_it_repeats_and_nothing_else",
         "threads": "ours: hardware.threads is our own key",
     },

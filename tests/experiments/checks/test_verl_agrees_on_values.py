@@ -12,7 +12,6 @@ import torch
 from omegaconf import OmegaConf
 
 from experiments.checks.batch_sizes import group_problems
-from experiments.checks.cpu import CPUS_A_RANK
 from experiments.checks.unread_keys import LEGACY, kl_problems, legacy_problems
 from experiments.checks.value_rules import ENGINES, ESTIMATORS, KL_TYPES
 from experiments.config.verl import verl_node
@@ -179,21 +178,3 @@ def test_an_old_key_that_verl_does_not_read(base: Config, old: str) -> None:
     old_one = with_values(config, {old: 0.5 if old.endswith("clip") else "dapo"})
     assert len(legacy_problems(old_one)) == 1
     assert read(old_one) == read(config)
-
-
-def test_the_cpus_that_verl_asks_of_ray_for_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """veRL asks Ray for CPUS_A_RANK CPUs per rank; Ray would wait for ever for more CPUs than it has."""
-    from verl.single_controller.ray import base
-
-    class Asked(Exception):
-        """veRL has asked Ray for CPUs."""
-
-    def asked(bundles: list[dict[str, float]], **_: Any) -> None:
-        raise Asked([bundle["CPU"] for bundle in bundles])
-
-    monkeypatch.setattr(base, "placement_group", asked)
-    monkeypatch.setattr(base.ResourcePoolManager, "_check_resource_available", lambda self: None)
-    manager = base.ResourcePoolManager(resource_pool_spec={"pool": [2]}, mapping={})
-    manager.create_resource_pool()
-    with pytest.raises(Asked, match=str([CPUS_A_RANK, CPUS_A_RANK]).replace("[", r"\[")):
-        manager.resource_pool_dict["pool"].get_placement_groups(device_name="cpu")

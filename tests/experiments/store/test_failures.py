@@ -71,7 +71,14 @@ ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this
         "[2026-11-22 18:00:43,070 E 1 1] core_worker.cc:215: Failed to register worker to Raylet: "
         "Unable to register worker with raylet. IOError: End of file\n",
         "Unable to register worker with raylet",
-        "ray_kwargs.ray_init.num_cpus",
+        "ulimit -a",
+    ),
+    (
+        "too few GPUs",
+        "ValueError: Total available GPUs 1.0 is less than total desired GPUs 2\n"
+        "ray.exceptions.RayTaskError(ValueError): ray::TaskRunner.run() (pid=104449, ip=10.130.71.7)\n",
+        "Total available GPUs 1.0 is less than total desired GPUs 2",
+        "hardware.gpus_per_node",
     ),
     (
         "out of memory in the log-probs",

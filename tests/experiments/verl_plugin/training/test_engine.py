@@ -12,14 +12,19 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 from experiments.tiny_model import WEIGHTS
-from experiments.verl_plugin.training.engine import CPUEngineWithLMHead, CPUEngineWithValueHead, EngineWithValueHead
+from experiments.verl_plugin.training.engine import (
+    CPUEngineWithLMHead,
+    CPUEngineWithValueHead,
+    EngineWithLMHead,
+    EngineWithValueHead,
+)
 
 
 @pytest.mark.parametrize(
     "device, vendor, actor, critic",
     [
         ("cpu", "cpu", CPUEngineWithLMHead, CPUEngineWithValueHead),
-        ("cuda", "nvidia", FSDPEngineWithLMHead, EngineWithValueHead),
+        ("cuda", "nvidia", EngineWithLMHead, EngineWithValueHead),
         ("npu", "ascend", FSDPEngineWithLMHead, FSDPEngineWithValueHead),
     ],
 )
