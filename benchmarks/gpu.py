@@ -37,7 +37,7 @@ from benchmarks.gpu_machine import Machine, describe, find_machine
 from benchmarks.gpu_record import GPUMemory, Result, figures, measured, out_of_step, predicted, table
 from benchmarks.watch import Outcome, watch
 from experiments.attempt.caches import cache_variables
-from experiments.errors import UserError
+from experiments.errors import UserError, print_errors
 from experiments.processes import reaping
 from experiments.store.files import write_atomically
 from experiments.store.rundir import find_runs
@@ -252,9 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = parsed.out or PROJECT / "benchmarks" / "results" / f"gpu-{slug}.json"
         record = measure(items, machine, folder, parsed.minutes, out, began)
     except UserError as error:
-        print(f"error: {error.problems[0]}", file=sys.stderr)
         shutil.rmtree(folder)
-        return UserError.exit_code
+        return print_errors(error.problems)
     report(record)
     print(f"written to {out}")
     if any("failed" in result for results in record["items"].values() for result in results.values()):

@@ -301,7 +301,7 @@ def test_the_benchmark_is_there(command: str) -> None:
         "step": "--only",
         "shortcuts": "--rounds",
         "side_by_side": "--arms",
-        "analysis": "usage",
+        "analysis": "How long the analysis takes",
     }
     assert done.returncode == 0 and options[command.split()[2].removeprefix("benchmarks.")] in done.stdout, done.stderr
 

@@ -16,11 +16,11 @@ from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
 from analysis.figures.captions import miniature
 from analysis.figures.series import View
-from analysis.figures.style import GREY, NARROW, letters
+from analysis.figures.style import GREY, NARROW, text_sizes
 
 # Inches.
 COLUMN, ROW, LOW_ROW, LEFT, TOP, BOTTOM = 3.1, 2.0, 1.3, 0.65, 1.15, 0.95
-WITHIN, BETWEEN, LINE = 0.3, 0.95, 0.19
+WITHIN, BETWEEN, LINE, LEGEND_ROW = 0.3, 0.95, 0.19, 0.23
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def layout(
     """
     columns = min(len(arms), max(1, round((width - LEFT) / COLUMN)))
     blocks = math.ceil(len(arms) / columns)
-    lines = [line for note in notes for line in textwrap.wrap(note, letters(width).wrapped)]
+    lines = [line for note in notes for line in textwrap.wrap(note, text_sizes(width).wrapped)]
     row_height = ROW if width >= NARROW else LOW_ROW
     block = rows * row_height + (rows - 1) * WITHIN
     bottom = BOTTOM + LINE * (len(lines) - 1)
@@ -109,7 +109,7 @@ def layout(
 def add_title(figure: Figure, title: str) -> None:
     """Write the figure's title at the top."""
     width, height = figure.get_size_inches()
-    size = letters(width).title
+    size = text_sizes(width).title
     figure.text(0.14 / width, 1 - 0.12 / height, title, size=size, weight="bold", va="top")
 
 
@@ -120,8 +120,8 @@ def side_by_side(legend: Sequence[str], width: float) -> int:
 
 
 def top_of(legend: Sequence[str], width: float) -> float:
-    """Return the height of title and legend in inches."""
-    return TOP + 0.23 * max(0, math.ceil(len(legend) / side_by_side(legend, width)) - 2)
+    """Return the height of title and legend in inches; TOP has room for two rows of the legend."""
+    return TOP + LEGEND_ROW * max(0, math.ceil(len(legend) / side_by_side(legend, width)) - 2)
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:
@@ -151,7 +151,7 @@ def notes_of(ablation: Ablation) -> list[str]:
 def add_notes(figure: Figure, lines: Sequence[str]) -> None:
     """Write these lines at the bottom."""
     width, height = figure.get_size_inches()
-    size = letters(width).note
+    size = text_sizes(width).note
     for number, line in enumerate(reversed(lines)):
         figure.text(0.14 / width, (0.12 + LINE * number) / height, line, color=GREY, size=size)
 

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm, seeds_text
 from analysis.figures.series import Series, View, arm_series, binned, is_validation
-from analysis.figures.style import GREY, NARROW, WIDTH, Look, letters, look, styled
+from analysis.figures.style import GREY, NARROW, WIDTH, Look, look, styled, text_sizes
 from analysis.records.curves import VALIDATION_CURVES, Curves, validation_temperature
 
 # Inches.
@@ -80,7 +80,7 @@ def draw(
     rows, view = panels(ablation, curves, chosen), view or View()
     if width < NARROW:
         rows = [[panel] for row in rows for panel in row]
-    sizes = letters(width)
+    sizes = text_sizes(width)
     header = textwrap.wrap(ablation.settings(), sizes.wrapped)
     notes = [line for note in footer for line in textwrap.wrap(note, sizes.wrapped)]
     handles = [legend_handle(arm, look(place)) for place, arm in enumerate(ablation.arms)]

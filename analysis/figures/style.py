@@ -51,7 +51,7 @@ CHARACTERS = 118  # of a note, in a line as long as WIDTH
 
 
 @dataclass(frozen=True)
-class Letters:
+class TextSizes:
     """The sizes of a figure's texts, in points."""
 
     title: float
@@ -61,11 +61,11 @@ class Letters:
     """How many characters of a note fit in a line."""
 
 
-def letters(width: float) -> Letters:
+def text_sizes(width: float) -> TextSizes:
     """Return the sizes of the texts of a figure that is `width` inches wide."""
     if width < NARROW:
-        return Letters(9.5, 7.5, 7.0, int(CHARACTERS * width / WIDTH * 1.15))
-    return Letters(15, 9.5, 8.5, int(CHARACTERS * width / WIDTH))
+        return TextSizes(9.5, 7.5, 7.0, int(CHARACTERS * width / WIDTH * 1.15))
+    return TextSizes(15, 9.5, 8.5, int(CHARACTERS * width / WIDTH))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
 from analysis.figures.layout import BOTTOM, LINE, Extra, add_legend, add_notes, add_title, mean_of, top_of
-from analysis.figures.style import COLOURS, NARROW, WIDTH, letters
+from analysis.figures.style import COLOURS, NARROW, WIDTH, text_sizes
 
 PHASES = (
     *("gen", "old_log_prob", "ref", "values", "reward", "adv", "update_critic", "update_actor", "update_weights"),
@@ -44,7 +44,7 @@ def efficiency(ablation: Ablation, notes: Sequence[str] = (), width: float = WID
     phases = [phase for phase in (*PHASES, REST) if any(seconds.get(phase, 0) > 0 for _, seconds in rows)]
     if not phases:
         return None
-    lines = [line for note in notes for line in textwrap.wrap(note, letters(width).wrapped)]
+    lines = [line for note in notes for line in textwrap.wrap(note, text_sizes(width).wrapped)]
     names = [textwrap.shorten(arm.title or arm.label, 26, placeholder="...") for arm, _ in rows]
     top, bottom = top_of(phases, width), BOTTOM + LINE * (len(lines) - 1)
     height = top + 0.42 * len(rows) + bottom

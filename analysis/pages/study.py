@@ -64,99 +64,111 @@ class Study:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all commands of the analysis share: which runs to read, and how to show them."""
-    parser.add_argument(
+    """Add the options that all commands of the analysis share."""
+    _add_run_options(parser.add_argument_group("which runs"))
+    _add_comparison_options(parser.add_argument_group("what is compared"))
+    _add_drawing_options(parser.add_argument_group("how it is drawn"))
+
+
+def _add_run_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "run", metavar="RUN", nargs="*", help="a run's folder, or the beginning of its name or id (default: all runs)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--source",
         "--runs",
         metavar="PLACE",
         default="runs",
         help="a folder of runs, a folder with .wandb files, one such file, or wandb://ENTITY/PROJECT (%(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--filter",
         metavar="KEY=VALUE",
         action="append",
         default=[],
         help="only runs with this config value, state, tags, group or name; != for all others; may be repeated",
     )
-    parser.add_argument(
-        "--baseline",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="the arm that the others are compared with (default: the plan's); may be repeated",
-    )
-    parser.add_argument(
-        "--x", metavar="AXIS", default="step", help="step, samples, tokens, hours or gpu_hours (%(default)s)"
-    )
-    parser.add_argument(
-        "--smooth",
-        metavar="HOW",
-        default="none",
-        help="training curves: none, or as W&B smooths them, e.g. twema:0.9 (%(default)s)",
-    )
-    parser.add_argument(
-        "--panels",
-        metavar="NAMES",
-        default="",
-        help="instead of the usual panels: sampled, greedy, reward, length, format or any metric, with commas between",
-    )
-    parser.add_argument(
-        "--width",
-        metavar="INCHES",
-        type=float,
-        default=9.6,
-        help="of the figures, e.g. 3.3 for one column of a journal (%(default)s)",
-    )
-    parser.add_argument("--no-notes", action="store_true", help="write no notes below the figures")
-    parser.add_argument(
-        "--phrases",
-        metavar="TEXTS",
-        default="",
-        help=r"what to count in the sampled texts, with commas between; \, is a comma within a phrase",
-    )
-    parser.add_argument(
-        "--last",
-        metavar="K",
-        type=int,
-        default=None,
-        help="validations whose mean is the final accuracy (those of the last fifth of the steps)",
-    )
-    parser.add_argument(
+    group.add_argument(
         "--complete-from",
         metavar="STEP",
         type=int,
         default=None,
         help="count every run that reached this step as complete, e.g. runs without an end that were stopped by hand",
     )
-    parser.add_argument(
+    group.add_argument(
         "--trainers",
         metavar="FILE",
         type=Path,
         default=None,
         help="YAML file with the names that a trainer other than veRL gives its steps and metrics",
     )
-    parser.add_argument(
-        "--robust",
-        action="store_true",
-        help="show the interquartile mean and the probability to beat the baseline too",
+
+
+def _add_comparison_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--baseline",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="the arm that the others are compared with (default: the plan's); may be repeated",
     )
-    parser.add_argument(
+    group.add_argument(
         "--until",
         metavar="STEP",
         type=int,
         default=None,
         help="compare the arms up to this step (the last step of the shortest arm)",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--last",
+        metavar="K",
+        type=int,
+        default=None,
+        help="validations whose mean is the final accuracy (those of the last fifth of the steps)",
+    )
+    group.add_argument(
         "--threshold",
         metavar="ACCURACY",
         type=float,
         default=None,
         help="count the steps and GPU-hours to this accuracy (the highest multiple of 0.05 that every run reaches)",
+    )
+    group.add_argument(
+        "--robust",
+        action="store_true",
+        help="show the interquartile mean and the probability to beat the baseline too",
+    )
+
+
+def _add_drawing_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--x", metavar="AXIS", default="step", help="step, samples, tokens, hours or gpu_hours (%(default)s)"
+    )
+    group.add_argument(
+        "--smooth",
+        metavar="HOW",
+        default="none",
+        help="training curves: none, or as W&B smooths them, e.g. twema:0.9 (%(default)s)",
+    )
+    group.add_argument(
+        "--panels",
+        metavar="NAMES",
+        default="",
+        help="instead of the usual panels: sampled, greedy, reward, length, format or any metric, with commas between",
+    )
+    group.add_argument(
+        "--width",
+        metavar="INCHES",
+        type=float,
+        default=9.6,
+        help="of the figures, e.g. 3.3 for one column of a journal (%(default)s)",
+    )
+    group.add_argument("--no-notes", action="store_true", help="write no notes below the figures")
+    group.add_argument(
+        "--phrases",
+        metavar="TEXTS",
+        default="",
+        help=r"what to count in the sampled texts, with commas between; \, is a comma within a phrase",
     )
 
 

@@ -79,7 +79,7 @@ class Rows(Mapping[int, Mapping[str, float]]):
         return {metric for block in self._blocks for metric in block.values}
 
     def points(self, metric: str, below: float) -> Points:
-        """Return [(step, value)] of a metric, steps ascending; without values that are no number or `below` no more."""
+        """Return [(step, value)] of a metric, steps ascending, where the value lies between -below and below."""
         parts = [(block.steps, block.values[metric]) for block in self._blocks if metric in block.values]
         if len(parts) == 1 and all(-below < value < below for value in parts[0][1]):
             return Points(*parts[0])

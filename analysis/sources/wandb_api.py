@@ -200,7 +200,7 @@ class WandbProject:
         problem = patience.lost()
         if not problem:
             try:
-                rows, sent = self._all(server, run, older)
+                rows, sent = self._pull_all(server, run, older)
             except NoAnswerError as error:
                 problem = str(error)
                 patience.note(problem)
@@ -250,7 +250,7 @@ class WandbProject:
             first = stop
         return [*kept, *sorted(pulled.items())], sent
 
-    def _all(self, server: Server, run: Listed, older: list[Row] | None) -> tuple[list[Row], int]:
+    def _pull_all(self, server: Server, run: Listed, older: list[Row] | None) -> tuple[list[Row], int]:
         """Return what `_pull` does, also of a run whose rows the server has moved to files, wholly or in part."""
         rows, sent = self._pull(server, run, older)
         if sent < run.lines and older is not None:  # what was kept may be short of rows

@@ -12,7 +12,7 @@ from typing import Any
 
 from analysis.records.history import Row
 from analysis.sources.graphql import Server, ServerError
-from experiments.values import as_float
+from analysis.sources.wandb_log import number_of
 
 STEP = "_step"
 EXPORTS = """query RunParquetHistory($entity: String!, $project: String!, $runName: String!, $liveKeys: [String!]!) {
@@ -20,7 +20,6 @@ EXPORTS = """query RunParquetHistory($entity: String!, $project: String!, $runNa
     run(name: $runName) { parquetHistory(liveKeys: $liveKeys) { parquetUrls } }
   }
 }"""
-NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
 def exported_rows(server: Server, entity: str, project: str, run_id: str) -> list[Row]:
@@ -38,16 +37,8 @@ def exported_rows(server: Server, entity: str, project: str, run_id: str) -> lis
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics that are numbers of a row, without those that W&B adds. NaN and infinities may be texts."""
-    found = {}
-    for key, value in row.items():
-        if key[0] == "_":
-            continue
-        if (number := as_float(value)) is not None:
-            found[key] = number
-        elif isinstance(value, str) and value in NOT_FINITE:
-            found[key] = NOT_FINITE[value]
-    return found
+    """Return the metrics of a row that are numbers, without those that W&B adds."""
+    return {key: number for key, value in row.items() if key[0] != "_" and (number := number_of(value)) is not None}
 
 
 def _rows(server: Server, content: bytes) -> list[Row]:

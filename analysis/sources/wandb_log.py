@@ -21,6 +21,7 @@ from experiments.values import as_float
 
 MAGIC = b":W&B\xe1\xbe\x00"
 BLOCK, CHUNK_HEADER = 32768, struct.Struct("<IHB")
+HEAD_BYTES = 16 << 20  # in which a run's record is: it is among the first, and its config may be large
 WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 CRC_OF_TYPE = [zlib.crc32(bytes([kind])) for kind in range(5)]
 
@@ -82,7 +83,8 @@ def read_log(path: Path, to_run: bool = False) -> WandbLog:
 
     Raises NotALogError if it is no such file, OSError if it can't be read.
     """
-    data = path.read_bytes()
+    with open(path, "rb") as file:
+        data = file.read(HEAD_BYTES if to_run else -1)
     log = WandbLog()
     if data[: len(MAGIC)] != MAGIC:
         if not MAGIC.startswith(data):
@@ -249,8 +251,12 @@ def read_step(rest: bytes) -> int | None:
 
 
 def as_number(raw: bytes) -> float | None:
-    """Return a JSON value as a float, None if it is no number. NaN and Infinity occur, with and without quotes."""
-    value = json.loads(raw)
+    """Return a JSON value as a float, None if it is no number."""
+    return number_of(json.loads(raw))
+
+
+def number_of(value: Any) -> float | None:
+    """Return a value of a history as a float, None if it is no number. W&B writes NaN and infinities as texts, too."""
     return float(value) if value in ("NaN", "Infinity", "-Infinity") else as_float(value)
 
 

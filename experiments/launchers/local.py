@@ -143,17 +143,15 @@ class Queue:
     def _begin(self, run: PlannedRun, place: Place) -> list[int]:
         """Give a run its turn at the place that was taken for it; return its exit code if it has no turn."""
         row = self.progress.row(run)
-        if full := _full_disk(run):
-            row.begin(run)
-            record_failure(run, full, row)
-            row.end()
-            self.places.give_back(place)
-            return [1]
         try:
-            turn = Turn.begin(run, place, self.cores, self.code, self.standby, row)
+            turn: Turn | str | Failure = _full_disk(run) or Turn.begin(
+                run, place, self.cores, self.code, self.standby, row
+            )
         except OSError as error:  # its folder can't be used
+            turn = of_an_error(error)
+        if isinstance(turn, Failure):
             row.begin(run)
-            record_failure(run, of_an_error(error), row)
+            record_failure(run, turn, row)
             row.end()
             self.places.give_back(place)
             return [1]

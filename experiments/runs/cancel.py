@@ -23,14 +23,8 @@ from experiments.store.rundir import AlreadyRunning, RunDir
 
 PATIENCE_SECONDS = 20.0  # how long an attempt on this machine may take to end by itself
 JOB_PATIENCE_SECONDS = 45.0  # how long one in a job may take: SLURM kills it after KillWait, usually 30 s
-LIVING = (
-    "PENDING",
-    "CONFIGURING",
-    "RUNNING",
-    "SUSPENDED",
-    "REQUEUED",
-    "REQUEUE_HOLD",
-)  # the job may still do something
+# States of a job that may still do something. One that is COMPLETING was told to end, and does.
+LIVING = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD")
 WAITING = (Event.PLANNED, Event.LAUNCHED, Event.SUBMITTED)  # events after which a run waits for its start
 
 
@@ -86,9 +80,8 @@ def _wait(jobs: Mapping[RunDir, RunJob]) -> set[RunDir]:
 
 def _record(run: RunDir, has_ended: bool) -> str | None:
     """Record that a run is cancelled; return why it can't be, None if it is. `has_ended`: its job, if it has one."""
-    problem = f"{run.path.name} must have ended to be cancelled, but {{}}; look in a minute, then cancel it again"
     if not has_ended:
-        return problem.format("SLURM, which was told to cancel its job, says that it runs")
+        return _goes_on(run, "SLURM, which was told to cancel its job, says that it runs")
     try:
         with run.lock():
             if run.state() == State.FINISHED:
@@ -98,8 +91,12 @@ def _record(run: RunDir, has_ended: bool) -> str | None:
                 print(f"{run.path.name}: cancelled")
     except AlreadyRunning:
         started = last_event(run.events(), Event.STARTED) or {}
-        return problem.format(f"process {started.get('pid')} on {started.get('host')} still executes it")
+        return _goes_on(run, f"process {started.get('pid')} on {started.get('host')} still executes it")
     return None
+
+
+def _goes_on(run: RunDir, why: str) -> str:
+    return f"{run.path.name} must have ended to be cancelled, but {why}; look in a minute, then cancel it again"
 
 
 def _problem(run: RunDir, events: Sequence[Mapping[str, Any]], has_job: bool) -> str | None:

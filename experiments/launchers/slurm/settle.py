@@ -48,7 +48,11 @@ def settle(runs: Sequence[RunDir], seconds: float = 5.0) -> str | None:
         for run in runs:
             events = run.events()
             job = run_job(events)
-            if job is not None and run.state(events) in OPEN and not job.is_elsewhere(_here(deadline)):
+            if (
+                job is not None
+                and run.state(events) in OPEN
+                and not job.is_elsewhere(cluster_name(deadline - time.monotonic()))
+            ):
                 asked[run] = (events, job)
         known = ask([job for _, job in asked.values()], deadline - time.monotonic())
     except SlurmError as error:
@@ -61,10 +65,6 @@ def settle(runs: Sequence[RunDir], seconds: float = 5.0) -> str | None:
         if event:
             _record(run, events, event)
     return None
-
-
-def _here(deadline: float) -> str:
-    return cluster_name(deadline - time.monotonic())
 
 
 def _record(run: RunDir, events: Sequence[Mapping[str, Any]], event: Mapping[str, Any]) -> None:
