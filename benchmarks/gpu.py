@@ -244,7 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     items = parsed.items.split(",")
     if unknown := set(items) - set(ITEMS):
         parser.error(f"--items must name {', '.join(ITEMS)}, but names {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the run that is under way, too
+    # Then the run that is under way is ended, too.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder = Path(tempfile.mkdtemp(prefix="gpu-benchmark-"))
     try:
         machine = find_machine(parsed.device)
@@ -254,6 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         shutil.rmtree(folder)
         return print_errors(error.problems)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     report(record)
     print(f"written to {out}")
     if any("failed" in result for results in record["items"].values() for result in results.values()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -70,6 +71,8 @@ def render_study(study: Study, kinds: Sequence[str] = KINDS, captions: bool = Tr
 
 
 def _remember(study: Study) -> None:
+    """Begin a process that draws. It must end when it is told to, whatever the program that forked it does then."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     global _study
     _study = study
 

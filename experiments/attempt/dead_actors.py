@@ -6,9 +6,12 @@ the reason of each death. Read in Ray 2.60.0; another version is asked for nothi
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Future
 from typing import Any
 
 READ_IN = "2.60.0"
+ANSWER_SECONDS = 1.0
 # The reasons (ray.protobuf's ActorDiedErrorContext.Reason) of deaths that somebody asked for.
 INTENDED = ("RAY_KILL", "OUT_OF_SCOPE", "REF_DELETED")
 
@@ -20,6 +23,43 @@ def is_known() -> bool:
     if ray.__version__ != READ_IN:
         print(f"Ray must be {READ_IN} for its dead actors to be named, but is {ray.__version__}: they are not watched")
     return bool(ray.__version__ == READ_IN)
+
+
+class Asked:
+    """The question which actors have died, asked in a thread: a control store that is gone takes Ray half a minute."""
+
+    def __init__(self) -> None:
+        self._answer: Future[list[tuple[str, int]]] | None = None
+
+    def dead(self) -> list[tuple[str, int]]:
+        """Return what `dead_actors` does; [] if there is no answer in ANSWER_SECONDS: the next call waits for it, too.
+
+        [] as well if Ray can't be asked: it may be going down.
+        """
+        answer = self._answer = self._answer or self._ask()
+        try:
+            dead = answer.result(timeout=ANSWER_SECONDS)
+        except TimeoutError:
+            if not answer.done():
+                return []
+            dead = []  # the error is Ray's
+        except Exception:
+            dead = []
+        self._answer = None
+        return dead
+
+    @staticmethod
+    def _ask() -> Future[list[tuple[str, int]]]:
+        answer: Future[list[tuple[str, int]]] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(dead_actors())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+        return answer
 
 
 def dead_actors() -> list[tuple[str, int]]:

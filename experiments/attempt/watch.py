@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.attempt.dead_actors import dead_actors, is_known
+from experiments.attempt.dead_actors import Asked, is_known
 from experiments.attempt.ray_waits import ray_waits
 from experiments.attempt.stacks import write_stacks
 from experiments.attempt.stall import Stall
@@ -55,6 +55,7 @@ class Watch:
         self.head = _pid(self.cluster) if self.cluster is not None else 0
         self.supervisor = int(os.environ.get(SUPERVISOR, 0))
         self.daemons: dict[int, str] = {}
+        self.asked = Asked()
         self._over, self._known, self._warned = threading.Event(), is_known(), False
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -85,10 +86,9 @@ class Watch:
         if self.head and not endings.lives(self.head):
             return _words("the Ray head of the launch", self.head, None)
         if self._known:
-            with contextlib.suppress(Exception):  # Ray may be going down
-                for name, pid in dead_actors():
-                    forks = endings.noted(self.forks) if self.forks is not None else {}
-                    return _words(f"the actor {name}", pid, forks[pid][1] if pid in forks else None)
+            for name, pid in self.asked.dead():
+                forks = endings.noted(self.forks) if self.forks is not None else {}
+                return _words(f"the actor {name}", pid, forks[pid][1] if pid in forks else None)
         return None
 
     def _watch(self) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -119,7 +120,12 @@ def test_an_apostrophe_is_one_however_it_is_set(make: MakeRun, runs: Path) -> No
 def test_a_process_that_is_killed_while_drawing_is_told(
     make: MakeRun, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The other processes end, too, even where this one has its own way with SIGTERM, which they inherit."""
     make(steps=3)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     monkeypatch.setattr("analysis.pages.rendering.extras", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    assert main(["--source", str(runs), "--out", str(tmp_path / "out")]) == 2
+    try:
+        assert main(["--source", str(runs), "--out", str(tmp_path / "out")]) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert "error: the processes that draw must live until they are done" in capsys.readouterr().err
