@@ -4,9 +4,11 @@
 
 - 30 runs x 600 rows x 60 metrics from a server that answers after 200 ms: ours, first and second time, beside the
   official client's scan_history (8 threads) and openrlbenchmark (0.3.1, in the folder of peers that `make test` fills),
-  whose curves must be ours;
+  whose curves must be ours; then the same runs, moved to parquet files by the server;
 - 10,000 steps x 120 metrics from one `.wandb` file: ours, with and without its short cut for rows of known metrics
   (0.5 and 4.0 seconds of CPU), beside W&B's own reader (`wandb leet inspect --json`) and the parsing of what it prints;
+- every figure of 200 runs x 1,000 steps x 60 metrics, 8 arms x 25 seeds in 4 ablations, from their folders and from
+  `.wandb` files, and their report;
 - every figure of 24 runs x 300 steps, 160 responses a step kept, as PNG, SVG and PDF, with the tables: the whole
   command, of 8 arms x 3 seeds in 4 ablations; and their report;
 - `--help`.
@@ -31,6 +33,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from analysis.records.history import Row
 from tests.analysis.conftest import made_up_rows, make_run
 from tests.analysis.sources.test_peers import OPENRLBENCHMARK, PEERS
@@ -41,6 +45,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNS, ROWS, METRICS, LATENCY = 30, 600, 60, 0.2
 LOG_STEPS, LOG_METRICS = 10_000, 120
 STEPS, RESPONSES = 300, 160
+MANY_STEPS, SEEDS = 1000, 25
+ARMS: list[dict[str, Any]] = [
+    *({}, {"temperature": 0.6}, {"temperature": 1.2}, {"n": 3}, {"n": 8}),
+    *({"kl": 0.0}, {"kl": 0.01}, {"algorithm": "gae"}),
+]
 WORDS = ("let's", "try", "how", "about", "wait", "this", "works", "does", "not", "equal", "3", "5", "+", "*", "=", "21")
 
 OURS = f"""
@@ -65,6 +74,21 @@ with ThreadPoolExecutor(8) as threads:
 assert [len(found) for found in rows] == [{ROWS}] * {RUNS}
 print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
+DOWNLOADS = f"""
+import sys, time, resource, wandb
+import pyarrow.parquet as pq
+from concurrent.futures import ThreadPoolExecutor
+began = time.perf_counter()
+api = wandb.Api(overrides={{"entity": {ENTITY!r}}}, timeout=30)
+runs = list(api.runs("{ENTITY}/{PROJECT}", per_page=200, lazy=False))
+def rows(run):
+    files = run.download_history_exports(f"{{sys.argv[1]}}/{{run.id}}").paths
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+with ThreadPoolExecutor(8) as threads:
+    found = list(threads.map(rows, runs))
+assert [len(rows) for rows in found] == [{ROWS}] * {RUNS}
+print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
 READ_LOG = """
 import sys, time, resource
 from pathlib import Path
@@ -79,8 +103,8 @@ wandb_log.read_row = wandb_log.read_any_row
 """
 
 
-def serve() -> None:
-    """Print the address, then serve the made-up runs until the parent ends."""
+def serve(exported: bool) -> None:
+    """Print the address, then serve the made-up runs until the parent ends; `exported`: as parquet files."""
     draw = random.Random(0)
     runs = [
         ServedRun(
@@ -90,6 +114,7 @@ def serve() -> None:
                 for s in range(ROWS)
             ],
             config={"env": "countdown", "exp": "abl"},
+            exported=ROWS if exported else 0,
         )
         for number in range(RUNS)
     ]
@@ -101,9 +126,9 @@ def serve() -> None:
 
 
 @contextmanager
-def served() -> Iterator[dict[str, str]]:
-    """Yield the environment in which a W&B client talks to the stand-in."""
-    command = [sys.executable, "-m", "benchmarks.analysis", "--serve"]
+def served(how: str) -> Iterator[dict[str, str]]:
+    """Yield the environment in which a W&B client talks to the stand-in, which serves "live" or "exported" runs."""
+    command = [sys.executable, "-m", "benchmarks.analysis", "--serve", how]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None and server.stdin is not None
         url = server.stdout.readline().strip()
@@ -128,26 +153,34 @@ def measure(label: str, code: str, *arguments: object, **more: dict[str, str]) -
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.analysis", description="How long the analysis takes.")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=("live", "exported"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve()
+        serve(options.serve == "exported")
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         print(f"{'':46} reading    process   memory")
         print(f"{RUNS} runs x {ROWS} rows x {METRICS} metrics, {LATENCY * 1000:.0f} ms a request")
-        with served() as environment:
+        with served("live") as environment:
             for number in ("first", "second"):
                 measure(f"this project, {number} pull", OURS, folder / "cache", folder / "ours.json", env=environment)
-            measure("wandb scan_history, 8 threads", CLIENT, env={**environment, "WANDB_DIR": temporary})
+            client = {**environment, "WANDB_DIR": temporary, "WANDB_CACHE_DIR": temporary}
+            measure("wandb scan_history, 8 threads", CLIENT, env=client)
             theirs = folder / "theirs.json"
             environment |= {"PYTHONPATH": str(PEERS)}
             measure("openrlbenchmark, one metric", OPENRLBENCHMARK, theirs, "group/m7", env=environment)
             same = theirs.exists() and json.loads(theirs.read_text()) == json.loads((folder / "ours.json").read_text())
             print(f"  its curves and ours are {'the same' if same else 'NOT THE SAME'}")
+        print("the same runs, exported to parquet")
+        with served("exported") as environment:
+            measure("this project, first pull", OURS, folder / "cache2", folder / "ours.json", env=environment)
+            client = {**environment, "WANDB_DIR": temporary, "WANDB_CACHE_DIR": temporary}
+            measure("wandb scan_history, 8 threads", CLIENT, env=client)
+            measure("wandb download_history_exports, 8 threads", DOWNLOADS, folder / "exports", env=client)
         read_logs(folder)
-        draw_figures(folder)
+        draw_many(folder / "many")
+        draw_figures(folder / "few")
 
 
 def read_logs(folder: Path) -> None:
@@ -169,24 +202,44 @@ def read_logs(folder: Path) -> None:
     print(f"  {'wandb leet inspect --json, and parsing it':44} {time.perf_counter() - began:6.2f} s")
 
 
+def draw_many(folder: Path) -> None:
+    """Print the seconds and the memory, over all processes, of the figures and report of 200 long runs."""
+    for place, arm in enumerate(ARMS):
+        for seed in range(1, SEEDS + 1):
+            draw = random.Random(f"{place} {seed}")
+            rows = timed_rows(seed, arm, MANY_STEPS)
+            others = [f"group/m{number}" for number in range(METRICS - len(rows[-1][1]))]
+            rows = [(step, {**row, **{metric: draw.random() for metric in others}}) for step, row in rows]
+            run = make_run(folder / "runs", seed=seed, attempts=[rows], steps=MANY_STEPS, **arm)
+            config = yaml.safe_load((run / "config.yaml").read_text())
+            write_log(folder / "logs" / run.name / f"run-{place}s{seed}.wandb", rows, name=run.name, config=config)
+    print(f"{len(ARMS)} arms x {SEEDS} seeds x {MANY_STEPS} steps x {METRICS} metrics")
+    time_command(folder, "every figure and table", "analysis.plot_ablation", "--out", "figures")
+    time_command(
+        folder, "the same from .wandb files", "analysis.plot_ablation", "--source", "logs", "--out", "figures2"
+    )
+    time_command(folder, "the report", "analysis.report", "--out", "report.html")
+    print(f"  {'its size':44} {(folder / 'report.html').stat().st_size / 1e6:31.1f} MB")
+
+
 def draw_figures(folder: Path) -> None:
     """Print the seconds and the memory, over all processes, of the figures and report of 24 runs, and of the help."""
-    arms: list[dict[str, Any]] = [{}, {"temperature": 0.6}, {"temperature": 1.2}, {"n": 3}, {"n": 8}]
-    arms += [{"kl": 0.0}, {"kl": 0.01}, {"algorithm": "gae"}]
-    for arm in arms:
+    for arm in ARMS:
         for seed in (1, 2, 3):
-            keep_texts(make_run(folder / "runs", seed=seed, attempts=[timed_rows(seed, arm)], steps=STEPS, **arm))
+            keep_texts(
+                make_run(folder / "runs", seed=seed, attempts=[timed_rows(seed, arm, STEPS)], steps=STEPS, **arm)
+            )
     print(f"8 arms x 3 seeds x {STEPS} steps, {RESPONSES} responses a step")
     time_command(folder, "every figure and table", "analysis.plot_ablation", "--out", "figures")
     time_command(folder, "the report", "analysis.report", "--out", "figures/report.html")
     time_command(folder, "--help", "analysis.plot_ablation", "--help")
 
 
-def timed_rows(seed: int, arm: dict[str, Any]) -> list[Row]:
+def timed_rows(seed: int, arm: dict[str, Any], steps: int) -> list[Row]:
     """Return a run's made-up rows with the phases of each step, as veRL logs them."""
     phases = {"gen": 1.0, "old_log_prob": 0.2, "ref": 0.2, "adv": 0.01, "update_actor": 0.3, "step": 1.8}
     timing = {f"timing_s/{phase}": seconds for phase, seconds in phases.items()} | {"perf/throughput": 5000.0}
-    return [(step, {**row, **timing}) for step, row in made_up_rows(seed, arm.get("temperature", 1.0), 1, STEPS)]
+    return [(step, {**row, **timing}) for step, row in made_up_rows(seed, arm.get("temperature", 1.0), 1, steps)]
 
 
 def keep_texts(run: Path) -> None:

@@ -4,11 +4,13 @@
 
 Compute and memory are those of the real model; what it writes is noise, so every response is run to its limit. The
 tokenizer is a byte-level BPE trained on the prompts, small enough that a prompt takes about as many tokens as with the
-real one.
+real one. Its vocabulary is filled up to the model's, since rollout engines draw no id without a token: where a random
+model has ids without one, it would give them as much probability as any other, and the trainer counts them.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,6 +40,7 @@ def build(folder: Path, shape: dict[str, Any], texts: Iterable[str], seed: int =
     blank = Qwen2Tokenizer(vocab=alphabet, merges=[], unk_token=None, eos_token=END, pad_token=PAD)  # type: ignore[arg-type]
     tokenizer = blank.train_new_from_iterator(texts, VOCABULARY, show_progress=False)
     tokenizer.save_pretrained(folder)
+    fill_vocabulary(folder / "tokenizer.json", int(shape["vocab_size"]))
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
     torch.manual_seed(seed)
     config = Qwen2Config(**shape, dtype="bfloat16", **ends)
@@ -46,6 +49,15 @@ def build(folder: Path, shape: dict[str, Any], texts: Iterable[str], seed: int =
     model.generation_config = GenerationConfig(**ends)
     model.save_pretrained(folder)
     return int(model.num_parameters())
+
+
+def fill_vocabulary(file: Path, size: int) -> None:
+    """Give every id below `size` a token. No merge makes the added ones, so texts are cut into tokens as before."""
+    content = json.loads(file.read_text())
+    vocabulary = content["model"]["vocab"]
+    for index in range(len(vocabulary), size):
+        vocabulary[f"{index:06x}"] = index  # some digits, some letters: the reward tells such tokens apart
+    file.write_text(json.dumps(content, ensure_ascii=False))
 
 
 def main() -> None:

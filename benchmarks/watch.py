@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ MEMORY_SECONDS = 0.5
 MEMORY_SHARE = 0.02  # the largest share of the time for looks, since they delay the processes that they look at
 PATIENCE_SECONDS = 20.0  # how long a command past its limit may take to end by itself
 GRACE_SECONDS = 1.0  # what still lives this long after the command has ended was left behind
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+LIBC = ctypes.CDLL(None)
 
 
 @dataclass
@@ -60,13 +61,15 @@ def watch(
     places: Mapping[str, tuple[Path, str]],
     log: Path,
     limit: float,
+    seen: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Outcome:
-    """Run the command to its end, or for `limit` seconds; end whatever it leaves.
+    """Run the command to its end, or for `limit` seconds; end whatever it leaves. It is told if this process dies.
 
     Args:
         rows: a folder and a pattern: the files of JSON lines to read as they grow.
         places: what to look for afterwards, as a folder and a pattern by kind.
         log: where its output goes.
+        seen: is called when rows have arrived.
     """
     tree = Tree()
     before = _files(places)
@@ -74,14 +77,22 @@ def watch(
     with open(log, "wb") as output:
         outcome = Outcome(time.time())
         process = subprocess.Popen(
-            command, env=dict(environment), stdout=output, stderr=output, stdin=subprocess.DEVNULL
+            command,
+            env=dict(environment),
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_end_with_parent,
         )
         ended = threading.Event()
         memory = threading.Thread(target=_watch_memory, args=(tree, outcome, ended))
         memory.start()
         try:
             while process.poll() is None and time.time() - outcome.started < limit:
-                outcome.arrivals += _new_rows(rows, tails, tree)
+                new = list(_new_rows(rows, tails, tree))
+                outcome.arrivals += new
+                if new:
+                    seen(outcome)
                 time.sleep(TICK_SECONDS)
             outcome.code = process.poll()
             outcome.ended = time.time()
@@ -137,7 +148,11 @@ class Tree:
 
 
 def _adopt_orphans(adopt: bool) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
+    LIBC.prctl(PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
+
+
+def _end_with_parent() -> None:
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _is_zombie(process: psutil.Process) -> bool:

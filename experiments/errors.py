@@ -1,5 +1,6 @@
 """The one exception that means: the user can put this right. And the exit codes of all commands."""
 
+import errno
 import os
 import signal
 import sys
@@ -21,6 +22,18 @@ class UserError(Exception):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def of_the_system(error: OSError) -> str:
+    """Return the problem that an error of the operating system tells of, as an instruction."""
+    where = f" {error.filename}" if error.filename else ""
+    if error.errno == errno.EAGAIN:
+        return f"this user must be allowed more processes, but the system says: {error.strerror}; raise ulimit -u"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"this user must be allowed more open files, but the system says: {error.strerror}; raise ulimit -n"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"there must be room on the disk, but{where}: {error.strerror}; make room"
+    return f"the runs' folders must be readable and writable, but{where}: {error.strerror}; mend that, or set runs_dir"
 
 
 def print_errors(problems: Iterable[str]) -> int:

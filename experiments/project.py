@@ -1,5 +1,6 @@
 """Where the project's folders are, and whether this Python is the one that the project was installed for."""
 
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,3 +20,8 @@ def check_python(package: str) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+
+
+def runs_option(name: str, runs_dir: Path) -> str:
+    """Return what a printed command must say of the runs' folder, with a blank before it; "" for the default, runs."""
+    return "" if runs_dir == Path("runs").absolute() else f" {name} {shlex.quote(str(runs_dir))}"

@@ -5,12 +5,13 @@ It plans and checks one run or a sweep before anything starts. `hydra/launcher` 
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import subprocess
 import sys
 
-from experiments.errors import INTERRUPTED, UserError, nobody_reads, print_errors
+from experiments.errors import INTERRUPTED, UserError, nobody_reads, of_the_system, print_errors
 from experiments.project import CONFIG_DIR, check_python
 
 try:
@@ -83,10 +84,13 @@ def main() -> int:
     except BrokenPipeError:
         return nobody_reads()
     except OSError as error:  # before the first run, or in the middle of a sweep
-        where = f" {error.filename}" if error.filename else ""
-        code = print_errors([f"the runs' folder must be writable, but{where}: {error.strerror}; set runs_dir"])
+        code = print_errors([of_the_system(error)])
         print("python -m experiments.runs list shows what was started, if anything.", file=sys.stderr)
         return code
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        return refuse(command, of_the_system(OSError(errno.EAGAIN, str(error))))
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:

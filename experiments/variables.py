@@ -7,6 +7,7 @@ import signal
 
 MARKER = "R1Z_RUN"  # the run's folder; every process of an attempt inherits it, so that we can find them all
 EXECUTION = "R1Z_EXECUTION"  # an id of this execution of a run: two executions may overlap
+SUPERVISOR = "R1Z_SUPERVISOR"  # the process id of an attempt's parent, without which the attempt must not go on
 ORIGIN = "R1Z_CODE_ORIGIN"  # the project from which this process's code was copied; frozen configs have paths into it
 FORK_SOCKET = "R1Z_FORK_SOCKET"  # where the launcher's fork server listens, if it started one
 CLUSTER = "R1Z_CLUSTER"  # the folder of the launcher's Ray head, which says how Ray's daemons ended
@@ -32,3 +33,13 @@ def own_job_id() -> str | None:
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ.get("SLURM_JOB_ID")
+
+
+def own_job() -> dict[str, str]:
+    """Return what an event records of this process's SLURM job: its id, cluster and name; {} outside of one."""
+    told = {
+        "job": own_job_id(),
+        "cluster": os.environ.get("SLURM_CLUSTER_NAME"),
+        "job_name": os.environ.get("SLURM_JOB_NAME"),
+    }
+    return {name: value for name, value in told.items() if value} if told["job"] else {}

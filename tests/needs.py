@@ -32,6 +32,7 @@ NAMESPACES = [
     )
 ]
 MOUNTS = "unshare --mount true" if os.geteuid() == 0 else "unshare --mount --map-root-user true"
+NETWORK = "unshare --net" if os.geteuid() == 0 else "unshare --net --map-root-user"
 NEEDS = (
     Need(
         "tests/slurm/",
@@ -42,6 +43,7 @@ NEEDS = (
     Need("tests/analysis/test_report.py::test_a_browser_", ("chromium|chromium-browser|google-chrome",), "chromium"),
     Need("tests/e2e/test_full_disk.py", ("unshare",), "util-linux", MOUNTS),
     Need("tests/e2e/test_read_only_home.py::test_a_run_", ("unshare",), "util-linux", MOUNTS),
+    Need("tests/experiments/processes/test_limits.py::test_without_a_", ("unshare",), "util-linux", f"{NETWORK} true"),
     Need("tests/experiments/processes/test_ray_python.py::test_where_nothing_", ("unshare",), "util-linux", MOUNTS),
 )
 

@@ -29,7 +29,7 @@ def start(tmp_path: Path) -> Start:
     (tmp_path / "python").write_text(PYTHON)
     (tmp_path / "python").chmod(0o755)
 
-    def run(version: str = "1", **environment: str) -> subprocess.Popen[str]:
+    def run(*arguments: str, version: str = "1", **environment: str) -> subprocess.Popen[str]:
         variables: Mapping[str, str] = {
             **os.environ,
             "PYTHON": str(tmp_path / "python"),
@@ -37,7 +37,7 @@ def start(tmp_path: Path) -> Start:
             "VERSION": version,
             **environment,
         }
-        return subprocess.Popen([ROOT / ".ci" / "vllm"], env=variables, text=True, start_new_session=True)
+        return subprocess.Popen([ROOT / ".ci" / "vllm", *arguments], env=variables, text=True, start_new_session=True)
 
     return run
 
@@ -54,6 +54,15 @@ def test_an_environment_is_made_once_and_goes_when_nobody_uses_it(start: Start, 
     assert start(version="2", PIP=pip).wait(60) == 0
     (second,) = environments(tmp_path)
     assert first != second
+
+
+def test_it_can_be_made_before_its_tests_are_due(start: Start, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    commands = {"PIP": f"echo made >>{log}", "TESTS": f"echo tested >>{log}"}
+    assert start("--install", **commands).wait(60) == 0
+    assert log.read_text() == "made\n"
+    assert start(**commands).wait(60) == 0
+    assert log.read_text() == "made\ntested\n"
 
 
 def test_an_environment_whose_tests_run_is_left_alone(start: Start, tmp_path: Path) -> None:

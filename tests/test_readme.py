@@ -296,7 +296,13 @@ def test_the_parity_page_is_what_its_command_prints(command: str, tmp_path: Path
 def test_the_benchmark_is_there(command: str) -> None:
     """Only its --help is run, since it measures for minutes or hours. tests/benchmarks/ runs what can be tried here."""
     done = execute(command, PROJECT_DIR, "--help")  # benchmarks/ is not installed: it is found only in this folder
-    options = {"gpu": "--items", "step": "--only", "shortcuts": "--rounds", "side_by_side": "--arms"}
+    options = {
+        "gpu": "--items",
+        "step": "--only",
+        "shortcuts": "--rounds",
+        "side_by_side": "--arms",
+        "analysis": "usage",
+    }
     assert done.returncode == 0 and options[command.split()[2].removeprefix("benchmarks.")] in done.stdout, done.stderr
 
 

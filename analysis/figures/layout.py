@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
 from analysis.figures.captions import miniature
 from analysis.figures.series import View
-from analysis.figures.style import GREY
+from analysis.figures.style import GREY, NARROW, letters
 
-COLUMN, ROW, LEFT, TOP, BOTTOM = 3.1, 2.0, 0.65, 1.15, 0.95
+# Inches.
+COLUMN, ROW, LOW_ROW, LEFT, TOP, BOTTOM = 3.1, 2.0, 1.3, 0.65, 1.15, 0.95
+WITHIN, BETWEEN, LINE = 0.3, 0.95, 0.19
 
 
 @dataclass(frozen=True)
@@ -53,42 +56,76 @@ def mean_by_step(curves: Sequence[Mapping[int, float]]) -> dict[int, float]:
     return {step: sum(curve[step] for curve in curves) / len(curves) for step in common}
 
 
-def layout(title: str, arms: Sequence[Arm], rows: int) -> tuple[Figure, list[list[Axes]]]:
-    """Return (a figure with a column for each arm, its axes row by row)."""
-    width, height = LEFT + COLUMN * len(arms), TOP + rows * ROW + (rows - 1) * 0.3 + BOTTOM
-    figure = Figure(figsize=(max(width, 7.5), height))
+@dataclass(frozen=True)
+class Grid:
+    """A figure with a panel for each arm in each row; where they do not fit side by side, they stand in blocks."""
+
+    figure: Figure
+    rows: list[list[Axes]]
+    """Row by row, a panel for each arm."""
+    columns: int
+    """How many arms stand side by side."""
+
+    def label(self, row: int, text: str) -> None:
+        """Write what the y axes of a row of panels show, at the first panel of each block."""
+        for axes in self.rows[row][:: self.columns]:
+            axes.set_ylabel(text)
+
+
+def layout(
+    title: str, arms: Sequence[Arm], rows: int, legend: Sequence[str], notes: Sequence[str], width: float
+) -> Grid:
+    """Return a figure of `width` inches with a column for each arm, as many side by side as fit, and its notes.
+
+    `legend`: the entries that `add_legend` will show.
+    """
+    columns = min(len(arms), max(1, round((width - LEFT) / COLUMN)))
+    blocks = math.ceil(len(arms) / columns)
+    lines = [line for note in notes for line in textwrap.wrap(note, letters(width).wrapped)]
+    row_height = ROW if width >= NARROW else LOW_ROW
+    block = rows * row_height + (rows - 1) * WITHIN
+    bottom = BOTTOM + LINE * (len(lines) - 1)
+    height = top_of(legend, width) + blocks * block + (blocks - 1) * BETWEEN + bottom
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    width = max(width, 7.5)
-    grid = [
-        [
-            figure.add_axes(
-                (
-                    (LEFT + column * COLUMN) / width,
-                    (BOTTOM + (rows - 1 - row) * (ROW + 0.3)) / height,
-                    (COLUMN - 0.35) / width,
-                    ROW / height,
-                )
-            )
-            for column in range(len(arms))
-        ]
-        for row in range(rows)
-    ]
-    for row in grid:
-        for place, axes in enumerate(row):
+    cell = (width - LEFT) / columns
+    grid: list[list[Axes]] = [[] for _ in range(rows)]
+    for place, arm in enumerate(arms):
+        down, across = divmod(place, columns)
+        for row in range(rows):
+            base = bottom + (blocks - 1 - down) * (block + BETWEEN) + (rows - 1 - row) * (row_height + WITHIN)
+            box = ((LEFT + across * cell) / width, base / height, (cell - 0.35) / width, row_height / height)
+            axes = figure.add_axes(box)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, steps=[1, 2, 5, 10]))
-            if place:
-                axes.tick_params(labelleft=False)
-    for arm, axes in zip(arms, grid[0], strict=True):
+            axes.tick_params(labelleft=not across, labelbottom=row == rows - 1)
+            grid[row].append(axes)
         seeds = f" ({len(arm.averaged)} seeds)" if len(arm.averaged) > 1 else ""
-        axes.set_title(f"{arm.title or arm.label}{seeds}")
-    for axes in [axes for row in grid[:-1] for axes in row]:
-        axes.tick_params(labelbottom=False)
-    figure.text(0.14 / width, 1 - 0.12 / height, title, size=15, weight="bold", va="top")
-    return figure, grid
+        grid[0][-1].set_title(textwrap.shorten(f"{arm.title or arm.label}{seeds}", int(cell * 14), placeholder="..."))
+    add_title(figure, title)
+    add_notes(figure, lines)
+    return Grid(figure, grid, columns)
+
+
+def add_title(figure: Figure, title: str) -> None:
+    """Write the figure's title at the top."""
+    width, height = figure.get_size_inches()
+    size = letters(width).title
+    figure.text(0.14 / width, 1 - 0.12 / height, title, size=size, weight="bold", va="top")
+
+
+def side_by_side(legend: Sequence[str], width: float) -> int:
+    """Return how many entries of a legend stand in a row: at most five, and in as few rows as that takes."""
+    fitting = max(1, min(5, int((width - 0.3) / (0.5 + 0.075 * max(map(len, legend), default=1)))))
+    return math.ceil(len(legend) / math.ceil(len(legend) / fitting)) if legend else 1
+
+
+def top_of(legend: Sequence[str], width: float) -> float:
+    """Return the height of title and legend in inches."""
+    return TOP + 0.23 * max(0, math.ceil(len(legend) / side_by_side(legend, width)) - 2)
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:
-    """Put the legend of `axes` under the title, in rows of at most five entries."""
+    """Put the legend of `axes` under the title."""
     width, height = figure.get_size_inches()
     place = (0.14 / width, 1 - 0.45 / height)
     handles, labels = axes.get_legend_handles_labels()
@@ -97,7 +134,7 @@ def add_legend(figure: Figure, axes: Axes) -> None:
         labels,
         loc="upper left",
         bbox_to_anchor=place,
-        ncols=min(len(labels), 5),
+        ncols=side_by_side(labels, width),
         frameon=False,
         borderpad=0,
         borderaxespad=0,
@@ -106,11 +143,17 @@ def add_legend(figure: Figure, axes: Axes) -> None:
     )
 
 
-def add_note(figure: Figure, ablation: Ablation) -> None:
-    """Write at the bottom what the arms share, and whether they are a miniature: readers may see only the figure."""
+def notes_of(ablation: Ablation) -> list[str]:
+    """Return what is said below a figure: what the arms share, and whether they are a miniature."""
+    return ["; ".join(filter(None, (ablation.settings(), *miniature(ablation))))]
+
+
+def add_notes(figure: Figure, lines: Sequence[str]) -> None:
+    """Write these lines at the bottom."""
     width, height = figure.get_size_inches()
-    note = "; ".join(filter(None, (ablation.settings(), *miniature(ablation))))
-    figure.text(0.14 / width, 0.12 / height, textwrap.shorten(note, int(width * 14)), color=GREY, size=8.5)
+    size = letters(width).note
+    for number, line in enumerate(reversed(lines)):
+        figure.text(0.14 / width, (0.12 + LINE * number) / height, line, color=GREY, size=size)
 
 
 def same_limits(row: Sequence[Axes]) -> None:

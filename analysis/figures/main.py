@@ -21,15 +21,14 @@ from matplotlib.ticker import MaxNLocator
 from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm, seeds_text
 from analysis.figures.series import Series, View, arm_series, binned, is_validation
-from analysis.figures.style import GREY, Look, look, styled
+from analysis.figures.style import GREY, NARROW, WIDTH, Look, letters, look, styled
 from analysis.records.curves import VALIDATION_CURVES, Curves, validation_temperature
 
 # Inches.
-WIDTH, PANEL_HEIGHT, LEFT, RIGHT = 9.6, 2.35, 0.62, 0.18
+PANEL_HEIGHT, LEFT, RIGHT = 2.35, 0.62, 0.18
 TITLE, LINE, LEGEND_ROW, BETWEEN, AXIS = 0.36, 0.19, 0.25, 0.72, 0.55
-CHARACTERS = 118
-NARROW = 6.0  # inches: below this, one panel a row, and smaller letters
 MANY = 6  # seeds
+CUT_BANDS = "bands reach beyond the panel"
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,11 @@ def draw(
 ) -> Figure:
     """Return the figure, drawn in whatever style is set; `render` sets ours and saves the figure."""
     rows, view = panels(ablation, curves, chosen), view or View()
-    if narrow := width < NARROW:
+    if width < NARROW:
         rows = [[panel] for row in rows for panel in row]
-    title_size, header_size, note_size = (9.5, 7.5, 7.0) if narrow else (15, 9.5, 8.5)
-    characters = int(CHARACTERS * width / WIDTH * (1.15 if narrow else 1))
-    header = textwrap.wrap(ablation.settings(), characters)
-    notes = [line for note in footer for line in textwrap.wrap(note, characters)]
+    sizes = letters(width)
+    header = textwrap.wrap(ablation.settings(), sizes.wrapped)
+    notes = [line for note in footer for line in textwrap.wrap(note, sizes.wrapped)]
     handles = [legend_handle(arm, look(place)) for place, arm in enumerate(ablation.arms)]
     columns = legend_columns([str(handle.get_label()) for handle in handles], width)
     legend_height = LEGEND_ROW * math.ceil(len(handles) / columns) + 0.12
@@ -99,9 +97,9 @@ def draw(
         return 1 - inches / height
 
     left = LEFT / width
-    figure.text(0.14 / width, down(0.14), ablation.title, size=title_size, weight="bold", va="top")
+    figure.text(0.14 / width, down(0.14), ablation.title, size=sizes.title, weight="bold", va="top")
     for number, line in enumerate(header):
-        figure.text(0.14 / width, down(0.12 + TITLE + LINE * number), line, color=GREY, size=header_size, va="top")
+        figure.text(0.14 / width, down(0.12 + TITLE + LINE * number), line, color=GREY, size=sizes.header, va="top")
     figure.legend(
         handles=handles,
         loc="upper left",
@@ -114,7 +112,7 @@ def draw(
         columnspacing=1.6,
     )
     for number, line in enumerate(notes):
-        figure.text(0.14 / width, (0.1 + LINE * (len(notes) - 1 - number)) / height, line, color=GREY, size=note_size)
+        figure.text(0.14 / width, (0.1 + LINE * (len(notes) - 1 - number)) / height, line, color=GREY, size=sizes.note)
 
     ends = [place for run in ablation.runs for place in view.axis.places(run).values()]
     longest = max(ends, default=0) or 1
@@ -130,6 +128,8 @@ def draw(
             axes.xaxis.set_major_locator(MaxNLocator(integer=whole, nbins=7, steps=[1, 2, 5, 10]))
             axes.set_xlabel(view.axis.label, labelpad=2)
         share_limits(figure, row)
+        for axes in figure.axes[-len(row) :]:
+            tell_cut_bands(axes, sizes.note)
     return figure
 
 
@@ -209,6 +209,14 @@ def share_limits(figure: Figure, row: Sequence[Panel]) -> None:
     limits = [axes.get_ylim() for axes in same]
     for axes in same:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+
+
+def tell_cut_bands(axes: Axes, size: float) -> None:
+    """Write into a panel that its bands reach beyond it, if one does: they could be taken for narrower ones."""
+    low, high = axes.get_ylim()
+    reach = [path.get_extents() for band in axes.collections for path in band.get_paths()]
+    if any(box.y0 < low or box.y1 > high for box in reach):
+        axes.text(0.995, 0.01, CUT_BANDS, size=size, color=GREY, ha="right", va="bottom", transform=axes.transAxes)
 
 
 def legend_handle(arm: Arm, style: Look) -> Line2D:

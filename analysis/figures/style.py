@@ -45,6 +45,27 @@ STYLE: Any = {
 # For a figure as wide as a journal's column: no letter is smaller than 7 points.
 SMALL: Any = {"font.size": 7.5, "axes.titlesize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7}
 GREY = "#444444"
+WIDTH = 9.6  # inches
+NARROW = 6.0  # inches: below this, smaller letters, and one panel a row in the main figure
+CHARACTERS = 118  # of a note, in a line as long as WIDTH
+
+
+@dataclass(frozen=True)
+class Letters:
+    """The sizes of a figure's texts, in points."""
+
+    title: float
+    header: float
+    note: float
+    wrapped: int
+    """How many characters of a note fit in a line."""
+
+
+def letters(width: float) -> Letters:
+    """Return the sizes of the texts of a figure that is `width` inches wide."""
+    if width < NARROW:
+        return Letters(9.5, 7.5, 7.0, int(CHARACTERS * width / WIDTH * 1.15))
+    return Letters(15, 9.5, 8.5, int(CHARACTERS * width / WIDTH))
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
+
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
-from analysis.figures.layout import BOTTOM, TOP, Extra, add_legend, add_note, mean_of
-from analysis.figures.style import COLOURS
+from analysis.figures.layout import BOTTOM, LINE, Extra, add_legend, add_notes, add_title, mean_of, top_of
+from analysis.figures.style import COLOURS, NARROW, WIDTH, letters
 
-PHASES = ("gen", "old_log_prob", "ref", "values", "reward", "adv", "update_critic", "update_actor", "update_weights")
-
+PHASES = (
+    *("gen", "old_log_prob", "ref", "values", "reward", "adv", "update_critic", "update_actor", "update_weights"),
+    "save_checkpoint",
+)
 COLOUR_ORDER = (
     "gen",
     "update_actor",
@@ -22,50 +27,55 @@ COLOUR_ORDER = (
     "values",
     "reward",
     "update_weights",
+    "save_checkpoint",
 )
 
 TIMINGS = ("timing_s/", "timing/")  # how the names of the phases begin, in later and earlier veRL
 
-REST = "rest (sampling beside the trainer, data)"
+REST = "rest"
 
 
-def efficiency(ablation: Ablation) -> Extra | None:
+def efficiency(ablation: Ablation, notes: Sequence[str] = (), width: float = WIDTH) -> Extra | None:
     """Return stacked bars: each arm's mean seconds in each phase of a step, with its tokens a second beside them.
 
-    veRL's throughput is that of one device. None if no run recorded the phases.
+    veRL's throughput is that of one device; a narrow figure leaves it to the CSV. None if no run recorded the phases.
     """
     rows = [(arm, phase_seconds(arm)) for arm in ablation.arms]
     phases = [phase for phase in (*PHASES, REST) if any(seconds.get(phase, 0) > 0 for _, seconds in rows)]
     if not phases:
         return None
-    height = TOP + 0.42 * len(rows) + BOTTOM
-    figure = Figure(figsize=(9.6, height))
+    lines = [line for note in notes for line in textwrap.wrap(note, letters(width).wrapped)]
+    names = [textwrap.shorten(arm.title or arm.label, 26, placeholder="...") for arm, _ in rows]
+    top, bottom = top_of(phases, width), BOTTOM + LINE * (len(lines) - 1)
+    height = top + 0.42 * len(rows) + bottom
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.2, BOTTOM / height, 0.78, 1 - (TOP + BOTTOM) / height))
+    left = (0.2 + 0.075 * max(map(len, names)) * (0.75 if width < NARROW else 1)) / width
+    axes = figure.add_axes((left, bottom / height, 0.98 - left, 1 - (top + bottom) / height))
     numbers: list[list[object]] = [["arm", *phases, "step", "tokens a second and device"]]
     for place, (arm, seconds) in enumerate(rows):
-        left = 0.0
+        end = 0.0
         for phase in phases:
-            width = seconds.get(phase, 0.0)
+            length = seconds.get(phase, 0.0)
             number = -1 if phase == REST else COLOUR_ORDER.index(phase)  # a phase has the same colour in every figure
             colour = "#BBBBBB" if phase == REST else COLOURS[number % len(COLOURS)]
             label = phase if place == 0 else None
             hatch = "//" if number >= len(COLOURS) else None
-            axes.barh(place, width, left=left, height=0.62, color=colour, label=label, hatch=hatch, edgecolor="white")
-            left += width
+            axes.barh(place, length, left=end, height=0.62, color=colour, label=label, hatch=hatch, edgecolor="white")
+            end += length
         tokens = mean_of(arm, "perf/throughput")
-        speed = f", {tokens:,.0f} tokens/s a {device(arm)}" if tokens else ""
-        axes.text(left, place, f"  {left:.3g} s{speed}", va="center")
+        speed = f", {tokens:,.0f} tokens/s a {device(arm)}" if tokens and width >= NARROW else ""
+        axes.text(end, place, f"  {end:.3g} s{speed}", va="center")
         cells = [repr(seconds.get(phase, 0.0)) for phase in phases]
-        numbers.append([arm.label, *cells, repr(left), repr(tokens or "")])
-    axes.set_yticks(range(len(rows)), [arm.title or arm.label for arm, _ in rows])
+        numbers.append([arm.label, *cells, repr(end), repr(tokens or "")])
+    axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.5 * max(sum(seconds.values()) for _, seconds in rows))
+    axes.set_xlim(0, (1.3 if width < NARROW else 1.5) * max(sum(seconds.values()) for _, seconds in rows))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("seconds a step (mean)")
-    figure.text(0.014, 1 - 0.12 / height, "Where the time goes", size=15, weight="bold", va="top")
+    add_title(figure, "Where the time goes")
     add_legend(figure, axes)
-    add_note(figure, ablation)
+    add_notes(figure, lines)
     return Extra("efficiency", "Where the time goes", figure, numbers)
 
 

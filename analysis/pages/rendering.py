@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from analysis.figures.main import render, save
 from analysis.figures.responses import extras
-from analysis.figures.style import styled
+from analysis.figures.style import NARROW, styled
 from analysis.pages.formats import table_csv
 from analysis.pages.study import Study
 from analysis.pages.tables import curves_csv
@@ -38,8 +38,8 @@ class Drawn:
     """What is drawn, as CSV."""
 
 
-def render_study(study: Study, kinds: Sequence[str] = KINDS, captions: bool = True) -> list[list[Drawn]]:
-    """Return each finding's figures, the main one first; the same study gives the same bytes.
+def render_study(study: Study, kinds: Sequence[str] = KINDS, captions: bool = True) -> Iterator[list[Drawn]]:
+    """Yield each finding's figures, the main one first; the same study gives the same bytes.
 
     `captions`: whether the main figure has its notes below it.
     """
@@ -47,18 +47,21 @@ def render_study(study: Study, kinds: Sequence[str] = KINDS, captions: bool = Tr
     runs = list({run.name: run for arm in arms for run in arm.averaged if run.folder}.values())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, max(len(runs), 2 * len(study.findings)))
-    places = range(len(study.findings))
+    longest = max((run.history.last_step() for run in runs), default=0)
+    every = max(1, math.ceil(longest / COUNTED_STEPS))
     # A forked process inherits the study. Only the shares of phrases and the files are sent between processes.
     context = multiprocessing.get_context("fork")
     try:
         with ProcessPoolExecutor(workers, context, _remember, (study,)) as pool:
-            mains = [pool.submit(_main, place, kinds, captions) for place in places]
-            longest = max((run.history.last_step() for run in runs), default=0)
-            every = max(1, math.ceil(longest / COUNTED_STEPS))
             counted = pool.map(_shares, runs, [study.phrases] * len(runs), [every] * len(runs))
             said = {run.name: shares for run, shares in zip(runs, counted, strict=True)}
-            others = [pool.submit(_others, place, kinds, said) for place in places]
-            return [[main.result(), *other.result()] for main, other in zip(mains, others, strict=True)]
+            drawn = [
+                (pool.submit(_main, place, kinds, captions), pool.submit(_others, place, kinds, said))
+                for place in range(len(study.findings))
+            ]
+            while drawn:  # each is dropped once it is handed on: the files of many runs are large
+                main, others = drawn.pop(0)
+                yield [main.result(), *others.result()]
     except BrokenProcessPool:
         raise UserError(
             "the processes that draw must live until they are done, but one was ended, as the system does where memory "
@@ -86,8 +89,9 @@ def _main(place: int, kinds: Sequence[str], captions: bool) -> Drawn:
 def _others(place: int, kinds: Sequence[str], said: Mapping[str, Shares]) -> list[Drawn]:
     """Return a finding's other figures."""
     ablation = _study.findings[place].ablation
-    with styled():
+    width, noted = _study.width, _study.notes
+    with styled(small=width < NARROW):
         return [
             Drawn(f"{ablation.name}-{e.name}", e.title, save(e.figure, e.title, kinds), table_csv(e.numbers))
-            for e in extras(ablation, _study.view, said, _study.phrases)
+            for e in extras(ablation, _study.view, said, _study.phrases, width, noted)
         ]

@@ -47,9 +47,9 @@ class Study:
     view: View
     panels: list[str]
     width: float
-    """Inches of a main figure."""
+    """Inches of a figure."""
     notes: bool
-    """Whether the notes are written below the main figures."""
+    """Whether notes are written below the figures."""
     phrases: Sequence[str]
 
     def tested(self) -> int:
@@ -109,9 +109,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="INCHES",
         type=float,
         default=9.6,
-        help="of the main figure, e.g. 3.3 for one column of a journal (%(default)s)",
+        help="of the figures, e.g. 3.3 for one column of a journal (%(default)s)",
     )
-    parser.add_argument("--no-notes", action="store_true", help="write no notes below the main figure")
+    parser.add_argument("--no-notes", action="store_true", help="write no notes below the figures")
     parser.add_argument(
         "--phrases",
         metavar="TEXTS",
@@ -252,12 +252,13 @@ def find_panels(text: str, records: Sequence[RunRecord]) -> list[str]:
 
     from analysis.records.curves import TRAINING, VALIDATION_CURVES
 
+    usual = (*VALIDATION_CURVES, *TRAINING)
     names = [name.strip() for name in text.split(",") if name.strip()]
     known = {metric for record in records for metric in record.history.metrics()} if names else set()
     problems = []
     for name in names:
-        if name not in (*VALIDATION_CURVES, *TRAINING) and name not in known:
-            near = difflib.get_close_matches(name, [*VALIDATION_CURVES, *TRAINING, *sorted(known)], n=3, cutoff=0.0)
+        if name not in usual and name not in known:
+            near = difflib.get_close_matches(name, [*usual, *sorted(known)], n=3, cutoff=0.0)
             problems.append(f"--panels must name metrics, but no run recorded {name!r}; nearest: {', '.join(near)}")
     if problems:
         raise UserError(*problems)

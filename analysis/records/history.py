@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from analysis.records.rows import Rows
+
 LARGEST = 1e100  # beyond it, squares overflow: a value as large counts as infinite
 Row = tuple[int, Mapping[str, float]]
-Curve = list[tuple[int, float]]
+Curve = Sequence[tuple[int, float]]
 
 # Only the row of a trained step has this metric, or one of these before veRL 0.2. Other rows hold a validation alone.
 TRAINED = "training/global_step"
@@ -31,14 +33,19 @@ def is_trained(row: Mapping[str, float]) -> bool:
 class History:
     """The metrics of a run by step: those of the training that led to its final weights."""
 
-    rows: Mapping[int, Mapping[str, float]]
+    rows: Rows
     """{step: {metric: value}}, steps ascending."""
     redone: int = 0
     """How many trained steps of earlier attempts a restore threw away."""
 
+    @classmethod
+    def of(cls, rows: Mapping[int, Mapping[str, float]], redone: int = 0) -> History:
+        """Return the history of these rows."""
+        return cls(Rows(rows), redone)
+
     @cached_property
     def _trained(self) -> list[int]:
-        return [step for step, row in self.rows.items() if is_trained(row)]
+        return sorted({step for metric in (TRAINED, *TRAINED_EARLIER) for step in self.rows.steps_with(metric)})
 
     @cached_property
     def _curves(self) -> dict[str, Curve]:
@@ -80,14 +87,12 @@ class History:
 
     def metrics(self) -> set[str]:
         """Return the names of all metrics that occur."""
-        return {metric for row in self.rows.values() for metric in row}
+        return self.rows.metrics()
 
     def curve(self, metric: str) -> Curve:
         """Return [(step, value)] of `metric`, steps ascending; steps where it is missing or not finite are left out."""
         if metric not in self._curves:
-            self._curves[metric] = [
-                (step, row[metric]) for step, row in self.rows.items() if abs(row.get(metric, LARGEST)) < LARGEST
-            ]
+            self._curves[metric] = self.rows.points(metric, LARGEST)
         return self._curves[metric]
 
 
@@ -109,4 +114,4 @@ def join(attempts: Iterable[Sequence[Row]]) -> History:
                 del joined[step]
         for step, row in rows:
             joined[step] = {**joined[step], **row} if step in joined else row
-    return History({step: joined[step] for step in sorted(joined)}, redone)
+    return History.of(joined, redone)

@@ -18,16 +18,17 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from experiments.errors import UserError
 
+T = TypeVar("T")
 DEFAULT_URL = "https://api.wandb.ai"
 ALIASES = ("api.wandb.ai", "api.forge.coreweave.com")  # one service: `wandb login` stores the key under either name
 TRY_AGAIN = (408, 429, 500, 502, 503, 504)
@@ -70,9 +71,25 @@ class Server:
     def ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Return the `data` of a GraphQL answer; ServerError, within `patience`, if there is none."""
         body = json.dumps({"query": query, "variables": variables}).encode()
-        token = base64.b64encode(f"api:{self.key}".encode()).decode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Basic {token}", "Accept-Encoding": "gzip"}
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip", **self._key_header()}
         request = urllib.request.Request(f"{self.url}/graphql", body, headers)
+        return self._answer(request, lambda content: self._data(json.loads(content)))
+
+    def download(self, url: str) -> bytes:
+        """Return a file that the server names; ServerError, within `patience`, if it can't be had.
+
+        The key goes to the server alone: where the file lies elsewhere, its address holds a permission of its own.
+        """
+        if not is_url(url):
+            raise ServerError(f"{self.url} must name its files by addresses, but one is {one_line(url)!r}")
+        own = urlsplit(url)[:2] == urlsplit(self.url)[:2]
+        return self._answer(urllib.request.Request(url, headers=self._key_header() if own else {}), bytes)
+
+    def _key_header(self) -> dict[str, str]:
+        return {"Authorization": f"Basic {base64.b64encode(f'api:{self.key}'.encode()).decode()}"}
+
+    def _answer(self, request: urllib.request.Request, read: Callable[[bytes], T]) -> T:
+        """Return what `read` makes of the answer to a request, tried again where that may help."""
         deadline = time.monotonic() + self.patience
         problem = ""
         number = 0
@@ -80,9 +97,9 @@ class Server:
         while number < self.attempts:
             wait = min(self.first_wait * 2**number, LONGEST_WAIT)
             try:
-                return self._data(json.loads(self._fetch(request, deadline - time.monotonic())))
+                return read(self._fetch(request, deadline - time.monotonic()))
             except urllib.error.HTTPError as error:
-                if error.code in (401, 403):
+                if error.code in (401, 403) and request.has_header("Authorization"):
                     raise NoAnswerError(
                         f"{self.url} must accept the W&B key, but answers {error.code}; "
                         "set WANDB_API_KEY, or run: wandb login"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from sys import intern
 from typing import Any
 
 from analysis.records.ending import settled
@@ -160,9 +160,8 @@ def _row(line: dict[str, Any]) -> Row | None:
     step, data = line.get("step"), line.get("data")
     if not isinstance(step, int) or not isinstance(data, dict):
         return None
-    row: dict[str, float] = {}
-    for key, value in data.items():
-        number = value if type(value) is float else as_float(value)
-        if number is not None:
-            row[intern(key)] = number  # one text for all rows: a name in each takes more memory than the numbers
-    return step, row
+    if {*map(type, data.values())} <= {int, float}:  # the usual row, in a tenth of the time
+        with suppress(OverflowError):
+            return step, dict(zip(data, map(float, data.values()), strict=True))
+    row = {key: as_float(value) for key, value in data.items()}
+    return step, {key: value for key, value in row.items() if value is not None}

@@ -1,7 +1,8 @@
 """Runs of a W&B project: `--source wandb://entity/project`.
 
 A run's rows are kept in a cache. The listing of the project tells whether the server has newer rows. The queries are
-those of the official client (wandb 0.31, `Runs` and `HistoryPage`). The client can also ask for a sample of a run's
+those of the official client (wandb 0.31, `Runs`, `HistoryPage` and, where rows are missing, that of
+`wandb_exports`). The client can also ask for a sample of a run's
 rows; this module always asks for all of them.
 """
 
@@ -28,10 +29,11 @@ from analysis.sources.graphql import NoAnswerError, Patience, Server, ServerErro
 from analysis.sources.history_cache import HistoryCache, Kept
 from analysis.sources.trainers import Trainers, read_trainers
 from analysis.sources.verl_config import planned_steps, with_knobs
+from analysis.sources.wandb_exports import exported_rows, numbers
 from analysis.sources.wandb_files import reached_state, run_name
 from experiments.errors import UserError
 from experiments.store.selection import Condition
-from experiments.values import as_float, flatten
+from experiments.values import flatten
 
 RUNS = """query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int = 50, $order: String,
     $filters: JSONString) {
@@ -51,7 +53,6 @@ HISTORY = """query HistoryPage($entity: String!, $project: String!, $run: String
   }
 }"""
 RUNS_A_PAGE, ROWS_A_PAGE, THREADS = 200, 1000, 8
-NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
 @dataclass(frozen=True)
@@ -199,9 +200,7 @@ class WandbProject:
         problem = patience.lost()
         if not problem:
             try:
-                rows, sent = self._pull(server, run, older)
-                if sent < run.lines and older is not None:  # what was kept may be short of rows
-                    rows, sent = self._pull(server, run, None)
+                rows, sent = self._all(server, run, older)
             except NoAnswerError as error:
                 problem = str(error)
                 patience.note(problem)
@@ -244,15 +243,28 @@ class WandbProject:
                     continue
                 sent += len(texts)
                 for text in texts:
-                    step, row = read_row(json.loads(text))
-                    pulled.setdefault(step, {}).update(row)
+                    row = json.loads(text)
+                    pulled.setdefault(int(row["_step"]), {}).update(numbers(row))
             except (LookupError, TypeError, ValueError, AttributeError):
                 raise ServerError(f"{server.url} must send rows as W&B does, but sends something else") from None
             first = stop
-        if run.last_step >= 0 and max(pulled, default=-1) < run.last_step:
-            last = max(pulled, default="none")
-            raise ServerError(f"{server.url} must send rows to step {run.last_step}, but the last one is {last}")
         return [*kept, *sorted(pulled.items())], sent
+
+    def _all(self, server: Server, run: Listed, older: list[Row] | None) -> tuple[list[Row], int]:
+        """Return what `_pull` does, also of a run whose rows the server has moved to files, wholly or in part."""
+        rows, sent = self._pull(server, run, older)
+        if sent < run.lines and older is not None:  # what was kept may be short of rows
+            rows, sent = self._pull(server, run, None)
+        if sent < run.lines and (exported := exported_rows(server, self.entity, self.project, run.id)):
+            joined: dict[int, dict[str, float]] = {}
+            for step, row in [*exported, *rows]:
+                joined.setdefault(step, {}).update(row)
+            rows, sent = sorted(joined.items()), max(sent, len(joined))
+        last = max((step for step, _ in rows), default=-1)
+        if last < run.last_step:
+            told = "none" if last < 0 else last
+            raise ServerError(f"{server.url} must send rows to step {run.last_step}, but the last one is {told}")
+        return rows, sent
 
 
 def named(names: Sequence[str], most: int = 3) -> str:
@@ -285,19 +297,6 @@ def read_listed(node: Mapping[str, Any]) -> Listed:
     )
 
 
-def read_row(row: Mapping[str, Any]) -> Row:
-    """Return (step, the metrics that are numbers) of a row, without the metrics that W&B adds."""
-    numbers = {}
-    for key, value in row.items():
-        if key[0] == "_":
-            continue
-        if (number := as_float(value)) is not None:
-            numbers[key] = number
-        elif isinstance(value, str) and value in NOT_FINITE:
-            numbers[key] = NOT_FINITE[value]
-    return int(row["_step"]), numbers
-
-
 def make_record(run: Listed, rows: Sequence[Row] | None = None, trainers: Trainers | None = None) -> RunRecord:
     """Return the record of a listed run with its rows; the server has already joined the rows of its attempts.
 
@@ -306,7 +305,7 @@ def make_record(run: Listed, rows: Sequence[Row] | None = None, trainers: Traine
     trainers = trainers or read_trainers()
     config = with_knobs(dict(flatten(run.config)), trainers)
     legs = trainers.rows(sorted(rows, key=lambda row: row[0])) if rows is not None else []
-    history = join(legs) if rows is not None else History({})
+    history = join(legs) if rows is not None else History.of({})
     planned = planned_steps(config, trainers)
     state = reached_state(run.state, run.last_step if rows is None else history.reached(), planned)
     record = RunRecord(run.name, config, history, state, max(1, len(legs)), planned, tags=run.tags, group=run.group)

@@ -32,20 +32,17 @@ class WandbFiles:
     def read(self) -> tuple[list[RunRecord], list[str]]:
         """Return (the runs by name, one warning for each file that could not be read whole)."""
         warnings: list[str] = []
-        legs: dict[str, list[WandbLog]] = {}
+        files: dict[str, list[Path]] = {}
         for path in find_logs(self.path):
             try:
-                log = read_log(path)
-            except (NotALogError, OSError) as error:
-                warnings.append(f"{path}: left out, {error}")
-                continue
-            if not log.records:
-                warnings.append(f"{path}: left out, no record in it is whole")
-                continue
-            if log.damage():
-                warnings.append(f"{path}: {log.damage()}")
-            legs.setdefault(log.run_id or path.stem.removeprefix("run-"), []).append(log)
-        records = [make_record(run_id, logs, self.trainers) for run_id, logs in legs.items()]
+                run_id = read_log(path, to_run=True).run_id
+            except (NotALogError, OSError):
+                run_id = ""  # told below
+            files.setdefault(run_id or path.stem.removeprefix("run-"), []).append(path)
+        records = []
+        for run_id, paths in files.items():  # one run after the other: the logs of all would take gigabytes
+            logs = [log for path in paths if (log := _read_whole(path, warnings)) is not None]
+            records += [make_record(run_id, logs, self.trainers)] if logs else []
         if not records:
             raise UserError(
                 f"no runs found: there is no readable .wandb file in {self.path.resolve()}; point --source at a folder "
@@ -53,6 +50,21 @@ class WandbFiles:
                 *warnings,
             )
         return sorted(records, key=lambda record: record.name), warnings
+
+
+def _read_whole(path: Path, warnings: list[str]) -> WandbLog | None:
+    """Return a log, None if nothing in it can be read; say in `warnings` what can't be read."""
+    try:
+        log = read_log(path)
+    except (NotALogError, OSError) as error:
+        warnings.append(f"{path}: left out, {error}")
+        return None
+    if not log.records:
+        warnings.append(f"{path}: left out, no record in it is whole")
+        return None
+    if log.damage():
+        warnings.append(f"{path}: {log.damage()}")
+    return log
 
 
 def find_logs(path: Path) -> list[Path]:

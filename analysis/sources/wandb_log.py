@@ -77,8 +77,8 @@ class WandbLog:
         return f"{', '.join(parts)}; {self.records} records are sound" if parts else ""
 
 
-def read_log(path: Path) -> WandbLog:
-    """Return what the whole records of a `.wandb` file say.
+def read_log(path: Path, to_run: bool = False) -> WandbLog:
+    """Return what the whole records of a `.wandb` file say; with `to_run`, only those up to the first with a run's id.
 
     Raises NotALogError if it is no such file, OSError if it can't be read.
     """
@@ -97,6 +97,8 @@ def read_log(path: Path) -> WandbLog:
         except (IndexError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             log.skipped_bytes += len(record)
             continue
+        if to_run and log.run_id:
+            break
         log.records += 1
         skipped = log.skipped_bytes
         log.lost_records += max(0, number - last_number - 1)

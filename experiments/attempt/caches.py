@@ -28,7 +28,6 @@ CACHES: dict[str, tuple[str, tuple[str, ...]]] = {
     "VLLM_CONFIG_ROOT": ("vllm/config", ("XDG_CONFIG_HOME",)),
     "FLASHINFER_WORKSPACE_BASE": ("flashinfer", ()),
     "MPLCONFIGDIR": ("matplotlib", ("XDG_CONFIG_HOME", XDG)),
-    "WANDB_CACHE_DIR": ("wandb", ()),
     "WANDB_DATA_DIR": ("wandb/data", ()),
     "WANDB_CONFIG_DIR": ("wandb/config", ()),
 }

@@ -37,6 +37,7 @@ def environment(config: dict[str, Any], run: RunDir, attempt: Attempt, scratch: 
         "WANDB_TAGS": ",".join(config["tracking"]["tags"]),
         "WANDB_SILENT": "true",
         **cache_variables(run.path.parent, os.environ),
+        "WANDB_CACHE_DIR": os.environ.get("WANDB_CACHE_DIR") or str(attempt.path),  # it gets the logs of W&B's service
         # veRL turns vLLM's compile cache off, since engines that started together once read half-written files in it.
         # torch 2.11, which our GPU stack has, writes each file under another name and renames it.
         "VLLM_DISABLE_COMPILE_CACHE": os.environ.get("VLLM_DISABLE_COMPILE_CACHE", "0"),

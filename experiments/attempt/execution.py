@@ -25,6 +25,7 @@ from experiments.attempt.recovery import repair_checkpoints, restore_row
 from experiments.attempt.watch import Watch
 from experiments.errors import INTERRUPTED, UserError
 from experiments.processes import ray_token, reaping
+from experiments.processes.limits import check_machine
 from experiments.store import warning
 from experiments.store.code_copy import relocated
 from experiments.store.events import Event
@@ -32,7 +33,7 @@ from experiments.store.failures import Failure, classify, of_an_error
 from experiments.store.files import write_atomically
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import Attempt, RunDir
-from experiments.variables import MARKER, RAY_ADDRESS, own_job_id
+from experiments.variables import EXECUTION, MARKER, RAY_ADDRESS, own_job
 
 
 def train(verl: Any, here: bool, watch: Watch) -> None:
@@ -73,18 +74,18 @@ def prepare(
     os.environ.setdefault(MARKER, str(run.path))  # nobody has set it if the attempt was started by hand
     if RAY_ADDRESS in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"  # the mode that Ray has for a cluster that a driver starts itself
-    elif not ray_token.is_chosen(os.environ):
-        os.environ[ray_token.PATH] = str(Path(scratch) / ray_token.NAME)
-        ray_token.write_token(Path(scratch) / ray_token.NAME)
+    else:  # Ray starts in this process
+        check_machine()
+        if not ray_token.is_chosen(os.environ):
+            os.environ[ray_token.PATH] = str(Path(scratch) / ray_token.NAME)
+            ray_token.write_token(Path(scratch) / ray_token.NAME)
     if "CUDA_VISIBLE_DEVICES" in os.environ:  # SLURM may give a second name to the same GPUs, which veRL refuses
         os.environ.pop("ROCR_VISIBLE_DEVICES", None)
     if config["trainer"]["device"] == "cpu":
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray would count its devices against our logical ones
     repair_checkpoints(run)
     restore_row(run)
-    where = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps, "config": frozen}
-    if own_job_id():
-        where["job"] = own_job_id()
+    where = {"pid": os.getpid(), "host": socket.gethostname(), "steps": steps, "config": frozen, **own_job()}
     job = {**where, "environment": variables}
     write_atomically(attempt.path / "job.json", json.dumps(job, indent=1) + "\n")
     with open(attempt.log, "ab", buffering=0) as log:
@@ -95,6 +96,15 @@ def prepare(
         os.dup2(log.fileno(), 2)
     os.chdir(attempt.path)
     return attempt, variables
+
+
+def own_scratch(run: Path) -> Path:
+    """Make this attempt's temporary folder and return it; in a SLURM job its name tells of which execution it is."""
+    if EXECUTION not in os.environ:
+        return reaping.scratch_folder(reaping.scratch_prefix(run))
+    folder = reaping.SCRATCH / reaping.of_execution(run, os.environ[EXECUTION])
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def resumed_from(run: RunDir, config: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +127,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
     with run.lock():
         scratch = ""
         try:
-            scratch = str(reaping.scratch_folder(reaping.scratch_prefix(run.path)))
+            scratch = str(own_scratch(run.path))
             attempt, variables = prepare(run, config, frozen, steps, scratch)
         except (UserError, OSError) as error:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -22,14 +22,14 @@ from experiments.attempt.dead_actors import dead_actors, is_known
 from experiments.attempt.ray_waits import ray_waits
 from experiments.attempt.stacks import write_stacks
 from experiments.attempt.stall import Stall
-from experiments.processes import endings
+from experiments.processes import endings, reaping
 from experiments.processes.helper import PID
 from experiments.store.events import Event
 from experiments.store.failures import KILLED, RESUMES, STALLED, Failure, how, last_lines
 from experiments.store.files import write_atomically
 from experiments.store.metrics import step_times
 from experiments.store.rundir import STACKS, VERDICT, Attempt, RunDir
-from experiments.variables import CLUSTER, FORK_SOCKET
+from experiments.variables import CLUSTER, EXECUTION, FORK_SOCKET, SUPERVISOR
 
 POLL_SECONDS = 1.0
 OWN_WORDS_SECONDS = 3.0  # a training that notices the death itself ends by an exception of its own
@@ -53,6 +53,7 @@ class Watch:
         self.cluster = Path(os.environ[CLUSTER]) if CLUSTER in os.environ else None
         self.forks = Path(os.environ[FORK_SOCKET]).parent if FORK_SOCKET in os.environ else None
         self.head = _pid(self.cluster) if self.cluster is not None else 0
+        self.supervisor = int(os.environ.get(SUPERVISOR, 0))
         self.daemons: dict[int, str] = {}
         self._over, self._known, self._warned = threading.Event(), is_known(), False
         threading.Thread(target=self._watch, daemon=True).start()
@@ -71,6 +72,9 @@ class Watch:
 
     def look(self) -> str | None:
         """Return in words what has died; None if nothing has."""
+        if self.supervisor and os.getppid() != self.supervisor:
+            # Whoever ended it (`scancel --batch`, the kernel for memory) ended the job: its nodes are no longer ours.
+            return _words("the process of the SLURM job that takes care of the attempt", self.supervisor, None)
         if self.cluster is not None:
             for pid, (name, code) in endings.noted(self.cluster).items():
                 if name in endings.DAEMONS:
@@ -130,6 +134,8 @@ class Watch:
         """Interrupt the main thread, and end the process if it does not end by that."""
         os.kill(os.getpid(), signal.SIGTERM)
         if not self._over.wait(END_SECONDS) and self.verdict is not None:
+            if self.supervisor:
+                reaping.reap(self.run.path, execution=os.environ.get(EXECUTION))
             self.at_end(self.verdict)
             os._exit(1)
 

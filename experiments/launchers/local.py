@@ -23,7 +23,7 @@ from experiments.planning.plan import PlannedRun, freeze, launched
 from experiments.processes.standby import Standby
 from experiments.store.code_copy import snapshot
 from experiments.store.events import Event
-from experiments.store.failures import DISK_FULL, RESUMES, Failure
+from experiments.store.failures import DISK_FULL, RESUMES, Failure, of_an_error
 
 POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 15.0  # how long interrupted attempts may take to end by themselves
@@ -149,7 +149,14 @@ class Queue:
             row.end()
             self.places.give_back(place)
             return [1]
-        turn = Turn.begin(run, place, self.cores, self.code, self.standby, row)
+        try:
+            turn = Turn.begin(run, place, self.cores, self.code, self.standby, row)
+        except OSError as error:  # its folder can't be used
+            row.begin(run)
+            record_failure(run, of_an_error(error), row)
+            row.end()
+            self.places.give_back(place)
+            return [1]
         if isinstance(turn, str):
             row.pass_over(turn)
             self.places.give_back(place)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.launchers.progress import labels
 from experiments.launchers.retries import told
 from experiments.planning.plan import PlannedRun
+from experiments.project import runs_option
 from experiments.store.events import TERMINAL, Event, State
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir
@@ -36,8 +36,7 @@ def print_figures(runs: Sequence[PlannedRun]) -> None:
     if not any(run.folder.finished_step() for run in runs):
         return
     folder = runs[0].folder.path.parent
-    where = "" if folder == Path("runs").absolute() else f" --runs {shlex.quote(str(folder))}"
-    console.print(f"for the figures: python -m analysis.plot_ablation{where}", soft_wrap=True)
+    console.print(f"for the figures: python -m analysis.plot_ablation{runs_option('--runs', folder)}", soft_wrap=True)
 
 
 def failed_log(run: RunDir) -> Path | None:

@@ -6,6 +6,7 @@ Nothing here waits, so several can be under way; only where an attempt ended wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from experiments.attempt.stall import Outside
-from experiments.errors import INTERRUPTED
+from experiments.errors import INTERRUPTED, UserError
 from experiments.launchers.machine import VISIBLE
 from experiments.launchers.places import Place
 from experiments.launchers.progress import Row
@@ -23,7 +24,7 @@ from experiments.processes import reaping
 from experiments.processes.helper import HelperEnded
 from experiments.processes.standby import Standby
 from experiments.store.events import Event, State
-from experiments.store.failures import Failure, of_a_silent_end
+from experiments.store.failures import Failure, of_a_silent_end, of_an_error
 from experiments.store.rundir import VERDICT, AlreadyRunning, RunDir
 from experiments.variables import CORES, MARKER
 
@@ -75,15 +76,30 @@ class Turn:
     def poll(self) -> int | None:
         """Go on with the attempt; return its exit code once it has ended, else None."""
         if self.code_at_end is None:
-            if self.process is None:
-                self._start()
-            elif self.process.poll() is None:
-                self.row.update()
-                if self.outside is not None and self.outside.stalled():
-                    self.process.kill()
-            else:
-                self._finish(self.process.returncode)
+            try:
+                if _is_gone(self.run.folder):
+                    raise FileNotFoundError(errno.ENOENT, "somebody deleted it", str(self.run.folder.path))
+                self._go_on()
+            except (OSError, UserError) as error:  # the other runs go on
+                self._lose(error)
         return self.code_at_end
+
+    def _go_on(self) -> None:
+        if self.process is None:
+            self._start()
+        elif self.process.poll() is None:
+            self.row.update()
+            if self.outside is not None and self.outside.stalled():
+                self.process.kill()
+        else:
+            self._finish(self.process.returncode)
+
+    def _lose(self, error: OSError | UserError) -> None:
+        """End the turn of a run whose folder, or whose process, can't be used any more."""
+        self.kill()
+        reaping.reap(self.run.folder.path)
+        record_failure(self.run, of_an_error(error), self.row)
+        self._end(INTERRUPTED if self.interrupted else 1)
 
     def _start(self) -> None:
         """Start the process if what it needs is ready."""
@@ -159,6 +175,17 @@ class Turn:
         self.code_at_end = code
         self.row.end()
         self.held.close()
+
+
+def _is_gone(run: RunDir) -> bool:
+    """Return whether the folder is not there. One that can't be asked for may come back."""
+    try:
+        run.path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def record_failure(run: PlannedRun, failure: Failure, row: Row) -> None:

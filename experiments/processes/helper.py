@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,12 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.processes import endings, reaping
-from experiments.store.failures import Failure, classify, how
+from experiments.store.failures import DISK_FULL, RESUMES, ROOM_BYTES, Failure, classify, how
 from experiments.store.files import write_atomically
 from experiments.variables import MARKER
 
 NAMES = {"fork": "fork server", "ray": "Ray head"}
 PID = "pid"  # in a helper's folder: its process id
+START_SECONDS = 300.0  # how long a helper may take to be ready: it imports gigabytes, maybe from a slow disk
 PATIENCE_SECONDS = 5.0
 
 
@@ -43,6 +45,7 @@ class Helper:
         """
         self.folder, self.lock = _locked_folder(f"r1z-{kind}-{os.getpid()}-")
         self.kind, self.sign = kind, self.folder / sign
+        self.deadline = time.monotonic() + START_SECONDS
         self.log = self.folder / "log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
@@ -73,17 +76,21 @@ class Helper:
         return self.sign
 
     def is_ready(self) -> bool:
-        """Return whether the file is there; HelperEnded if the process has ended."""
-        if self.process.poll() is None:
-            return self.sign.exists()
+        """Return whether the file is there; HelperEnded if the process has ended, or is late by START_SECONDS."""
+        if self.sign.exists() and self.process.poll() is None:
+            return True
+        is_late = self.process.poll() is None and time.monotonic() > self.deadline
+        if is_late:
+            self.process.kill()
+            self.process.wait()
+        elif self.process.poll() is None:
+            return False
+        how_it_ended = f"it was not ready after {START_SECONDS:g} s" if is_late else self.ending()
+        if shutil.disk_usage(self.folder).free < ROOM_BYTES:  # then the log may lack the cause
+            raise HelperEnded(Failure(DISK_FULL, f"no room left in {self.folder.parent}", f"make room and {RESUMES}"))
         failure = classify(self.log)
-        raise HelperEnded(
-            Failure(
-                failure.kind,
-                f"{self.ending()}: {failure.cause}",
-                "start again, or set hardware.fast=false to do without",
-            )
-        )
+        remedy = "start again, or set hardware.fast=false to do without"
+        raise HelperEnded(Failure(failure.kind, f"{how_it_ended}: {failure.cause}", remedy))
 
     def ending(self) -> str | None:
         """Return in words what of it ended first: one of Ray's daemons, or the process itself; None if all live."""

@@ -45,7 +45,7 @@ def main() -> None:
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the runs that share a cluster are on the CPU
     import ray
 
-    noted = False
+    failed = True
     try:
         if Path(os.environ.get(ray_token.PATH, "")).name == ray_token.NAME:
             ray_token.write_token(folder / ray_token.NAME)
@@ -58,14 +58,17 @@ def main() -> None:
             time.sleep(POLL_SECONDS)
             for pid, name, code in endings.ended(daemons):
                 endings.note(folder, pid, code, name)
-                noted = True
                 return
+        failed = False
+    except SystemExit as end:  # it was told to end
+        failed = bool(end.code)
+        raise
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ray.shutdown()
         reaping.reap(folder)
-        if not noted or os.getppid() != parent:
-            reaping.drop_folder(folder)  # else the launcher does so, when it has read the note
+        if not failed or os.getppid() != parent:
+            reaping.drop_folder(folder)  # else the launcher does so, when it has read the log and the note
 
 
 if __name__ == "__main__":

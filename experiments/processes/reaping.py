@@ -58,6 +58,28 @@ def scratch_prefix(run: Path) -> str:
     return f"r1z-{hashlib.sha256(os.fsencode(run)).hexdigest()[:8]}-"
 
 
+def of_execution(run: Path, execution: str) -> str:
+    """Return the name of the temporary folder of one execution of a run in a SLURM job; other names may begin so."""
+    return f"{scratch_prefix(run)}{execution[:8]}"
+
+
+def drop_dead_scratch(run: Path) -> None:
+    """Remove the temporary folders that executions of a run in SLURM jobs have left on this node.
+
+    The folders of an execution that has living processes stay: SLURM may have started the job again already.
+    """
+    executions = set()
+    for process in of_run(run):
+        with contextlib.suppress(psutil.Error, OSError):
+            executions.add(process.environ().get(EXECUTION))
+    if None in executions:  # an attempt without a job: nobody knows which folder is its own
+        return
+    living = tuple(of_execution(run, execution) for execution in executions if execution)
+    for folder in SCRATCH.glob(f"{scratch_prefix(run)}*"):
+        if not folder.name.startswith(living):
+            drop_folder(folder)
+
+
 def scratch_folder(prefix: str, place: Path = SCRATCH) -> Path:
     """Make a temporary folder and return it; UserError if `place` takes none."""
     try:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.processes import fork_client, ray_token
 from experiments.processes.helper import Helper
+from experiments.processes.limits import check_machine
 from experiments.processes.ray_cpus import cpus_offered
 from experiments.processes.ray_head import ADDRESS
 from experiments.project import CONFIG_DIR
@@ -85,7 +86,11 @@ class Standby:
             self._start_server()
 
     def foresee(self, config: Mapping[str, Any]) -> None:
-        """Start what a run with this config will need; the plan may still refuse the run."""
+        """Start what a run with this config will need; the plan may still refuse the run.
+
+        UserError if the machine can't hold the processes of a run.
+        """
+        check_machine()
         if is_wanted(config):
             self._start_server()
             if 0 not in self.clusters:
@@ -94,7 +99,11 @@ class Standby:
             self.close()
 
     def prepare(self, configs: Sequence[Mapping[str, Any]]) -> None:
-        """Start what the runs with these resolved configs need and what has not been started yet."""
+        """Start what the runs with these resolved configs need and what has not been started yet.
+
+        UserError if the machine can't hold the processes of a run.
+        """
+        check_machine()
         fast = [config for config in configs if is_wanted(config)]
         if fast:
             self._start_server()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.errors import INTERRUPTED, UserError, nobody_reads, print_errors
+from experiments.errors import INTERRUPTED, UserError, nobody_reads, of_the_system, print_errors
 from experiments.project import check_python
 
 
@@ -105,8 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return nobody_reads()
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        return print_errors([f"the runs' folders must be readable and writable, but{where}: {error.strerror}"])
+        return print_errors([of_the_system(error)])
     except KeyboardInterrupt:
         return INTERRUPTED
 

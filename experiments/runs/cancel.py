@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -15,58 +15,115 @@ import psutil
 from experiments.errors import UserError
 from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError
-from experiments.launchers.slurm.queue import job_of
+from experiments.launchers.slurm.queue import ask
+from experiments.launchers.slurm.run_job import RunJob, cluster_name, run_job
 from experiments.processes import reaping
-from experiments.store.events import TERMINAL, Event, State
-from experiments.store.rundir import RunDir
+from experiments.store.events import OPEN, TERMINAL, Event, State, last_event
+from experiments.store.rundir import AlreadyRunning, RunDir
 
 PATIENCE_SECONDS = 20.0  # how long an attempt on this machine may take to end by itself
 JOB_PATIENCE_SECONDS = 45.0  # how long one in a job may take: SLURM kills it after KillWait, usually 30 s
+LIVING = (
+    "PENDING",
+    "CONFIGURING",
+    "RUNNING",
+    "SUSPENDED",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+)  # the job may still do something
 WAITING = (Event.PLANNED, Event.LAUNCHED, Event.SUBMITTED)  # events after which a run waits for its start
 
 
 def cancel(runs: Sequence[RunDir]) -> int:
     """Cancel the runs; return the exit code.
 
-    UserError, and no run is cancelled, if one neither runs nor waits, or runs on another machine without a job.
+    UserError, and no run is cancelled, if one neither runs nor waits, runs on another machine without a job, or has a
+    job on another cluster. UserError at the end for runs that can't be recorded as cancelled, since their attempts go
+    on.
     """
-    problems = [problem for run in runs if (problem := _problem(run, run.events()))]
+    jobs = {run: job for run in runs if (job := run_job(run.events())) is not None and run.state() in OPEN}
+    with _slurm(jobs.values()):
+        here = cluster_name() if any(job.cluster for job in jobs.values()) else None
+        elsewhere = [
+            f"{run.path.name} must be cancelled where its job is, which is {job}, but this is {here}; do it there"
+            for run, job in jobs.items()
+            if job.is_elsewhere(here)
+        ]
+        if elsewhere:
+            raise UserError(*elsewhere)
+        known = ask(list(jobs.values()))
+        living = {run for run, job in jobs.items() if (found := known.of(job)) is not None and not found.ended}
+        problems = [problem for run in runs if (problem := _problem(run, run.events(), run in living))]
+        if problems:
+            raise UserError(*problems)
+        queue.cancel([jobs[run].id for run in living])
+    ended = _wait(jobs)
+    for run in runs:
+        if run.is_locked() and (run not in jobs or (run in ended and _is_here(run))):
+            _end(run)
+    problems = [problem for run in runs if (problem := _record(run, run in ended or run not in jobs))]
     if problems:
         raise UserError(*problems)
-    submitted = {run: job for run in runs if (job := job_of(run.events())) is not None}
-    if submitted:
-        _cancel_jobs(list(submitted.values()))
-    deadline = time.monotonic() + JOB_PATIENCE_SECONDS
-    for run in runs:
-        if run in submitted:
-            while run.is_locked() and time.monotonic() < deadline:  # the attempt records its end before we do
-                time.sleep(0.1)
-        elif run.is_locked():
-            _end(run)
-        run.record(Event.CANCELLED)
-        print(f"{run.path.name}: cancelled")
     return 0
 
 
-def _problem(run: RunDir, events: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return why a run can't be cancelled, None if it can."""
+def _wait(jobs: Mapping[RunDir, RunJob]) -> set[RunDir]:
+    """Wait until the runs are free and SLURM lets none of their jobs run; return the runs of which SLURM says so.
+
+    An attempt records its end before we do, so it is given JOB_PATIENCE_SECONDS.
+    """
+    deadline = time.monotonic() + JOB_PATIENCE_SECONDS
+    while any(run.is_locked() for run in jobs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    with _slurm(jobs.values()):
+        while True:
+            known = ask(list(jobs.values()))
+            ended = {run for run, job in jobs.items() if (found := known.of(job)) is None or found.state not in LIVING}
+            if len(ended) == len(jobs) or time.monotonic() > deadline:
+                return ended
+            time.sleep(0.5)
+
+
+def _record(run: RunDir, has_ended: bool) -> str | None:
+    """Record that a run is cancelled; return why it can't be, None if it is. `has_ended`: its job, if it has one."""
+    problem = f"{run.path.name} must have ended to be cancelled, but {{}}; look in a minute, then cancel it again"
+    if not has_ended:
+        return problem.format("SLURM, which was told to cancel its job, says that it runs")
+    try:
+        with run.lock():
+            if run.state() == State.FINISHED:
+                print(f"{run.path.name}: finished before it could be cancelled")
+            else:
+                run.record(Event.CANCELLED)
+                print(f"{run.path.name}: cancelled")
+    except AlreadyRunning:
+        started = last_event(run.events(), Event.STARTED) or {}
+        return problem.format(f"process {started.get('pid')} on {started.get('host')} still executes it")
+    return None
+
+
+def _problem(run: RunDir, events: Sequence[Mapping[str, Any]], has_job: bool) -> str | None:
+    """Return why a run can't be cancelled, None if it can. `has_job`: SLURM has not ended the run's job."""
     state = run.state(events)
     words = [event.get("event") for event in events if event.get("event") in (*WAITING, Event.STARTED, *TERMINAL)]
     if state != State.RUNNING:
-        if not words or words[-1] in WAITING:
+        if not words or words[-1] in WAITING or has_job:  # the job may be about to start again
             return None
         return f"{run.path.name} must be running or waiting to be cancelled, but is {state}; there is nothing to cancel"
-    if job_of(events) is not None:
-        return None
-    started = next(event for event in reversed(events) if event.get("event") == Event.STARTED)
-    if started.get("host") != socket.gethostname():
-        return f"{run.path.name} must be cancelled where it runs, which is {started.get('host')}; do it there"
+    if run_job(events) is None and not _is_here(run):
+        host = (last_event(events, Event.STARTED) or {}).get("host")
+        return f"{run.path.name} must be cancelled where it runs, which is {host}; do it there"
     return None
+
+
+def _is_here(run: RunDir) -> bool:
+    """Return whether the run's last attempt was started on this machine."""
+    return (last_event(run.events(), Event.STARTED) or {}).get("host") == socket.gethostname()
 
 
 def _end(run: RunDir) -> None:
     """End the living attempt on this machine: ask it first, so that it records its end; kill after PATIENCE_SECONDS."""
-    started = next(event for event in reversed(run.events()) if event.get("event") == Event.STARTED)
+    started = last_event(run.events(), Event.STARTED) or {}
     holder = _holder(run, started.get("pid"))
     if holder is None:
         problem = f"{run.path.name} must be run by process {started.get('pid')}, but that is another process"
@@ -92,8 +149,11 @@ def _holder(run: RunDir, pid: Any) -> psutil.Process | None:
     return None
 
 
-def _cancel_jobs(ids: Sequence[str]) -> None:
+@contextlib.contextmanager
+def _slurm(jobs: Collection[RunJob]) -> Iterator[None]:
+    """Turn what SLURM refuses into an error that names the jobs."""
     try:
-        queue.cancel(ids)
+        yield
     except SlurmError as error:
-        raise UserError(f"SLURM must take job {', '.join(ids)} back, but says: {error}") from None
+        named = ", ".join(map(str, jobs))
+        raise UserError(f"SLURM must take back {named}, but says: {error}; try again in a minute") from None

@@ -7,10 +7,12 @@ import sys
 import time
 
 from experiments.errors import UserError
+from experiments.runs.status import settle
 from experiments.store.events import State
 from experiments.store.rundir import Attempt, RunDir
 
 POLL_SECONDS = 0.3
+LOOK_SECONDS = 5.0  # how often SLURM is asked about the job
 ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.?)")
 # A log has text that a model wrote, which must not control the terminal. A progress bar's returns become lines.
 CONTROLS = bytes(code for code in range(256) if (code < 32 and code not in b"\t\n\r") or code == 127)
@@ -21,10 +23,13 @@ def logs(run: RunDir, follow: bool) -> int:
 
     UserError if there is no attempt and none to wait for.
     """
-    attempt, offset = _last(run), 0
+    attempt, offset, looked = _last(run), 0, time.monotonic()
     if attempt is None and not (follow and run.state() in (State.PLANNED, State.QUEUED)):
         raise UserError(f"{run.path.name} must have an attempt, but is {run.state()} and has none; there is no log yet")
     while True:
+        if time.monotonic() > looked + LOOK_SECONDS:  # what SLURM does to a job stands in the events once we have asked
+            settle([run])
+            looked = time.monotonic()
         ended = run.state() not in (
             State.PLANNED,
             State.QUEUED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from experiments.errors import INTERRUPTED, UserError
 from experiments.launchers.slurm.holds import HELD, last_hold
-from experiments.launchers.slurm.queue import job_of
+from experiments.launchers.slurm.run_job import RunJob, cluster_name, run_job
 from experiments.models.folder import shape_of
 from experiments.models.memory import setup_of
 from experiments.store.code_copy import FOLDER, PACKAGE
@@ -28,11 +29,11 @@ def failed_among(runs: Sequence[RunDir]) -> list[RunDir]:
     return [run for run in runs if run.state() in FAILED or held(run)]
 
 
-def held(run: RunDir) -> str | None:
-    """Return the id of the run's job if SLURM held it at our last look, else None."""
+def held(run: RunDir) -> RunJob | None:
+    """Return the run's job if SLURM held it at our last look, else None."""
     events = run.events()
     hold = last_hold(events) if run.state(events) == State.QUEUED else None
-    return str(hold["job"]) if hold and hold.get("kind") == HELD else None
+    return run_job(events) if hold and hold.get("kind") == HELD else None
 
 
 def retry(runs: Sequence[RunDir]) -> int:
@@ -47,13 +48,12 @@ def retry(runs: Sequence[RunDir]) -> int:
     for run in runs:
         if run.state() not in FAILED:
             problems.append(f"{run.path.name} must have failed to be tried again, but is {run.state()}; leave it out")
-        elif job_of(run.events()) is not None:
+        elif run_job(run.events()) is not None:
             script = run.path / "job.sh"
-            problems.append(f"{run.path.name} must be tried again where it ran; do: sbatch {script}")
+            problems.append(f"{run.path.name} must be tried again where it ran; do: sbatch {shlex.quote(str(script))}")
     if problems:
         raise UserError(*problems)
-    for job in filter(None, holds.values()):
-        release(job)
+    release([job for job in holds.values() if job is not None])
     if not runs:
         if not holds:
             print("no run has failed: there is nothing to try again")
@@ -117,12 +117,31 @@ def as_launched(run: RunDir) -> PlannedRun:
         raise UserError(f"{problem}; move {run.path.name} away") from None
 
 
-def release(job: str) -> None:
-    """Ask SLURM to release a job that it holds; UserError if it refuses. The next look at the runs shows the result."""
+def release(jobs: Sequence[RunJob]) -> None:
+    """Ask SLURM to release jobs that it holds; UserError if it refuses. The next look at the runs shows the result.
+
+    No job is released unless all of them are of this cluster and waiting there.
+    """
     from experiments.launchers.slurm.commands import SlurmError, call
+    from experiments.launchers.slurm.queue import ask
 
     try:
-        call("scontrol", "release", job)
+        here = cluster_name() if jobs else ""
+        problems = [
+            f"{job} must be released on its cluster, but this is {here}; do it there"
+            for job in jobs
+            if job.is_elsewhere(here)
+        ]
+        known = ask([] if problems else jobs)
+        problems = problems or [
+            f"{job} must wait in SLURM to be released, but SLURM does not know it; launch its run again"
+            for job in jobs
+            if (found := known.of(job)) is None or found.ended
+        ]
+        for job in () if problems else jobs:
+            call("scontrol", "release", job.id)
+            print(f"job {job.id}: released")
     except SlurmError as error:
-        raise UserError(f"SLURM must release job {job}, but says: {error}; ask your administrator") from None
-    print(f"job {job}: released")
+        raise UserError(f"SLURM must release the jobs, but says: {error}; ask your administrator") from None
+    if problems:
+        raise UserError(*problems)

@@ -11,7 +11,8 @@ from typing import Any
 
 from experiments.launchers.slurm import half_submitted
 from experiments.launchers.slurm.holds import last_hold
-from experiments.store.events import Event, State
+from experiments.launchers.slurm.run_job import known_cluster_name, run_job
+from experiments.store.events import OPEN, Event, State
 from experiments.store.metrics import accuracy
 from experiments.store.rundir import RunDir
 from experiments.values import as_float, is_whole
@@ -78,6 +79,10 @@ def status_of(run: RunDir) -> tuple[Status, list[str]]:
     hold = last_hold(events) if state == State.QUEUED else None
     if hold:
         notes.append(f"{run.path.name}: {hold.get('cause')}; do: {hold.get('remedy')}")
+    job = run_job(events) if state in OPEN else None
+    elsewhere = job if job is not None and job.is_elsewhere(known_cluster_name()) else None
+    if elsewhere and state == State.KILLED:
+        notes.append(f"{run.path.name}: nobody is seen to hold its lock, but {elsewhere} may still train; look there")
     attempts = run.attempts()
     step, pace = 0, None
     row: Mapping[str, Any] = {}
@@ -107,7 +112,7 @@ def status_of(run: RunDir) -> tuple[Status, list[str]]:
         response_length=as_float(row.get("response_length/mean")),
         steps_per_hour=3600 / pace if pace else None,
         attempt=len(attempts),
-        where=_where(events) + (" held" if hold else ""),
+        where=_where(events) + (f" of cluster {elsewhere.cluster}" if elsewhere else "") + (" held" if hold else ""),
     )
     return status, notes
 

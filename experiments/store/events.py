@@ -51,6 +51,8 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+# States about which SLURM may know more than the events.
+OPEN = (State.QUEUED, State.RUNNING, State.KILLED, State.INTERRUPTED)
 TERMINAL = (Event.FINISHED, Event.FAILED, Event.INTERRUPTED, Event.CANCELLED)  # an attempt's last word
 
 

@@ -72,7 +72,7 @@ def test_costs_take_no_longer_where_step_numbers_are_large(last: int) -> None:
 
 
 def test_a_value_too_large_to_square_counts_as_infinite() -> None:
-    history = History({1: {"a": 1e308}, 2: {"a": -1e308}, 3: {"a": 1e99}, 4: {"a": 2.0}})
+    history = History.of({1: {"a": 1e308}, 2: {"a": -1e308}, 3: {"a": 1e99}, 4: {"a": 2.0}})
     assert history.curve("a") == [(3, 1e99), (4, 2.0)]
 
 

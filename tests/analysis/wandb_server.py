@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import http.server
+import io
 import json
 import math
 import re
@@ -17,6 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 KEY = "k" * 40
 ENTITY, PROJECT = "lab", "abl"
@@ -39,14 +43,24 @@ class ServedRun:
     """So many of the last rows are listed but not sent."""
     withheld: tuple[int, int] = (0, 0)
     """The steps from the first to before the second are counted in the listing, but never sent."""
+    exported: int = 0
+    """So many of the first rows are sent as parquet files alone."""
     texts: list[tuple[int, str]] = field(default_factory=list, repr=False)
 
     def history(self, first: int, stop: int) -> list[str]:
         """Return the rows of the steps, as the JSON texts that the server sends; made once, before any measurement."""
         if len(self.texts) != len(self.rows):
             self.texts = [(step, dumps({**row, "_step": step})) for step, row in self.rows]
-        sent = self.texts[: len(self.texts) - self.hidden]
+        sent = self.texts[self.exported : len(self.texts) - self.hidden]
         return [t for step, t in sent if first <= step < stop and not self.withheld[0] <= step < self.withheld[1]]
+
+    def export(self) -> bytes:
+        """Return the exported rows as a parquet file."""
+        rows = [{**row, "_step": step} for step, row in self.rows[: self.exported]]
+        names = list(dict.fromkeys(key for row in rows for key in row))
+        file = io.BytesIO()
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), file)
+        return file.getvalue()
 
     @property
     def last_step(self) -> int:
@@ -104,6 +118,10 @@ class WandbServer:
         self.limit: tuple[int, float] | None = None
         """(requests, seconds): so many in each span of time; then 429, and in a header how long to wait."""
         self.window: tuple[float, int] = (0.0, 0)
+        self.storage: str = ""
+        """Where the exports are, if not here: this server by another name."""
+        self.broken: bytes = b""
+        """What is sent instead of an export."""
         self.lock = threading.Lock()
         self.operations: list[str] = []
         self.variables: list[tuple[str, dict[str, Any]]] = []
@@ -113,6 +131,19 @@ class WandbServer:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                """Send the export of a run: as the server with its key, or as a storage elsewhere, which takes none."""
+                found = owner.find(self.path.rpartition("/")[2].removesuffix(".parquet"))
+                owner.operations.append("export")
+                own = owner.storage in ("", owner.url)
+                status = 404 if found is None else 200 if own is ("Authorization" in self.headers) else 403
+                time.sleep(owner.latency)
+                content = b"" if found is None or status != 200 else owner.broken or found.export()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
@@ -212,21 +243,25 @@ class WandbServer:
             return dumps({"data": {"project": None}})
         if operation == "Runs":
             return dumps({"data": {"project": self.listing(variables, "summaryMetrics" in query)}})
-        name = variables.get("name") or variables.get("run") or variables.get("runName")
-        run = next((run for run in self.runs if run.id == name), None)
+        run = self.find(variables.get("name") or variables.get("run") or variables.get("runName"))
         if run is None:
             return dumps({"data": {"project": {"run": None}}})
         if operation == "HistoryPage":
             rows = run.history(variables["minStep"], variables["maxStep"])[: variables["pageSize"]]
             return '{"data": {"project": {"run": {"history": [' + ", ".join(map(json.dumps, rows)) + "]}}}}"
         if operation == "RunParquetHistory":
-            live = {"parquetUrls": [], "liveData": [{"_step": step} for step, _ in run.rows[:1]]}
+            urls = [f"{self.storage or self.url}/exports/{run.id}.parquet"] if run.exported else []
+            rest = run.rows[run.exported : run.exported + 1]
+            live = {"parquetUrls": urls, "liveData": [{"_step": step} for step, _ in rest]}
             return dumps({"data": {"project": {"run": {"parquetHistory": live}}}})
         if operation in ("SampledHistoryPage", "RunSampledHistory"):
             return dumps({"data": {"project": {"run": {"sampledHistory": sampled(run, variables)}}}})
         if operation == "RunHistoryKeys":
             return dumps({"data": {"project": {"run": {"historyKeys": run.node(True)["historyKeys"]}}}})
         return dumps({"data": {"project": {"run": run.node(True)}}}) if operation == "Run" else None
+
+    def find(self, name: str | None) -> ServedRun | None:
+        return next((run for run in self.runs if run.id == name), None)
 
     def listing(self, variables: dict[str, Any], full: bool) -> dict[str, Any]:
         hits = [run for run in self.runs if matches(run, json.loads(variables.get("filters") or "{}"))]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import stat
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -18,12 +20,14 @@ import pytest
 from hydra import initialize_config_dir
 from rich.console import Console
 
-from benchmarks import gpu, gpu_model, gpu_record
-from benchmarks.gpu_cases import ITEMS, MODEL, Case, Machine, cases
+from benchmarks import gpu, gpu_machine, gpu_model, gpu_record
+from benchmarks.gpu_cases import ITEMS, MODEL, Case, cases
+from benchmarks.gpu_machine import Machine
 from experiments.config.compose import register_resolvers
 from experiments.config.sweep_compose import Composer
 from experiments.errors import UserError
-from experiments.project import CONFIG_DIR
+from experiments.project import CONFIG_DIR, PROJECT_DIR
+from experiments.tiny_model import WEIGHTS
 from experiments.verl_keys import has_critic
 from tests.experiments.right_config import problems_of
 
@@ -58,12 +62,15 @@ def composer() -> Composer:
 
 
 def composed(case: Case, folder: Path) -> dict[str, Any]:
-    return composer().compose(gpu.command(case, folder)[4:]).resolved()
+    words = gpu.command(case, folder / "case")[4:]
+    built = str(gpu.model_folder(case, folder))
+    return composer().compose([word.replace(built, str(folder / "model")) for word in words]).resolved()
 
 
 # The cases
 
 
+ARTICLE = ("ours, n=5", "article's settings")
 BARE = replace(H200, vllm=False, flash_attn=False)
 
 
@@ -74,20 +81,22 @@ BARE = replace(H200, vllm=False, flash_attn=False)
         *((A100, item) for item in ("article", "memory")),
         (BARE, "vllm"),
         (BARE, "arms"),
+        *((CPU, item) for item in ("article", "arms")),
     ],
 )
 def test_every_case_composes_and_passes_preflight(machine: Machine, item: str, folder: Path) -> None:
-    model_config = {**SMALL, "max_position_embeddings": 32768}
-    for case in cases(item, machine):
+    small = (folder / "model" / "config.json").read_text()
+    model_config = {**json.loads(small), "max_position_embeddings": 32768}
+    for case in cases([item], machine):
         config = composed(case, folder)
         stated = config["model"]["shape"] or {}  # the model that the case would build has it
-        small = (folder / "model" / "config.json").read_text()
         (folder / "model" / "config.json").write_text(json.dumps({**model_config, **stated}))
         assert problems_of(config) == [], case.name
         (folder / "model" / "config.json").write_text(small)
-        assert config["trainer"]["n_gpus_per_node"] == (1 if item == "tiny" else machine.gpus)
+        assert config["trainer"]["n_gpus_per_node"] == (1 if item == "tiny" else machine.gpus or 1)
         assert config["trainer"]["save_freq"] == config["trainer"]["test_freq"] == -1
-        if item != "tiny":
+        assert config["model"]["path"] in (str(WEIGHTS), str(folder / "model")), "nothing is downloaded"
+        if item != "tiny" and machine.gpus:
             model = config["actor_rollout_ref"]["model"]
             assert config["model"]["path"] == str(folder / "model")
             assert config["actor_rollout_ref"]["rollout"]["name"] == ("vllm" if machine.vllm else "hf")
@@ -100,27 +109,35 @@ def test_every_case_composes_and_passes_preflight(machine: Machine, item: str, f
 
 
 def test_the_items_ask_what_they_are_for(folder: Path) -> None:
-    article, ours = (composed(case, folder) for case in cases("article", A100))
+    ours, article = (composed(case, folder) for case in cases(["article"], A100))
     for config in (article, ours):
         assert (config["data"]["train_batch_size"], config["rollout"]["n"]) == (128, 5)
-        assert (config["data"]["max_prompt_length"], config["data"]["max_response_length"]) == (256, 1024)
+        assert (config["data"]["max_prompt_length"], config["data"]["max_response_length"]) == (256, 512)
     rollouts = [config["actor_rollout_ref"]["rollout"] for config in (article, ours)]
     assert [rollout["gpu_memory_utilization"] for rollout in rollouts] == [0.4, 0.55]
     assert [rollout["tensor_model_parallel_size"] for rollout in rollouts] == [2, 1]
     assert [config["actor_rollout_ref"]["actor"]["use_dynamic_bsz"] for config in (article, ours)] == [False, True]
 
-    arms = {case.name: composed(case, folder) for case in cases("arms", A100)}
+    arms = {case.name: composed(case, folder) for case in cases(["arms"], A100)}
     assert [arm["rollout"]["n"] for arm in arms.values()] == [5, 3, 8, 5]
     assert arms["PPO"]["algorithm"]["adv_estimator"] == "gae"
-    assert [composed(case, folder)["model"]["name"] for case in cases("memory", H200)] == [
+    assert [composed(case, folder)["model"]["name"] for case in cases(["memory"], H200)] == [
         f"qwen2.5-{size}" for size in ("0.5b", "1.5b", "3b", "7b")
     ]
-    here, there = (composed(case, folder) for case in cases("tiny", H200)[:2])
+    there, here = (composed(case, folder) for case in cases(["tiny"], H200)[:2])
     assert (here["trainer"]["device"], there["trainer"]["device"]) == ("cpu", "cuda")
     for key in ("seed", "data", "algorithm", "kl", "temperature"):
         assert here[key] == there[key]
-    assert [case.name for case in cases("tiny", CPU)] == ["grpo on cpu", "ppo on cpu"]
-    assert not any(cases(item, CPU) for item in ITEMS if item != "tiny")
+    assert [case.name for case in cases(["tiny"], CPU)] == ["grpo on cpu", "ppo on cpu"]
+    for machine in (H200, CPU):
+        assert {case.item for case in cases(list(ITEMS), machine)} == set(ITEMS)
+
+
+def test_twelve_minutes_have_room_for_the_most_telling_runs() -> None:
+    """By the estimates, what ends a run left aside."""
+    first = [(case.item, case.name) for case in cases(list(ITEMS), H200)][:4]
+    assert first == [("tiny", "grpo on cuda"), ("tiny", "grpo on cpu"), *(("article", name) for name in ARTICLE)]
+    assert sum(case.seconds for case in cases(list(ITEMS), H200)[:4]) < 12 * 60 - 4 * gpu.CLOSING_SECONDS
 
 
 def test_the_prompts_are_about_as_long_as_with_the_real_tokenizer(folder: Path) -> None:
@@ -132,6 +149,8 @@ def test_the_prompts_are_about_as_long_as_with_the_real_tokenizer(folder: Path) 
     assert 100 < min(lengths) <= max(lengths) < 256
     assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]
     assert len(tokenizer.encode("\n")) == 1
+    assert len(tokenizer) == SMALL["vocab_size"], "an id without a token would never be sampled"
+    assert tokenizer.decode([SMALL["vocab_size"] - 1]) == f"{SMALL['vocab_size'] - 1:06x}"
     config = json.loads((folder / "model" / "config.json").read_text())
     assert {key: config[key] for key in SMALL} == SMALL
 
@@ -221,7 +240,7 @@ def test_the_table_has_a_line_for_every_case() -> None:
     console.print(gpu_record.table(RESULTS))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    assert "worst-case lengths" in text
+    assert "all responses at their limit" in text
 
     def cells(name: str) -> list[str]:
         line = next(line for line in text.splitlines() if name in line)
@@ -253,9 +272,9 @@ def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch, tmp_path
     nvidia_smi(tmp_path, "0, GPU-a, NVIDIA H200, 143771, 550.54.15\\n")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so it is where there is one, too
-    monkeypatch.setattr(gpu, "ASK_TORCH", "print('13.0', 0)")
+    monkeypatch.setattr(gpu_machine, "ASK_TORCH", "print('13.0', 0)")
     with pytest.raises(UserError, match=r"torch must see the NVIDIA H200, but .* the driver is 550\.54\.15"):
-        gpu.find_machine("cuda")
+        gpu_machine.find_machine("cuda")
 
 
 TWO = "0, GPU-aa, NVIDIA A100, 81920, 580.1\\n1, GPU-ab, NVIDIA H200, 143771, 580.1\\n"
@@ -278,15 +297,15 @@ def test_the_machine_is_the_gpus_that_are_visible(
     nvidia_smi(tmp_path, TWO)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(gpu, "ASK_TORCH", "print('13.0', 81000)")
+    monkeypatch.setattr(gpu_machine, "ASK_TORCH", "print('13.0', 81000)")
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     names = ["A100", "H200"] if names is None else names
     if not names:
         with pytest.raises(UserError, match="nvidia-smi must find a GPU"):
-            gpu.find_machine("cuda")
+            gpu_machine.find_machine("cuda")
         return
-    machine = gpu.find_machine("cuda")
+    machine = gpu_machine.find_machine("cuda")
     assert (machine.name, machine.gpus) == (f"NVIDIA {names[0]}", len(names))
     assert machine.memory_gib == {"A100": 80, "H200": 140}[names[0]]
     assert machine.indices == tuple({"A100": "0", "H200": "1"}[name] for name in names)
@@ -297,12 +316,12 @@ def test_memory_that_nvidia_smi_does_not_know_is_torch_s(monkeypatch: pytest.Mon
     nvidia_smi(tmp_path, "0, GPU-a, NVIDIA GB10, [N/A], 580.1\\n")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(gpu, "ASK_TORCH", "print('13.0', 122880)")
-    assert gpu.find_machine("cuda").memory_gib == 120
-    monkeypatch.setattr(gpu, "ASK_TORCH", "import time; time.sleep(60)")
-    monkeypatch.setattr(gpu, "TORCH_SECONDS", 0.5)
+    monkeypatch.setattr(gpu_machine, "ASK_TORCH", "print('13.0', 122880)")
+    assert gpu_machine.find_machine("cuda").memory_gib == 120
+    monkeypatch.setattr(gpu_machine, "ASK_TORCH", "import time; time.sleep(60)")
+    monkeypatch.setattr(gpu_machine, "TORCH_SECONDS", 0.5)
     with pytest.raises(UserError, match=r"torch must be imported within 0\.5 s, but is not; put the environment on"):
-        gpu.find_machine("cuda")
+        gpu_machine.find_machine("cuda")
 
 
 def test_a_model_is_built_by_the_command_that_a_case_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,21 +372,91 @@ def children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
-def test_a_real_training_on_the_cpu_and_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command, with the first item's first case at the size of a smoke test."""
-    (case, *_) = cases("tiny", CPU)
-    kept = [text for text in case.overrides if not text.startswith(("task.", "trainer.total_training_steps"))]
-    small = replace(case, overrides=("experiment=smoke", *kept, "trainer.total_training_steps=2"))
-    monkeypatch.setattr(gpu, "cases", lambda item, machine: [small] if item == "tiny" else [])
-    before = children()
-    assert gpu.main(["--device", "cpu", "--out", str(tmp_path / "results" / "cpu.json")]) == 0
+def test_a_rehearsal_trains_for_real_and_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The case by which the benchmark tells whether rollout and trainer have the same weights, on a random model."""
+    before, out = children(), tmp_path / "results" / "cpu.json"
+    rehearsed = cases(["vllm"], replace(CPU, vllm=False))
+    monkeypatch.setattr(gpu, "cases", lambda items, machine: rehearsed if items == ["vllm"] else [])
+    assert gpu.main(["--device", "cpu", "--items", "vllm", "--out", str(out)]) == 0
     assert children() == before
-    record = json.loads((tmp_path / "results" / "cpu.json").read_text())
+    record = json.loads(out.read_text())
     assert record["machine"]["versions"]["verl"] == "0.9.1"
-    (result,) = record["items"]["tiny"].values()
-    assert result["steps"] == 2 and result["step_seconds"] > 0
+    (result,) = record["items"]["vllm"].values()
+    assert result["steps"] == 3 and result["step_seconds"] > 0
+    assert result["response_length"] == 16, "all at their limit"
     assert max(result["log_ppl_abs_diff"]) < 1e-5
-    assert record["figures"] == {"grpo on cpu: largest log_ppl_abs_diff": max(result["log_ppl_abs_diff"])}
+    assert record["figures"] == {"0.5B: largest log_ppl_abs_diff": max(result["log_ppl_abs_diff"])}
+
+
+# A command in the place of a case's: it writes its rows as a training does, leaves a daemon, and ends or does not.
+STAND_IN = """
+import json, subprocess, sys, time
+from pathlib import Path
+name, folder = sys.argv[1], Path(sys.argv[2])
+rows = folder / "runs" / "run" / "attempts" / "1" / "metrics.jsonl"
+rows.parent.mkdir(parents=True)
+subprocess.Popen(["sleep", "300"])
+steps = 1 if name == "grpo on cpu" else 3
+for step in range(steps):
+    with rows.open("a") as file:
+        file.write(json.dumps({"step": step + 1, "data": {"timing_s/step": 2.0}}) + "\\n")
+    time.sleep(0.2)
+if name != "ppo on cpu" or "ends" in sys.argv:
+    sys.exit()
+time.sleep(300)
+"""
+DRIVER = f"""
+import sys
+from benchmarks import gpu
+ends = ["ends"] if "ends" in sys.argv else []
+stand_in = {STAND_IN!r}
+gpu.command = lambda case, folder: [sys.executable, "-S", "-c", stand_in, case.name, str(folder), *ends]
+sys.exit(gpu.main(["--device", "cpu", "--items", "tiny", "--out", sys.argv[1], *sys.argv[2 + len(ends):]]))
+"""
+
+
+def driver(out: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", DRIVER, str(out), *arguments]
+
+
+def results(out: Path) -> dict[str, Any]:
+    with contextlib.suppress(FileNotFoundError):
+        tiny: dict[str, Any] = json.loads(out.read_text())["items"]["tiny"]
+        return tiny
+    return {}
+
+
+def test_a_benchmark_that_is_killed_has_lost_nothing_and_goes_on_with_the_rest(tmp_path: Path) -> None:
+    out, environment = tmp_path / "record.json", {**os.environ, "PYTHONPATH": str(PROJECT_DIR)}
+    killed = subprocess.Popen(driver(out), env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while results(out).get("ppo on cpu", {}).get("steps") != 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    trained = [
+        process for process in psutil.Process(killed.pid).children() if "time.sleep(300)" in process.cmdline()[-3]
+    ]
+    assert len(trained) == 1
+    killed.kill()
+    killed.wait()
+    psutil.wait_procs(trained, timeout=20)
+    assert not trained[0].is_running(), "a run ends with the benchmark that started it"
+    first = results(out)
+    assert first["grpo on cpu"]["steps"] == 1 and "failed" not in first["grpo on cpu"]
+    assert first["ppo on cpu"]["failed"] == gpu.BROKEN_OFF and first["ppo on cpu"]["steps"] == 3
+
+    short = subprocess.run(driver(out, "--minutes", "0.1"), env=environment, capture_output=True, text=True, timeout=60)
+    assert "tiny: ppo on cpu is missing: it takes about 60 s, of which 0 s were left" in short.stdout
+    assert results(out) == first
+
+    again = subprocess.run(driver(out, "ends"), env=environment, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0, again.stderr
+    assert "tiny: ppo on cpu ..." in again.stdout and "tiny: grpo on cpu ..." not in again.stdout
+    assert "failed" not in results(out)["ppo on cpu"]
+
+    record = json.loads(out.read_text())
+    out.write_text(json.dumps({**record, "machine": {**record["machine"], "name": "another"}}))
+    other = subprocess.run(driver(out), env=environment, capture_output=True, text=True, timeout=60)
+    assert other.returncode == 2 and "must be a record of this machine and its packages" in other.stderr
 
 
 HANGS = """
@@ -377,22 +466,21 @@ time.sleep(300)
 """
 
 
-def test_a_case_at_its_limit_is_ended_and_the_next_ones_are_not_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_case_at_its_limit_is_ended_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (case, *_) = cases(["tiny"], CPU)
     monkeypatch.setattr(gpu, "command", lambda case, folder: [sys.executable, "-S", "-c", HANGS])
     before, started = children(), time.monotonic()
-    record = gpu.measure(["tiny"], CPU, tmp_path / "work", 1.0, tmp_path / "record.json")
+    assert gpu.run_case(case, tmp_path / "silent", 1.0)["failed"] == "ran past its limit of 1 s"
     assert time.monotonic() - started < 60
     assert children() == before
-    assert [result["failed"] for result in record["items"]["tiny"].values()] == [
-        "ran past its limit of 1 s",
-        "not begun: tiny had reached its limit",
-    ]
-    assert json.loads((tmp_path / "record.json").read_text()) == record
+    stand_in = [sys.executable, "-S", "-c", STAND_IN, "ppo on cpu"]
+    monkeypatch.setattr(gpu, "command", lambda case, folder: [*stand_in, str(folder)])
+    cut = gpu.run_case(case, tmp_path / "late", 2.0)
+    assert (cut["cut"], cut["step_seconds"]) == ("ended at its limit of 2 s after 3 steps", 2.0)
+    assert "failed" not in cut and children() == before
 
 
 def test_what_the_command_refuses_is_the_cause(tmp_path: Path) -> None:
-    case = replace(cases("tiny", CPU)[0], overrides=("rollout.n=0", MODEL.join(("task.template=", ""))))
+    case = replace(cases(["tiny"], CPU)[0], overrides=("rollout.n=0", MODEL.join(("task.template=", ""))))
     result = gpu.run_case(case, tmp_path / "case", 100)
     assert result["failed"].startswith("error: task.template must be a key of the config")

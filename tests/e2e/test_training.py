@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.figures.timings import PHASES
 from experiments.config.verl import override
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import find_runs
@@ -48,6 +49,14 @@ def test_rollout_and_trainer_agree_on_probabilities(straight: Command) -> None:
     for step, row in rows(straight.run).items():
         if step:
             assert row["training/rollout_probs_diff_mean"] < 1e-6 and row["training/rollout_probs_diff_max"] < 1e-5
+
+
+def test_the_phases_of_a_step_make_up_its_time(straight: Command) -> None:
+    for step, row in rows(straight.run).items():
+        if step:
+            phases = [value for name, value in row.items() if name.startswith("timing_s/") and name[9:] in PHASES]
+            assert sum(phases) == pytest.approx(row["timing_s/step"], rel=0.1), row
+            assert row["timing_s/gen"] > 0.02, "sampling is a phase of its own"
 
 
 def test_every_rollout_is_dumped_with_its_score_parts(straight: Command) -> None:

@@ -21,7 +21,8 @@ from omegaconf import OmegaConf
 
 from experiments.config.compose import compose_config, plain
 from experiments.launchers.slurm.launch import launch
-from experiments.launchers.slurm.queue import Job, job_of, job_states
+from experiments.launchers.slurm.queue import Job, ask
+from experiments.launchers.slurm.run_job import RunJob, run_job
 from experiments.launchers.slurm.settle import settle
 from experiments.planning.plan import PlannedRun
 from experiments.processes import reaping
@@ -95,9 +96,9 @@ class Sweep:
 
     def job(self, seed: int = 1) -> str:
         """Return the id of the run's last job."""
-        job = job_of(self.run(seed).events())
+        job = run_job(self.run(seed).events())
         assert job, f"seed {seed} was not submitted"
-        return job
+        return job.id
 
     def seen(self, seed: int = 1) -> dict[str, Any]:
         """Return what the stand-in noted about its job in the run's last attempt."""
@@ -145,8 +146,8 @@ class Sweep:
     def until_over(self) -> dict[str, Job]:
         """Wait until SLURM says that every job has ended; return what it says."""
         jobs = [self.job(run.config["seed"]) for run in self.runs]
-        self.until(lambda: all(job.ended for job in job_states(jobs, 20.0).values()), "all jobs ended")
-        return job_states(jobs, 20.0)
+        self.until(lambda: all(job.ended for job in look(*jobs).values()), "all jobs ended")
+        return look(*jobs)
 
     def must_become(self, *states: str) -> None:
         """Assert that `runs list` shows these states within LOOK_SECONDS. Call it when SLURM knows what happened."""
@@ -160,6 +161,12 @@ class Sweep:
         start_requeued(self.cluster, job)
 
 
+def look(*jobs: str) -> dict[str, Job]:
+    """Return what SLURM knows of jobs of ours, by id."""
+    answer = ask([RunJob(job) for job in jobs], 20.0)
+    return {job: found for job in jobs if (found := answer.of(RunJob(job))) is not None}
+
+
 SLURMD_SECONDS = 4.0  # slurmd removes a job's script in this time; a job that is restarted within it fails
 
 
@@ -171,7 +178,7 @@ def start_requeued(cluster: Cluster, job: str, seconds: float = 180.0) -> None:
     job's start fails and SLURM holds the job: then this releases it, as an administrator would.
     """
     deadline = time.monotonic() + seconds
-    while (now := job_states([job], 20.0)[job]).reason != "BeginTime":
+    while (now := look(job)[job]).reason != "BeginTime":
         assert time.monotonic() < deadline, f"the former life is not over: {now}"
         time.sleep(0.1)
     number = cluster.run("scontrol", "show", "job", job).split("JobId=")[1].split()[0]
@@ -182,13 +189,13 @@ def start_requeued(cluster: Cluster, job: str, seconds: float = 180.0) -> None:
                 daemon.kill()
         time.sleep(SLURMD_SECONDS)
         cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-        while not (now := job_states([job], 20.0)[job]).ended and "held" not in now.reason:
+        while not (now := look(job)[job]).ended and "held" not in now.reason:
             assert time.monotonic() < deadline, f"does not start: {now}"
             if step_daemons(cluster, number):
                 break
             time.sleep(0.1)
         time.sleep(1.0)  # a start that fails does so within this time
-        now = job_states([job], 20.0)[job]
+        now = look(job)[job]
         if "held" not in now.reason:
             return
         cluster.run("scontrol", "release", job)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from experiments.launchers.slurm.queue import job_states
-from tests.slurm.conftest import Sweep
+from experiments.processes import reaping
+from tests.slurm.conftest import Sweep, look
 
 pytestmark = pytest.mark.usefixtures("overdue")  # started early: it takes minutes, and its test is in test_warning.py
 MakeSweep = Callable[..., Sweep]
+
+
+def scratch(sweep: Sweep, seed: int = 1) -> list[Path]:
+    """Return the temporary folders of a run."""
+    return list(reaping.SCRATCH.glob(f"{reaping.scratch_prefix(sweep.run(seed).path)}*"))
 
 
 def test_what_an_attempt_can_do_to_itself(sweep: MakeSweep) -> None:
@@ -33,6 +39,7 @@ def test_what_an_attempt_can_do_to_itself(sweep: MakeSweep) -> None:
     assert "ended with 255" in ends.failure(4)["cause"]
     assert "SIGSEGV" in ends.failure(5)["cause"]
     assert "SIGKILL" in ends.failure(6)["cause"]
+    assert not any(scratch(ends, seed) for seed in (5, 6)), "the job has removed what its killed attempt left"
     assert ends.failure(7)["kind"] == "out of memory" and "hydra.launcher.mem" in ends.failure(7)["remedy"]
 
 
@@ -96,8 +103,11 @@ def test_preempted_and_cancelled(sweep: MakeSweep) -> None:
     (job,) = preempted.until_over().values()
     assert job.state == "PREEMPTED"
     preempted.must_become("interrupted")
+    left = reaping.SCRATCH / f"{reaping.scratch_prefix(preempted.run().path)}deadbeef"
+    left.mkdir()  # as a job leaves it that SLURM kills together with its attempt
     preempted.launch(partition="cancel")
     preempted.until_over()
+    assert not scratch(preempted), "the next life removes what the former left"
     preempted.must_become("finished")
 
 
@@ -106,7 +116,7 @@ def test_a_node_that_fails(sweep: MakeSweep) -> None:
     failing.launch()
     failing.until_training()
     job = failing.job()
-    node = job_states([job])[job].nodes
+    node = look(job)[job].nodes
     failing.cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     failing.until_waiting()
     failing.must_become("queued")

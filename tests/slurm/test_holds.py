@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from experiments.launchers.slurm.settle import settle
+from experiments.runs.cancel import cancel
 from experiments.runs.find import Filters
 from experiments.runs.listing import read_all
 from tests.slurm.cluster import Cluster
@@ -63,6 +64,29 @@ def test_a_node_that_can_t_launch_jobs(breakable: Cluster, prolog: Path, make_sw
     stuck.start_now(job)
     stuck.until_over()
     stuck.must_become("finished")
+
+
+def test_cancelled_while_the_epilog_of_a_requeued_job_runs(
+    tmp_path: Path, make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its epilog has ended, a job is COMPLETING; then SLURM would start it again."""
+    epilog, slow = tmp_path / "epilog.sh", tmp_path / "slow"
+    epilog.write_text(f"#!/bin/bash\nwhile [ -e {slow} ]; do sleep 0.1; done\n")
+    epilog.chmod(0o755)
+    with Cluster(nodes=1, settings={"Epilog": epilog}) as cluster:
+        use(cluster, monkeypatch)
+        requeued = make_sweep(cluster, "hang")
+        requeued.launch()
+        requeued.until_training()
+        slow.touch()
+        job = requeued.job()
+        cluster.run("scontrol", "requeue", job)
+        requeued.until(lambda: requeued.states() == ["interrupted"], "the attempt's end")
+        assert cluster.states()[job] == "COMPLETING"
+        assert cancel([requeued.run()]) == 0 and requeued.run().state() == "cancelled"
+        slow.unlink()
+        requeued.until(lambda: cluster.states()[job] == "CANCELLED", "over for SLURM")
+        requeued.must_become("cancelled")
 
 
 def test_held_and_released_by_hand(sweep: Sweeps, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments.launchers.slurm.queue import Job, job_of
+from experiments.errors import UserError
+from experiments.launchers.slurm.queue import Job
+from experiments.launchers.slurm.run_job import run_job
 from experiments.launchers.slurm.settle import still_there, verdict
+from experiments.processes import reaping
 from experiments.runs.cancel import cancel
+from experiments.runs.logs import logs
 from experiments.store.rundir import RunDir
 from tests.slurm.conftest import Sweeps
 
@@ -31,7 +35,8 @@ IN_AN_ALLOCATION = {"event": "started", "job": "77"}
 )
 def test_a_local_run_has_no_job_even_inside_an_allocation(events: list[dict[str, str]], job: str | None) -> None:
     """Cancelling a local run must not end the allocation in which the user works."""
-    assert job_of(events) == job
+    found = run_job(events)
+    assert (found and found.id) == job
 
 
 @pytest.mark.parametrize("state", ["POWER_UP_NODE", "RUNNING", "COMPLETING", "PENDING", "REQUEUED"])
@@ -71,6 +76,16 @@ def test_a_lock_that_is_not_seen_from_here(sweep: Sweeps, capsys: pytest.Capture
     unseen.must_become("cancelled")
 
 
+def test_following_the_log_of_a_queued_run_ends_when_its_job_is_cancelled(
+    sweep: Sweeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.runs.logs.LOOK_SECONDS", 0.2)
+    queued = sweep("train", "train")
+    queued.launch(sbatch=LATER)
+    queued.cluster.run("scancel", queued.job())
+    assert logs(queued.run(), follow=True) == 0 and queued.run().state() == "cancelled"
+
+
 def test_an_attempt_that_dies_is_noted_whoever_looks(sweep: Sweeps) -> None:
     """SLURM says RUNNING between the attempt's death and the job's record of it."""
     dying = sweep("hang")
@@ -97,6 +112,34 @@ def test_cancelled_by_our_own_command(sweep: Sweeps) -> None:
     running.must_become("cancelled", "cancelled")
     words = [event["event"] for event in running.run().events()]
     assert words[-2:] == ["interrupted", "cancelled"], words
+
+
+def test_an_attempt_whose_job_ended_without_it_ends_itself(sweep: Sweeps) -> None:
+    """`scancel --batch` ends only the script. Nobody records the run as cancelled while its attempt trains."""
+    left = sweep("deaf", "hang")
+    left.launch()
+    left.until_training(1)
+    left.until_training(2)
+    left.cluster.run("scancel", "--signal=KILL", "--batch", left.job(1), left.job(2))
+    left.until_over()
+    assert left.run(1).is_locked(), "the attempt is not of the job's own processes any more"
+    assert cancel([left.run(1)]) == 0
+    for seed, last in ((1, "cancelled"), (2, "failed")):
+        events = left.run(seed).events()
+        failed = next(event for event in events if event["event"] == "failed")
+        assert "the process of the SLURM job that takes care of the attempt" in failed["cause"]
+        assert events[-1]["event"] == last and failed["kind"] == "killed"
+        assert not list(reaping.of_run(left.run(seed).path)) and not left.run(seed).is_locked()
+
+
+def test_what_can_t_be_ended_is_not_recorded_as_cancelled(sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.runs.cancel.JOB_PATIENCE_SECONDS", 0.0)
+    stuck = sweep("train", "train")
+    stuck.launch(sbatch=LATER)
+    locked = stuck.run()
+    with locked.lock(), pytest.raises(UserError, match=r"must have ended to be cancelled, but process .* executes it"):
+        cancel([locked, stuck.run(2)])
+    assert [run.folder.events()[-1]["event"] for run in stuck.runs] == ["submitted", "cancelled"]
 
 
 def test_an_interrupted_run_is_open_while_its_job_is_there(sweep: Sweeps) -> None:

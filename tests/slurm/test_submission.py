@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import shlex
 import time
 from pathlib import Path
@@ -56,6 +57,35 @@ def test_an_array_above_the_cluster_s_limit_is_split(make_sweep: Sweeps, monkeyp
         assert len(queue(small)) == 7
         assert sorted(many.job(seed) for seed in range(1, 8)) == queue(small)
         assert len({many.job(seed).split("_")[0] for seed in range(1, 8)}) == 3
+
+
+def test_a_cluster_without_arrays_and_one_whose_queue_is_full(
+    make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.launchers.slurm.submission.SBATCH_SECONDS", 2.0)
+    monkeypatch.setattr("experiments.launchers.slurm.submission.LATE_SECONDS", 0.0)
+    with Cluster(nodes=1, settings={"MaxArraySize": 0, "MaxJobCount": 3}) as plain:
+        use(plain, monkeypatch)
+        two = make_sweep(plain, "train", "train")
+        two.launch(sbatch=LATER)
+        assert queue(plain) == sorted(two.job(seed) for seed in (1, 2)) and "_" not in two.job()
+        plain.run("scontrol", "update", f"JobId={two.job(2)}", "StartTime=now")
+        two.must_become("queued", "queued")
+        third = make_sweep(plain, "train")
+        with pytest.raises(UserError, match=r"the cluster's queue is full \(MaxJobCount"):
+            third.launch()
+        two.until(lambda: two.states() == ["queued", "finished"], "the second run")
+        assert (two.run(2).path / "job.log").is_file()
+
+
+def test_a_job_that_printed_nothing_may_have_had_a_full_disk(sweep: Sweeps) -> None:
+    mute = sweep("train")
+    mute.launch(setup=["exit 1"])
+    mute.until_over()
+    mute.must_become("failed")
+    cause = mute.failure()["cause"]
+    assert "FAILED 1:0, and the job printed nothing: the disk was full, or a line of hydra.launcher.setup" in cause
+    assert "df -h" in mute.failure()["remedy"]
 
 
 @pytest.mark.parametrize(
@@ -215,6 +245,67 @@ def test_a_runs_folder_that_the_nodes_do_not_see(sweep: Sweeps) -> None:
     assert unseen.failure()["kind"] == "runs folder not visible" and "runs_dir" in unseen.failure()["remedy"]
 
 
+def test_nodes_that_are_down_are_waited_for(sweep: Sweeps, capsys: pytest.CaptureFixture[str]) -> None:
+    """SLURM says the same of a job that no node can run, now or ever: that one is still refused."""
+    waiting, cluster = sweep("train"), sweep("train").cluster
+    cluster.run("scontrol", "update", "NodeName=n1", "State=DRAIN", "Reason=a fan is loud")
+    cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+    with pytest.raises(UserError, match="no node has that many GPUs"):
+        waiting.launch(gpus_per_node=9)
+    with pytest.raises(UserError, match="no node has that many GPUs"):
+        waiting.launch(mem="20G")
+    waiting.launch(mem="15G", gpus_per_node=2)
+    said = " ".join(capsys.readouterr().out.split())
+    job = waiting.job().split("_")[0]
+    assert f"job {job} waits until a node is back: n1 is idle+drain (a fan is loud), n2 is down (test)" in said
+    assert waiting.states() == ["queued"] and waiting.cluster.states()[waiting.job()] == "PENDING"
+    waiting.cluster.bring_back("n1")
+    waiting.until_over()
+    waiting.must_become("finished")
+
+
+LOST = "echo 'error: Socket timed out on send/recv operation' >&2; exit 1"
+
+
+def program(folder: Path, name: str, text: str) -> str:
+    """Put a program before SLURM's on a PATH, and return the PATH. $found in its text is the PATH of SLURM's."""
+    file = folder / "before" / name
+    file.parent.mkdir()
+    file.write_text(f"#!/bin/bash\nfound={os.environ['PATH']}\n{text}\n")
+    file.chmod(0o755)
+    return f"{file.parent}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(("name", "which"), [("sbatch", "--hold"), ("scontrol", "release")])
+def test_slurm_s_answer_is_lost(
+    sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, which: str
+) -> None:
+    """SLURM has done what it was asked to do: the jobs are found by their name, and the launch goes on."""
+    unheard = sweep("train")
+    text = f'PATH=$found {name} "$@" || exit\n[[ " $* " != *" {which} "* ]] || {{ {LOST}; }}'
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", program(tmp_path, name, text))
+        unheard.launch(sbatch=LATER)
+    assert queue(unheard.cluster) == [unheard.job()]
+    assert "held" not in unheard.cluster.run("squeue", "-o", "%r").lower()
+    assert unheard.states() == ["queued"] and not list(tmp_path.glob("runs/.slurm/pending/*"))
+
+
+def test_an_array_that_comes_after_sbatch_has_given_up_is_taken_back(
+    sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, script = sweep("train"), tmp_path / "script"
+    monkeypatch.setattr("experiments.launchers.slurm.submission.LATE_SECONDS", 0.0)
+    text = f'[[ "$*" != *--hold* ]] || {{ cp "${{@: -1}}" {script}; {LOST}; }}'
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"but says: .*Socket timed out"):
+        patch.setenv("PATH", program(tmp_path, "sbatch", text))
+        late.launch()
+    assert late.states() == ["planned"]
+    late.cluster.run("sbatch", "--hold", script)
+    late.must_become("planned")
+    assert queue(late.cluster) == []
+
+
 def test_where_there_is_no_slurm(sweep: Sweeps, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nowhere = sweep("train")
     (tmp_path / "bin").mkdir()
@@ -295,7 +386,9 @@ def test_jobs_run_and_print_in_almost_any_folder(
     folder.mkdir()
     odd = sweeps_in(folder)(cluster, "train", "train")
     odd.launch()
-    assert f"--runs-dir {shlex.quote(str(folder / 'runs'))} list" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    for command in ("experiments.runs --runs-dir {} list", "analysis.plot_ablation --runs {} "):
+        assert command.format(shlex.quote(str(folder / "runs"))) in said
     odd.until_over()
     assert odd.states() == ["finished", "finished"]
     assert all((odd.run(seed).path / "job.log").is_file() for seed in (1, 2))

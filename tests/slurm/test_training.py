@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from analysis.sources.wandb_log import WandbLog, read_log
-from experiments.launchers.slurm.queue import job_of
+from experiments.launchers.slurm.run_job import run_job
 from experiments.launchers.slurm.settle import settle
 from experiments.processes import reaping
 from experiments.store.rundir import RunDir, find_runs
@@ -82,8 +82,8 @@ def test_two_trainings_on_one_node_one_of_them_warned(one_node: Cluster, tmp_pat
     assert states(warned, other) == ["running", "running"], [run.events()[-1] for run in (warned, other)]
     clusters = [ray_clusters(run) for run in (warned, other)]
     assert [len(own) for own in clusters] == [1, 1] and clusters[0] != clusters[1], "each a Ray of its own, at once"
-    job = job_of(warned.events())
-    assert job and one_node.states()[job_of(other.events()) or ""] == "RUNNING", "both train at the same time"
+    job, beside = (found.id for run in (warned, other) if (found := run_job(run.events())))
+    assert one_node.states()[beside] == "RUNNING", "both train at the same time"
     one_node.run("scancel", "--signal=USR1", "--batch", job)
     until(lambda: one_node.states()[job] == "PENDING", "saved and requeued")
     saved = warned.checkpoint_step()

@@ -50,8 +50,9 @@ def call(program: str, *arguments: str | Path, seconds: float = 30.0) -> str:
         )
     except FileNotFoundError:
         raise SlurmError(f"there is no {program} on this machine") from None
-    except subprocess.TimeoutExpired:
-        raise SlurmError(f"{program} did not answer within {seconds:g} s") from None
+    except subprocess.TimeoutExpired as late:
+        said = (late.stderr or b"").decode("utf-8", "replace").strip()  # bytes, whatever `text` says
+        raise SlurmError(f"{program} did not answer within {seconds:g} s{': ' if said else ''}{said}") from None
     if done.returncode:
         raise SlurmRefused(done.stderr.strip() or f"{program} ended with {done.returncode}")
     return done.stdout

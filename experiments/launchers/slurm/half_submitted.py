@@ -1,7 +1,8 @@
 """Take back submissions whose launcher was killed half-way: their jobs are held, and nobody would release them.
 
 A file in .slurm/pending/ stands for an array, from just before its sbatch until the array is released or taken back.
-The file has the name of the array's folder; JOB_NAME and this name make the job's name in SLURM.
+The file has the name of the array's folder; JOB_NAME and this name make the job's name in SLURM. The file holds the
+name of the cluster, since only that cluster's SLURM can be asked about the array.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.launchers.slurm import queue
+from experiments.launchers.slurm.run_job import JOB_NAME, cluster_name, run_job
 from experiments.store.events import Event, State
 from experiments.store.files import write_atomically
 from experiments.store.rundir import RunDir
 
 FOLDER = ".slurm"  # in runs_dir; it holds a folder for each array
-JOB_NAME = "r1z-"
 FORGOTTEN_SECONDS = 3600.0  # after this time, an sbatch that was sent has arrived or never will
 CAUSE = "the submission was not completed"
 
@@ -35,10 +36,10 @@ def one_at_a_time(runs_dir: Path, wait: bool = True) -> Iterator[None]:
 
 
 def begin(folder: Path) -> None:
-    """Note that the array of this folder is about to be submitted."""
+    """Note that the array of this folder is about to be submitted to this cluster."""
     notes = folder.parent / "pending"
     notes.mkdir(exist_ok=True)
-    write_atomically(notes / folder.name, "")
+    write_atomically(notes / folder.name, cluster_name())
 
 
 def complete(folder: Path) -> None:
@@ -76,9 +77,10 @@ def pending(runs_dir: Path) -> list[Path]:
 
 
 def _take_back(runs_dir: Path, seconds: float) -> None:
-    found = pending(runs_dir)
     deadline = time.monotonic() + seconds
-    known = queue.named([f"{JOB_NAME}{file.name}" for file in found], seconds)
+    own = ("", cluster_name(seconds))  # an earlier version wrote no name
+    found = [file for file in pending(runs_dir) if file.read_text() in own]
+    known = queue.named([f"{JOB_NAME}{file.name}" for file in found], deadline - time.monotonic()) if found else {}
     for file in found:
         folder = runs_dir / FOLDER / file.name
         tasks = known.get(f"{JOB_NAME}{file.name}", [])
@@ -86,17 +88,16 @@ def _take_back(runs_dir: Path, seconds: float) -> None:
         if not tasks and time.time() - file.stat().st_mtime < FORGOTTEN_SECONDS:
             continue
         if held and len(held) == len(tasks):  # otherwise the array was released
-            arrays = {task.id.split("_")[0] for task in held}
-            queue.cancel(arrays, deadline - time.monotonic())
-            cancel_runs(folder, arrays)
+            queue.cancel({task.id.split("_")[0] for task in held}, deadline - time.monotonic())
+            cancel_runs(folder)
         complete(folder)
 
 
-def cancel_runs(folder: Path, arrays: Collection[str]) -> None:
-    """Record as cancelled the runs in an array's folder that wait for one of these arrays (SLURM job ids)."""
+def cancel_runs(folder: Path) -> None:
+    """Record as cancelled the runs that wait for the array of this folder."""
     for path in (folder / "runs.txt").read_text().splitlines():
         run = RunDir(Path(path))
         with contextlib.suppress(UserError, OSError):
-            last = queue.job_of(run.events()) or ""
-            if run.state() == State.QUEUED and last.split("_")[0] in arrays:
+            last = run_job(run.events())
+            if run.state() == State.QUEUED and last is not None and last.name == f"{JOB_NAME}{folder.name}":
                 run.record(Event.CANCELLED, cause=CAUSE)

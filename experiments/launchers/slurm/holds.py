@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,12 +25,14 @@ NEVER = {
 
 def told(run: RunDir, job: Job) -> dict[str, Any] | None:
     """Return the event to record for a waiting job; None if the job may start by itself."""
+    # The folder is named always: the event that has this text may be read from anywhere.
+    command = f"python -m experiments.runs --runs-dir {shlex.quote(str(run.path.parent))}"
     if job.held:
         kind = HELD
-        remedy = f"mend what the reason names, then: scontrol release {job.id}, or python -m experiments.runs retry"
+        remedy = f"mend what the reason names, then: scontrol release {job.id}, or {command} retry {run.id}"
     elif job.reason in NEVER:
         kind = "never starts"
-        again = f"python -m experiments.runs cancel {run.id}, then submit it again with another"
+        again = f"{command} cancel {run.id}, then submit it again with another"
         remedy = f"{again} {NEVER[job.reason]}"
     else:
         return None

@@ -18,17 +18,17 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from experiments.attempt.stall import Outside
-from experiments.errors import INTERRUPTED
 from experiments.launchers.notify import tell_from_job
 from experiments.launchers.slurm import queue
-from experiments.launchers.slurm.commands import SlurmError, call
+from experiments.launchers.slurm.commands import SlurmError
+from experiments.launchers.slurm.going_on import go_on
 from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_cluster
+from experiments.launchers.slurm.run_job import own_run_job, run_job
+from experiments.launchers.slurm.signals import Signals
 from experiments.processes import reaping
 from experiments.processes.ray_cpus import cpus_offered
 from experiments.store import warning
@@ -36,31 +36,20 @@ from experiments.store.events import TERMINAL, Event, State
 from experiments.store.failures import classify, read_verdict
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import VERDICT, RunDir
-from experiments.variables import EXECUTION, FORK_SOCKET, MARKER, NOTIFY, RAY_ADDRESS, RAY_QUIET, SWEEP, own_job_id
+from experiments.variables import (
+    EXECUTION,
+    FORK_SOCKET,
+    MARKER,
+    NOTIFY,
+    RAY_ADDRESS,
+    RAY_QUIET,
+    SUPERVISOR,
+    SWEEP,
+    own_job_id,
+)
 
 POLL_SECONDS = 0.2
 FORMER_LIFE_SECONDS = 600.0  # how long to wait for processes that this job started before SLURM requeued it
-REQUEUE_SECONDS = 60.0  # how long SLURM may take to end a job that it was told to requeue
-
-
-@dataclass
-class Signals:
-    """Which signals have arrived. Handlers only note them: several arrive at once, and an exception can get lost."""
-
-    warned: float | None = None
-    """When the warning arrived, in Unix seconds; None: not yet."""
-    terminated: bool = False
-
-    def listen(self) -> None:
-        """Note SIGUSR1 (the warning) and SIGTERM (the end) from now on."""
-        signal.signal(signal.SIGUSR1, self._warn)
-        signal.signal(signal.SIGTERM, self._terminate)
-
-    def _warn(self, number: int, frame: FrameType | None) -> None:
-        self.warned = self.warned or time.time()
-
-    def _terminate(self, number: int, frame: FrameType | None) -> None:
-        self.terminated = True
 
 
 def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen: str = FIRST) -> int:
@@ -75,6 +64,10 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
     signals = Signals()
     signals.listen()
     print(f"{queue.LOG_HEADER}{own_job_id()}", flush=True)
+    owner = _given_away(run)
+    if owner:
+        print(f"{run.path.name} has been given to {owner}; this job has nothing to do", flush=True)
+        return 0
     if run.is_locked():
         if not _restarted(run):
             print(f"{run.path.name} is running already; this job has nothing to do", flush=True)
@@ -85,6 +78,7 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
     if run.state() == State.FINISHED and run.reached() >= steps:
         print(f"{run.path.name} has reached step {steps} already; this job has nothing to do", flush=True)
         return 0
+    reaping.drop_dead_scratch(run.path)  # a former life may have been killed
     made, start = len(run.attempts()), run.checkpoint_step()
     execution = uuid.uuid4().hex
     try:
@@ -100,16 +94,35 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
         return code
     # Of this execution only: SLURM may have started the job again already, even on this node.
     reaping.reap(run.path, execution=execution)
+    reaping.drop_dead_scratch(run.path)
     if run.state() not in TERMINAL and not run.is_locked():
         _note(run, code, signals)
     if signals.warned and not signals.terminated and run.state() == State.INTERRUPTED:
-        return _go_on(run, steps, start, requeue, signals)
+        return go_on(run, steps, start, requeue, signals)
     return code
+
+
+def _is_restarted() -> bool:
+    """Return whether SLURM has requeued and restarted this job."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
 def _restarted(run: RunDir) -> bool:
     """Return whether SLURM has requeued and restarted this job, and the run belongs to it."""
-    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and queue.job_of(run.events()) == own_job_id()
+    own = own_run_job()
+    return _is_restarted() and own is not None and own.is_same(run_job(run.events()))
+
+
+def _given_away(run: RunDir) -> str | None:
+    """Return in words what the run was given to while this job, which had it before, waited to be restarted."""
+    own, events = own_run_job(), run.events()
+    if own is None or not _is_restarted():
+        return None
+    had = any(own.is_same(run_job([event])) for event in events if event["event"] in (Event.SUBMITTED, Event.STARTED))
+    now = run_job(events)
+    if not had or own.is_same(now):
+        return None
+    return str(now) if now else "a launcher that trains it without SLURM"
 
 
 def _outlived(run: RunDir) -> bool:
@@ -137,7 +150,7 @@ def _attempt(run: RunDir, steps: int, frozen: str, warning_seconds: float, signa
     with _ray(run, config, environment) as variables:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "experiments.attempt", *arguments],
-            env={**environment, **variables, MARKER: str(run.path)},
+            env={**environment, **variables, MARKER: str(run.path), SUPERVISOR: str(os.getpid())},
             stdin=subprocess.DEVNULL,
         )
         return _see_through(child, run, warning_seconds, signals, Outside(run, config))
@@ -154,7 +167,7 @@ def _ray(run: RunDir, config: Mapping[str, Any], environment: dict[str, str]) ->
     marked = {**environment, **RAY_QUIET, **own_secret(), MARKER: str(run.path)}
     if config["trainer"]["device"] == "cpu":
         marked |= {"OMP_NUM_THREADS": "1"}
-    scratch = reaping.SCRATCH / f"{reaping.scratch_prefix(run.path)}{environment['SLURM_JOB_ID']}"
+    scratch = reaping.SCRATCH / f"{reaping.of_execution(run.path, environment[EXECUTION])}-ray"
     with ray_cluster(nodes, cpus, int(config["hardware"]["gpus_per_node"]), scratch, marked) as address:
         yield {RAY_ADDRESS: address, **{name: marked[name] for name in SECRET}}
 
@@ -211,48 +224,6 @@ def _note(run: RunDir, code: int, signals: Signals) -> None:
         run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy="ask for more: hydra.launcher.mem")
     else:
         run.record(Event.FAILED, kind="killed", cause=cause, remedy=f"read the end of {log}, then launch it again")
-
-
-def _go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals) -> int:
-    """Have a run that was cut short queued again; return this job's exit code.
-
-    With `requeue` this job is requeued. Otherwise, or if SLURM refuses that, a new job follows this one. `start`: the
-    step from which this job's attempt started.
-    """
-    step = run.checkpoint_step()
-    if step <= start:  # without progress, it would be queued again for ever
-        run.record(
-            Event.FAILED,
-            kind="time limit",
-            cause=f"no checkpoint was written after step {start} within the time limit",
-            remedy="raise hydra.launcher.time or hydra.launcher.warning_seconds, or lower trainer.save_freq",
-        )
-        return 1
-    own = own_job_id() or ""  # not SLURM_JOB_ID: in an array's last task, that is the id of the whole array
-    submitted = {"launcher": "slurm", "steps": steps, "step": step, "log_bytes": queue.log_bytes(run.path)}
-    if requeue:
-        run.record(Event.SUBMITTED, job=own, cause="requeued after the warning", **submitted)
-        if signals.terminated:  # the job was cancelled in the meantime: a requeue would undo that
-            return INTERRUPTED
-        try:
-            call("scontrol", "requeue", own)
-            deadline = time.monotonic() + REQUEUE_SECONDS  # SLURM ends this process
-            while not signals.terminated and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
-            return INTERRUPTED
-        except SlurmError as error:
-            print(f"requeueing was refused: {error}", flush=True)
-    if signals.terminated:
-        return INTERRUPTED
-    try:
-        # The new job depends on this one: it must not start before its id is on the disk.
-        after = f"--dependency=afterany:{own}"
-        job = call("sbatch", "--parsable", after, run.path / "job.sh").strip().split(";")[0]
-    except SlurmError as error:
-        run.record(Event.FAILED, kind="time limit", cause=f"no job could follow: {error}", remedy="launch it again")
-        return 1
-    run.record(Event.SUBMITTED, job=job, cause="goes on in a job of its own", **submitted)
-    return 0
 
 
 def main() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shlex
 import shutil
 import sys
 import time
@@ -30,14 +29,16 @@ from experiments.launchers.slurm.resources import (
     resources,
     time_limit_seconds,
 )
+from experiments.launchers.slurm.run_job import RunJob, known_cluster_name, run_job
 from experiments.launchers.slurm.script import Settings, flag_problems
-from experiments.launchers.slurm.settle import OPEN, settle, still_there
+from experiments.launchers.slurm.settle import settle, still_there
 from experiments.launchers.slurm.submission import Array, each, submit
 from experiments.launchers.summary import print_summary
 from experiments.planning.cost import Cost, check_disk, disk_needed
 from experiments.planning.cost import costs as estimates
 from experiments.planning.plan import PlannedRun, freeze
-from experiments.store.events import State
+from experiments.project import runs_option
+from experiments.store.events import OPEN, State
 from experiments.store.rundir import find_runs
 from experiments.store.warning import END_SECONDS
 from experiments.terminal import console, counted
@@ -45,6 +46,7 @@ from experiments.variables import NOTIFY, SWEEP
 
 CHECKPOINT_BYTES_PER_SECOND = 1e9  # the most that a cluster's file system can write
 LEAST_WARNING_SECONDS = 120
+ENDED = (State.INTERRUPTED, State.KILLED)  # states in which a run's job may start again
 LOOK_SECONDS = 5.0  # how often `wait` asks SLURM
 
 
@@ -90,10 +92,10 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any], notify: str 
         raise UserError(*problems)
     with one_at_a_time(runs_dir):  # another launcher may have submitted runs since they were planned
         runs = [replace(run, state=run.folder.state(), reached=run.folder.reached()) for run in runs]
-        ending = still_there([run.folder for run in runs if run.state == State.INTERRUPTED])
+        ending = still_there([run.folder for run in runs if run.state in ENDED])
         todo = [run for run in runs if run.action not in ("skip", "wait") and run.folder not in ending]
-        unsure = "its job has not ended and may be queued again; ask again in a minute"
-        for line in [*held(runs), *(f"{run.path.name}: {unsure}" for run in ending)]:
+        unsure = [f"{run.path.name}: {may_go_on(job)}" for run, job in ending.items()]
+        for line in [*held(runs), *elsewhere(runs), *unsure]:
             console.print(line, soft_wrap=True)
         if not todo:
             console.print("nothing to submit")
@@ -169,16 +171,18 @@ def print_submitted(arrays: Sequence[Array]) -> None:
         console.print(
             f"submitted job {array.job}: {counted(len(array.runs), 'run')}  {array.resources}", soft_wrap=True
         )
+        if array.waits_for:
+            console.print(f"job {array.job} waits until a node is back: {array.waits_for}", soft_wrap=True)
     ids = ",".join(array.job for array in arrays)
     runs_dir = arrays[0].runs[0].folder.path.parent
-    where = "" if runs_dir == Path("runs").absolute() else f" --runs-dir {shlex.quote(str(runs_dir))}"
+    where = runs_option("--runs-dir", runs_dir)
     first = arrays[0].runs[0].folder.id
     for command, what in (
         (f"python -m experiments.runs{where} list", "where they are"),
         (f"python -m experiments.runs{where} logs {first} -f", "what one of them prints"),
         (f"squeue --jobs {ids}", "what SLURM says"),
         (f"scancel {ids.replace(',', ' ')}", "end them all"),
-        ("python -m analysis.plot_ablation", "the figures, of what is there"),
+        (f"python -m analysis.plot_ablation{runs_option('--runs', runs_dir)}", "the figures, of what is there"),
     ):
         console.print(f"  {command:<48}  {what}", soft_wrap=True)
 
@@ -187,6 +191,23 @@ def held(runs: Sequence[PlannedRun]) -> list[str]:
     """Return a line with cause and remedy for each run whose job SLURM does not start."""
     holds = {run.name: last_hold(run.folder.events()) for run in runs}
     return [f"{name}: {hold['cause']}; {hold['remedy']}" for name, hold in holds.items() if hold]
+
+
+def elsewhere(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return a line for each run that is not submitted because a job of another cluster has it."""
+    jobs = {run.name: run_job(run.folder.events()) for run in runs if run.state in (State.QUEUED, State.RUNNING)}
+    return [
+        f"{name}: {job} has it"
+        for name, job in jobs.items()
+        if job is not None and job.is_elsewhere(known_cluster_name())
+    ]
+
+
+def may_go_on(job: RunJob) -> str:
+    """Return why a run that has ended is not submitted while this job of it may start again."""
+    if job.is_elsewhere(known_cluster_name()):
+        return f"only there can be asked whether {job} still trains; do: python -m experiments.runs list, there"
+    return "its job has not ended and may be queued again; ask again in a minute"
 
 
 def follow(runs: Sequence[PlannedRun]) -> int:
@@ -202,7 +223,7 @@ def follow(runs: Sequence[PlannedRun]) -> int:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
                 complaint = settle([run.folder for run in runs])
-                requeued = still_there([run.folder for run in runs if run.folder.state() == State.INTERRUPTED])
+                requeued = still_there([run.folder for run in runs if run.folder.state() in ENDED])
                 states = [run.folder.state() for run in runs]
                 for line in [*held(runs), *filter(None, [complaint])]:
                     if line not in said:
@@ -214,7 +235,7 @@ def follow(runs: Sequence[PlannedRun]) -> int:
                 elif counts != last:
                     console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
                 last = counts
-                if not requeued and not any(state in OPEN[:-1] for state in states):
+                if not requeued and not any(state in OPEN and state != State.INTERRUPTED for state in states):
                     break
                 time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:

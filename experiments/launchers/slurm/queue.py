@@ -10,13 +10,12 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from experiments.launchers.slurm.commands import SlurmError, call
-from experiments.store.events import Event
+from experiments.launchers.slurm.run_job import RunJob
 
 SQUEUE = "ArrayJobID:|,ArrayTaskID:|,JobID:|,State:|,exit_code:|,Reason:|,NodeList:|,Name:|"
-SACCT = "JobID,State,ExitCode,NodeList"
+SACCT = "JobID,State,ExitCode,NodeList,JobName"  # a name may have any character, so it is last
 LOG_HEADER = "--- job "  # begins the part of each job in a run's job.log, to which several jobs may append
 SACCT_SECONDS = 1.0  # how much of the time is kept for sacct
 WAITING = (
@@ -45,7 +44,7 @@ ENDED = (
 
 @dataclass(frozen=True)
 class Job:
-    """A job or an array task: its state in SLURM's words, how it ended, why it waits, on which nodes it is."""
+    """A job or an array task: its state in SLURM's words, how it ended, why it waits, its nodes, its name."""
 
     id: str
     state: str
@@ -53,6 +52,7 @@ class Job:
     signal: int = 0
     reason: str = ""
     nodes: str = ""
+    name: str = ""
 
     @property
     def ended(self) -> bool:
@@ -73,71 +73,67 @@ def log_bytes(run: Path) -> int:
         return 0
 
 
-def job_of(events: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the id of the last job that a run was submitted as or started in; None if it was last launched locally.
+@dataclass(frozen=True)
+class Answer:
+    """What SLURM said of jobs and of the other tasks of their arrays, by id."""
 
-    A run that is launched locally inside a user's allocation records the job, too: that job is not the run's.
-    """
-    job, local = None, False
-    for event in events:
-        if event.get("event") in (Event.LAUNCHED, Event.SUBMITTED):
-            local = event.get("launcher") == "local"
-        if local:
-            job = None
-        elif event.get("job"):
-            job = str(event["job"])
-    return job
+    rows: Mapping[str, Job]
+
+    def of(self, job: RunJob) -> Job | None:
+        """Return what is known of a run's job; None if nothing is. Another job with the same id is none of ours."""
+        found = self.rows.get(job.id)
+        if found is None and job.array in self.rows:  # tasks that end before they start share one row
+            found = replace(self.rows[job.array], id=job.id)
+        return found if found is not None and job.has_name(found.name) else None
+
+    def has_array_of(self, job: RunJob) -> bool:
+        """Return whether any task of a job's array is known."""
+        return any(id.split("_")[0] == job.array and job.has_name(row.name) for id, row in self.rows.items())
 
 
-def job_states(job_ids: Collection[str], seconds: float = 5.0) -> dict[str, Job]:
-    """Return what SLURM knows of the jobs and of the other tasks of their arrays, by id, within `seconds`.
+def ask(jobs: Collection[RunJob], seconds: float = 5.0) -> Answer:
+    """Return what SLURM knows of these jobs, which must be of this cluster, within `seconds`.
 
     Raises SlurmError if squeue does not answer. A sacct that is missing, switched off or slow counts as one that knows
     no job.
     """
-    if not job_ids:
-        return {}
+    if not jobs:
+        return Answer({})
     deadline = time.monotonic() + seconds
-    found = _squeue({_array(job) for job in job_ids}, seconds - SACCT_SECONDS)
-    missing = {_array(job) for job in job_ids if job not in found and _array(job) not in found}
+    answer = Answer(_squeue({job.array for job in jobs}, seconds - SACCT_SECONDS))
+    missing = {job.array for job in jobs if answer.of(job) is None}
     if missing:
-        found = {**_sacct(missing, deadline - time.monotonic()), **found}
-    # Tasks that end before they start share one row, under the array's id.
-    together = {job: replace(found[_array(job)], id=job) for job in job_ids if _array(job) in found}
-    return {**together, **found}
+        answer = Answer({**_sacct(missing, deadline - time.monotonic()), **answer.rows})
+    return answer
 
 
 def named(names: Collection[str], seconds: float = 5.0) -> dict[str, list[Job]]:
     """Return the jobs and array tasks that slurmctld remembers under each of these job names. Raises SlurmError."""
     found: dict[str, list[Job]] = {}
-    for name, job in _rows(["--name", ",".join(sorted(names))], seconds):
-        found.setdefault(name, []).append(job)
+    for job in _rows(["--name", ",".join(sorted(names))], seconds):
+        found.setdefault(job.name, []).append(job)
     return found
-
-
-def _array(job: str) -> str:
-    return job.split("_")[0]
 
 
 def _squeue(ids: Collection[str], seconds: float) -> dict[str, Job]:
     """Return every task of the jobs that slurmctld remembers."""
     try:
-        return {job.id: job for _, job in _rows(["--jobs", ",".join(sorted(ids))], seconds)}
+        return {job.id: job for job in _rows(["--jobs", ",".join(sorted(ids))], seconds)}
     except SlurmError as error:
         if "Invalid job id" in str(error):  # the only id is forgotten; among several, squeue leaves it out
             return {}
         raise
 
 
-def _rows(which: Sequence[str], seconds: float) -> list[tuple[str, Job]]:
-    """Return, for each job or task that the options `which` select, (its name, what squeue says of it)."""
+def _rows(which: Sequence[str], seconds: float) -> list[Job]:
+    """Return what squeue says of each job or task that the options `which` select."""
     asked = (*which, "--states=all", "--array", "--noheader", "--Format", SQUEUE)
     rows = []
     for line in call("squeue", *asked, seconds=seconds).splitlines():
-        array, task, job, state, status, reason, nodes, name = line.split("|")[:8]
+        array, task, job, state, status, reason, nodes, name = line.split("|", 7)
         id = job if task in ("N/A", "") else f"{array}_{task}"
         code = int(status) if status.isdecimal() else 0  # as wait(2) gives it
-        rows.append((name, Job(id, state, code >> 8, code & 127, reason, nodes)))
+        rows.append(Job(id, state, code >> 8, code & 127, reason, nodes, name.removesuffix("|")))
     return rows
 
 
@@ -158,11 +154,11 @@ def _sacct(ids: Collection[str], seconds: float) -> dict[str, Job]:
         return {}
     jobs = {}
     for line in lines:
-        name, state, status, nodes = line.split("|")[:4]
+        id, state, status, nodes, name = line.split("|", 4)
         code, _, number = status.partition(":")
         words = state.split() or [""]  # "CANCELLED by 1000"
-        name = _array(name) if "[" in name else name  # "12_[3-5]"
-        jobs[name] = Job(name, words[0], int(code or 0), int(number or 0), "", nodes)
+        id = id.split("_")[0] if "[" in id else id  # "12_[3-5]"
+        jobs[id] = Job(id, words[0], int(code or 0), int(number or 0), "", nodes, name)
     return jobs
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.launchers.slurm.half_submitted import JOB_NAME
 from experiments.launchers.slurm.resources import Resources
+from experiments.launchers.slurm.run_job import JOB_NAME
 from experiments.store.code_copy import PROJECT_DIR
 from experiments.store.frozen import FIRST
+from experiments.store.rundir import id_of
 from experiments.variables import ORIGIN
 
 # Options of sbatch that hydra.launcher.sbatch must not set. OURS: the launcher sets them itself, or would not
@@ -60,7 +61,7 @@ class Settings:
 
 def job_script(run: Path, steps: int, wanted: Resources, settings: Settings, code: Path, config: str = FIRST) -> str:
     """Return a run's job.sh; `config`: the file in the run's folder with the frozen config of this submission."""
-    flags = {"job-name": f"{JOB_NAME}{run.name.rsplit('-', 1)[-1]}", "output": _file_name(run / "job.log")}
+    flags = {"job-name": f"{JOB_NAME}{id_of(run.name)}", "output": _file_name(run / "job.log")}
     python = settings.python or sys.executable
     command = [
         python,
@@ -87,19 +88,22 @@ def job_script(run: Path, steps: int, wanted: Resources, settings: Settings, cod
     return "\n".join(lines) + "\n"
 
 
-def array_script(folder: Path, tasks: int, wanted: Resources, settings: Settings) -> str:
-    """Return the script of an array whose task k executes the job.sh of the run in line k + 1 of folder/runs.txt."""
+def array_script(folder: Path, tasks: int | None, wanted: Resources, settings: Settings) -> str:
+    """Return the script of an array whose task k executes the job.sh of the run in line k + 1 of folder/runs.txt.
+
+    `tasks`: how many; None: a plain job for the first run, since the cluster allows no arrays.
+    """
     throttle = f"%{settings.array_parallelism}" if settings.array_parallelism else ""
     flags = {
         "job-name": f"{JOB_NAME}{folder.name}",
-        "array": f"0-{tasks - 1}{throttle}",
-        "output": _file_name(folder / "%a.log", "%a"),  # a link to the run's job.log
+        **({} if tasks is None else {"array": f"0-{tasks - 1}{throttle}"}),
+        "output": _file_name(folder / ("0.log" if tasks is None else "%a.log"), "%a"),  # a link to the run's job.log
     }
     lines = [
         "#!/bin/bash",
-        f"# {tasks} runs. By hand: sbatch {shlex.quote(str(folder / 'array.sh'))}",
+        f"# {tasks or 1} runs. By hand: sbatch {shlex.quote(str(folder / 'array.sh'))}",
         *_directives({**flags, **wanted.flags(), **settings.flags()}),
-        f'exec bash "$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(folder / "runs.txt"))})/job.sh"',
+        f'exec bash "$(sed -n "$((${{SLURM_ARRAY_TASK_ID:-0}} + 1))p" {shlex.quote(str(folder / "runs.txt"))})/job.sh"',
     ]
     return "\n".join(lines) + "\n"
 

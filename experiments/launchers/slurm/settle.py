@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -12,16 +14,12 @@ from experiments.errors import UserError
 from experiments.launchers.slurm import holds
 from experiments.launchers.slurm.commands import SlurmError
 from experiments.launchers.slurm.half_submitted import take_back
-from experiments.launchers.slurm.queue import LOG_HEADER, WAITING, Job, job_of, job_states, log_bytes
-from experiments.store.events import Event, State
+from experiments.launchers.slurm.queue import LOG_HEADER, WAITING, Job, ask, log_bytes
+from experiments.launchers.slurm.run_job import RunJob, cluster_name, run_job
+from experiments.store.events import OPEN, Event, State
+from experiments.store.failures import DISK_FULL, ROOM_BYTES
 from experiments.store.rundir import RunDir
 
-OPEN = (
-    State.QUEUED,
-    State.RUNNING,
-    State.KILLED,
-    State.INTERRUPTED,
-)  # states about which SLURM may know more than the events
 MEMORY = re.compile(r"exceeded (job |step )?memory limit|oom.kill|out of memory", re.IGNORECASE)
 MORE_MEMORY = "ask for more: hydra.launcher.mem"
 LOG_BYTES = 100_000
@@ -39,34 +37,34 @@ LAST_WORDS = (
 def settle(runs: Sequence[RunDir], seconds: float = 5.0) -> str | None:
     """Record what happened to the runs' jobs, if their events don't say it yet; SLURM is asked once for all runs.
 
-    Jobs that a killed launcher had submitted and not released are taken back. Waits for SLURM at most `seconds` in all.
-    Returns None, or SLURM's complaint if it did not answer. SLURM is not asked if no run needs it.
+    Jobs that a killed launcher had submitted and not released are taken back. Jobs of another cluster are left alone:
+    this one's SLURM knows nothing of them. Waits for SLURM at most `seconds` in all. Returns None, or SLURM's complaint
+    if it did not answer. SLURM is not asked if no run needs it.
     """
     deadline = time.monotonic() + seconds
+    asked = {}
     try:
         is_busy = take_back({run.path.parent for run in runs}, seconds)
+        for run in runs:
+            events = run.events()
+            job = run_job(events)
+            if job is not None and run.state(events) in OPEN and not job.is_elsewhere(_here(deadline)):
+                asked[run] = (events, job)
+        known = ask([job for _, job in asked.values()], deadline - time.monotonic())
     except SlurmError as error:
         return str(error)
-    asked = {}
-    for run in runs:
-        events = run.events()
-        job = job_of(events)
-        if job is not None and run.state(events) in OPEN:
-            asked[run] = (events, job)
-    if not asked:
-        return None
-    try:
-        known = job_states({job for _, job in asked.values()}, deadline - time.monotonic())
-    except SlurmError as error:
-        return str(error)
-    arrays = {job.split("_")[0] for job in known}
     for run, (events, job) in asked.items():
-        event = verdict(run, events, known.get(job), job.split("_")[0] in arrays)
+        found = known.of(job)
+        event = verdict(run, events, found, known.has_array_of(job))
         if event is None and not is_busy:  # a launcher that is submitting holds its jobs itself
-            event = _waiting(run, events, known.get(job))
+            event = _waiting(run, events, found)
         if event:
             _record(run, events, event)
     return None
+
+
+def _here(deadline: float) -> str:
+    return cluster_name(deadline - time.monotonic())
 
 
 def _record(run: RunDir, events: Sequence[Mapping[str, Any]], event: Mapping[str, Any]) -> None:
@@ -79,18 +77,24 @@ def _record(run: RunDir, events: Sequence[Mapping[str, Any]], event: Mapping[str
         return
 
 
-def still_there(interrupted: Sequence[RunDir]) -> list[RunDir]:
-    """Return which of these runs are queued again, or may be soon, because SLURM has not ended their job yet.
+def still_there(ended: Sequence[RunDir]) -> dict[RunDir, RunJob]:
+    """Return which of these interrupted or killed runs may be queued again or train, because of which job.
 
-    If SLURM does not answer, these are all runs that have a job.
+    SLURM has not ended that job, or nobody can tell: SLURM does not answer, or the job of a killed run is another
+    cluster's. (An interrupted run of another cluster is free: should its job start again, it sees that the run has been
+    given to another job.)
     """
-    ids = {run: job for run in interrupted if (job := job_of(run.events())) is not None}
+    jobs = {run: job for run in ended if (job := run_job(run.events())) is not None}
     try:
-        known = job_states(set(ids.values()))
+        elsewhere = {run for run, job in jobs.items() if job.is_elsewhere(cluster_name())}
+        known = ask([job for run, job in jobs.items() if run not in elsewhere])
     except SlurmError:
-        return list(ids)
-    living = {id for id, job in known.items() if not job.ended}
-    return [run for run, id in ids.items() if id in living or run.state() != State.INTERRUPTED]
+        return jobs
+    living = {run for run, job in jobs.items() if (found := known.of(job)) is not None and not found.ended}
+    living |= {run for run in elsewhere if run.state() == State.KILLED}
+    return {
+        run: job for run, job in jobs.items() if run in living or run.state() not in (State.INTERRUPTED, State.KILLED)
+    }
 
 
 def verdict(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None, siblings: bool) -> dict[str, Any] | None:
@@ -106,7 +110,8 @@ def verdict(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None, s
         last = next((end for words, end in LAST_WORDS for line in said if words.search(line)), None)
         if last is None:
             return _missing(run, state, siblings, said)
-        job = Job(job_of(events) or "", last)
+        own = run_job(events)
+        job = Job(own.id if own else "", last)
     if job.state in WAITING:
         if state in (State.QUEUED, State.RUNNING):
             return None
@@ -208,15 +213,34 @@ def _unheard(run: RunDir, job: Job, said: Sequence[str]) -> tuple[str, str, str]
     if job.signal:
         name = signal.Signals(job.signal).name if job.signal in signal.valid_signals() else f"signal {job.signal}"
         return "killed", f"SLURM says {job.state}: {name}", f"read {run.path / 'job.log'}, then {_resume(run)}"
+    if not said and job.exit_code and not _began(run):
+        cause = (
+            f"SLURM says {job.state} {job.exit_code}:{job.signal}, and the job printed nothing: the disk was full, or "
+            "a line of hydra.launcher.setup ended it"
+        )
+        remedy = f"look whether there is room (df -h {shlex.quote(str(run.path))}), then {_resume(run)}"
+        return DISK_FULL if shutil.disk_usage(run.path).free < ROOM_BYTES else "killed", cause, remedy
     last = f": {said[-1]}" if said else ""
     cause = f"SLURM says {job.state} {job.exit_code}:{job.signal}{last}"
     return "killed", cause, f"read {run.path / 'job.log'}, then {_resume(run)}"
 
 
+def _began(run: RunDir) -> bool:
+    """Return whether the run's last job could write into the log that it began."""
+    try:
+        return (run.path / "job.log").stat().st_size > _bytes_before(run.events())
+    except OSError:
+        return False
+
+
+def _bytes_before(events: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many bytes of job.log are of the run's former jobs: the last job's part comes after them."""
+    return next((event["log_bytes"] for event in reversed(events) if isinstance(event.get("log_bytes"), int)), 0)
+
+
 def _said(run: RunDir, events: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the lines that the last job left in job.log, with slurmstepd's lines; none if the job never started."""
-    sizes = (event["log_bytes"] for event in reversed(events) if isinstance(event.get("log_bytes"), int))
-    before = next(sizes, 0)  # the bytes of the run's former jobs: this job's part comes after them
+    before = _bytes_before(events)
     try:
         with open(run.path / "job.log", "rb") as file:
             file.seek(max(before, file.seek(0, 2) - LOG_BYTES))

@@ -21,7 +21,9 @@ from experiments.errors import UserError
 from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError, SlurmRefused, call
 from experiments.launchers.slurm.half_submitted import FOLDER, begin, cancel_runs, complete
+from experiments.launchers.slurm.nodes import waited_for
 from experiments.launchers.slurm.resources import Resources
+from experiments.launchers.slurm.run_job import JOB_NAME, cluster_name
 from experiments.launchers.slurm.script import Settings, array_script, job_script
 from experiments.planning.content import code_version
 from experiments.planning.plan import PlannedRun, launched
@@ -30,6 +32,10 @@ from experiments.store.events import Event
 from experiments.store.files import write_atomically
 
 UNAVAILABLE = "Requested node configuration is not available"
+# sbatch's words when it has no answer from slurmctld, which may have accepted the job.
+LOST = r"timed out|unable to contact|communication|connection|zero bytes|endpoint|not responding|did not answer"
+SBATCH_SECONDS = 60.0  # sbatch itself would try again for two minutes, without a word, where the queue is full
+LATE_SECONDS = 10.0  # how much later than such words the job may be there
 WRITERS = 16  # how many runs' files are written at the same time
 
 
@@ -45,6 +51,15 @@ class Array:
     resources: Resources
     runs: Sequence[PlannedRun]
     folder: Path
+    is_array: bool
+    """False for a plain job of one run, on a cluster that allows no arrays."""
+    waits_for: str | None = None
+    """Which nodes must come back before a task can start; None: tasks may start at once, or when others have ended."""
+
+    @property
+    def name(self) -> str:
+        """The job's name in SLURM."""
+        return f"{JOB_NAME}{self.folder.name}"
 
 
 def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, runs_dir: Path) -> list[Array]:
@@ -56,10 +71,15 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
         script = job_script(run.folder.path, run.steps, needs, settings, code, run.frozen)
         write_atomically(run.folder.path / "job.sh", script)
 
-    def record(submitted: tuple[str, PlannedRun]) -> None:
-        job, run = submitted
+    def record(submitted: tuple[Array, int, PlannedRun]) -> None:
+        array, task, run = submitted
+        job = {
+            "job": f"{array.job}_{task}" if array.is_array else array.job,
+            "cluster": cluster_name(),
+            "job_name": array.name,
+        }
         said = queue.log_bytes(run.folder.path)
-        run.folder.record(Event.SUBMITTED, job=job, log_bytes=said, **launched("slurm", run, code))
+        run.folder.record(Event.SUBMITTED, **job, log_bytes=said, **launched("slurm", run, code))
 
     each(write_script, wanted)
     shapes: dict[Resources, list[PlannedRun]] = {}
@@ -68,21 +88,22 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
     arrays: list[Array] = []
     with _interrupts_deferred() as interrupts:
         try:
-            most = max_array_size() if len(wanted) > 1 else 1
+            most = max_array_size()
             for needs, runs in shapes.items():
-                for start in range(0, len(runs), most):
-                    arrays.append(_hold(runs[start : start + most], needs, settings, runs_dir, len(arrays)))
+                for start in range(0, len(runs), max(1, most)):
+                    some = runs[start : start + max(1, most)]
+                    arrays.append(_hold(some, needs, settings, runs_dir, len(arrays), is_array=most > 0))
                     _check(interrupts)
-            each(record, [(f"{array.job}_{task}", run) for array in arrays for task, run in enumerate(array.runs)])
+            each(record, [(array, task, run) for array in arrays for task, run in enumerate(array.runs)])
             _check(interrupts)
-            call("scontrol", "release", ",".join(array.job for array in arrays))
+            _release(arrays)
             for array in arrays:
                 complete(array.folder)
         except BaseException as error:
             with contextlib.suppress(SlurmError):  # if SLURM does not answer, the next look at the runs takes them back
                 queue.cancel([array.job for array in arrays])
                 for array in arrays:
-                    cancel_runs(array.folder, [array.job])
+                    cancel_runs(array.folder)
                     complete(array.folder)
             if isinstance(error, SlurmError):
                 raise UserError(refusal(str(error), settings)) from None
@@ -113,6 +134,11 @@ def refusal(message: str, settings: Settings) -> str:
             "no node has that many GPUs, CPUs or that memory: sinfo -N -l shows what they have; choose another "
             "hardware, or set hydra.launcher.cpus_per_task and mem",
         ),
+        (
+            "sleeping and retrying",
+            "the cluster's queue is full (MaxJobCount in scontrol show config): submit fewer runs, or later",
+        ),
+        ("array", "the cluster's limits for arrays stand in scontrol show config (MaxArraySize, max_array_tasks)"),
         ("time limit", "lower hydra.launcher.time; sinfo shows each partition's limit"),
     )
     do = next((remedy for word, remedy in remedies if word in words.lower()), "change hydra.launcher.*")
@@ -120,12 +146,16 @@ def refusal(message: str, settings: Settings) -> str:
 
 
 def max_array_size() -> int:
-    """Return the most tasks that an array may have on this cluster; 1000 if SLURM does not say."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"), re.MULTILINE)
-    return max(1, int(found[1])) if found else 1000
+    """Return the most tasks that an array may have on this cluster, 0 without arrays; 1000 if SLURM does not say."""
+    said = call("scontrol", "show", "config")
+    limits = (r"^MaxArraySize\s*=\s*(\d+)", r"^SchedulerParameters\s*=.*\bmax_array_tasks=(\d+)")
+    found = [int(match[1]) for limit in limits if (match := re.search(limit, said, re.MULTILINE))]
+    return min(found) if found else 1000
 
 
-def _hold(runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs_dir: Path, number: int) -> Array:
+def _hold(
+    runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs_dir: Path, number: int, is_array: bool
+) -> Array:
     """Submit one array that waits until it is released. `number`: which array of this submission it is."""
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{number}-"
     folder = Path(tempfile.mkdtemp(prefix=stamp, dir=runs_dir / FOLDER))
@@ -133,19 +163,53 @@ def _hold(runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs
     for task, run in enumerate(runs):
         (folder / f"{task}.log").symlink_to(run.folder.path / "job.log")
     write_atomically(folder / "runs.txt", "".join(f"{run.folder.path}\n" for run in runs))
-    write_atomically(folder / "array.sh", array_script(folder, len(runs), needs, settings))
+    write_atomically(folder / "array.sh", array_script(folder, len(runs) if is_array else None, needs, settings))
+    waits = None
     try:  # `sbatch --hold` accepts a job that no node could run; `--test-only` tells us now
         call("sbatch", "--test-only", folder / "array.sh", seconds=120.0)
     except SlurmError as error:
         if UNAVAILABLE in str(error):  # the submission itself reports any other problem
-            raise
+            waits = waited_for(needs, settings.partition)
+            if waits is None:
+                raise
     begin(folder)
     try:
-        said = call("sbatch", "--parsable", "--hold", folder / "array.sh", seconds=120.0)
-    except SlurmRefused:
+        said = call("sbatch", "--parsable", "--hold", folder / "array.sh", seconds=SBATCH_SECONDS)
+        job = said.strip().split(";")[0]
+    except SlurmError as error:
+        job = _accepted(folder, error)
+    return Array(job, needs, runs, folder, is_array, waits)
+
+
+def _accepted(folder: Path, error: SlurmError) -> str:
+    """Return the id of the array of this folder if SLURM has it, though sbatch ended with an error; else raise it.
+
+    Only SLURM's answer can get lost on the way: then its words are about the network, and the array may come yet. Its
+    note stays, so that a later look takes the array back.
+    """
+    name = f"{JOB_NAME}{folder.name}"
+    is_refusal = isinstance(error, SlurmRefused) and not re.search(LOST, str(error), re.IGNORECASE)
+    deadline = time.monotonic() + (0.0 if is_refusal else LATE_SECONDS)
+    try:
+        while not (found := queue.named([name]).get(name)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+    except SlurmError:
+        raise error from None
+    if found:
+        return found[0].id.split("_")[0]
+    if is_refusal:
         complete(folder)
-        raise
-    return Array(said.strip().split(";")[0], needs, runs, folder)
+    raise error
+
+
+def _release(arrays: Sequence[Array]) -> None:
+    """Release the arrays. SlurmError if one of them is still held then: SLURM may do it and its answer get lost."""
+    try:
+        call("scontrol", "release", ",".join(array.job for array in arrays))
+    except SlurmError:
+        known = queue.named([array.name for array in arrays])
+        if any(not (tasks := known.get(array.name)) or any(task.held for task in tasks) for array in arrays):
+            raise
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug import marked_timer
 from verl.utils.seqlen_balancing import log_seqlen_unbalance
 
 from experiments.verl_plugin.rollout import replica  # noqa: F401  registers rollout.name=hf in the trainer's process
@@ -109,6 +110,11 @@ class AblationTrainer(PPOTrainerSync):
         if type(buffer) is ReplayBuffer:  # the user may have chosen a class of their own
             buffer.__class__ = OrderedReplayBuffer
         return buffer
+
+    def prepare_step(self) -> Any:
+        """Submit the step's prompts. On our fast path they are sampled here, so this counts as `gen`, too."""
+        with marked_timer("gen", self.timing_raw, color="red"):
+            return super().prepare_step()
 
     def _fetch_one_gen_batch(self) -> TensorDict:
         """Return the next prompts with ids that depend on the step and the row alone; veRL draws them at random.

@@ -15,17 +15,20 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from analysis import plot_ablation, report
 from analysis.design.ablations import find_ablations
 from analysis.figures.captions import caption
-from analysis.figures.main import draw
+from analysis.figures.main import CUT_BANDS, draw
+from analysis.figures.responses import extras
 from analysis.figures.series import View
 from analysis.figures.smoothing import parse_smoothing, twema
-from analysis.figures.style import COLOURS, look, styled
+from analysis.figures.style import COLOURS, NARROW, look, styled
 from analysis.records.curves import comparable_curves
 from analysis.sources.run_folders import RunFolders
 from analysis.statistics.intervals import mean_interval
+from tests.analysis.conftest import made_up_rows
 
 MakeRun = Callable[..., Path]
 README = Path(__file__).parents[3] / "README.md"
@@ -175,3 +178,40 @@ def test_the_two_panels_of_the_article_are_one_option(make: MakeRun, runs: Path,
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["Validation accuracy, sampled at T=1", "Response length, tokens"]
     assert "--panels sampled,length" in README.read_text(), "and it is documented"
+
+
+@pytest.mark.parametrize(("width", "noted"), [(3.3, False), (3.3, True), (9.6, True)])
+def test_every_figure_is_as_wide_as_asked_with_letters_that_can_be_read(
+    width: float, noted: bool, make: MakeRun, runs: Path
+) -> None:
+    phases = {"timing_s/gen": 1.0, "timing_s/update_actor": 0.4, "timing_s/step": 1.5, "perf/throughput": 5000.0}
+    for temperature in (0.6, 0.8, 1.0, 1.2):
+        rows = [(step, {**row, **phases}) for step, row in made_up_rows(1, temperature, 1, 20)]
+        make(temperature=temperature, seed=1, attempts=[rows], steps=20)
+    (ablation,) = find_ablations(RunFolders(runs).read()[0])
+    said = {run.name: {1: [0.5, 0.25]} for run in ablation.runs}
+    with styled(small=width < NARROW):
+        figures = extras(ablation, None, said, ("let me see", "wait"), width, noted)
+        main = draw(ablation, comparable_curves(ablation.runs)[0], [], None, (), width)
+        for figure in [main, *(extra.figure for extra in figures)]:
+            assert figure.get_size_inches()[0] == width
+            figure.draw_without_rendering()
+            box = figure.get_tightbbox()  # inches
+            assert box.x0 >= -0.01 and box.x1 <= width + 0.01, "nothing is cut off at the sides"
+            texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+            assert min(text.get_fontsize() for text in texts) >= 7
+    for extra in figures:
+        assert any("miniature" in text.get_text() for text in extra.figure.texts) is noted
+    assert [extra.name for extra in figures] == ["composition", "phrases", "efficiency"]
+
+
+def test_a_band_that_reaches_beyond_its_panel_is_told_in_the_panel(make: MakeRun, runs: Path) -> None:
+    for temperature, spread in ((0.6, 0.0), (1.0, 9.0)):
+        for seed in (1, 2):
+            rows = [(s, {"training/global_step": s, "response_length/mean": 50 + s + spread * seed}) for s in (1, 2, 3)]
+            make(temperature=temperature, seed=seed, attempts=[rows], steps=3)
+    figure, _ = drawn(runs, None, "length")
+    (axes,) = figure.axes
+    assert CUT_BANDS in [text.get_text() for text in axes.texts]
+    figure, _ = drawn(runs, None, "sampled")
+    assert CUT_BANDS not in [text.get_text() for axes in figure.axes for text in axes.texts]

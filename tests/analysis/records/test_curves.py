@@ -23,7 +23,7 @@ SAMPLES: dict[str, Any] = {
 
 
 def record(*metrics: str, name: str = "run", **config: Any) -> RunRecord:
-    history = History({10: dict.fromkeys(metrics, 0.5)})
+    history = History.of({10: dict.fromkeys(metrics, 0.5)})
     return RunRecord(name, {"task.name": "countdown", **config}, history, "finished", 1, 10)
 
 
@@ -74,23 +74,23 @@ def test_what_verl_calls_acc_is_a_reward_where_the_reward_function_returns_a_pla
 
     def logged(**lowest: float) -> RunRecord:
         row = {metric: 0.46, twin: 0.46, "val-core/countdown_greedy/acc/mean@1": 0.3, **lowest}
-        return RunRecord("run", {"task.name": "countdown"}, History({10: row}), "finished", 1, 10)
+        return RunRecord("run", {"task.name": "countdown"}, History.of({10: row}), "finished", 1, 10)
 
     raw = read_curves(logged())
     assert raw["sampled"] == [] and raw["greedy"] == [(10, 0.3)], "an accuracy and a reward never share a title"
     assert comparable_curves([logged()])[1] == ["no sampled validation is drawn of run: recorded as a mean reward"]
     derived = read_curves(logged(**{"critic/score/min": 0.1}))
     assert derived["sampled"] == [(10, pytest.approx(0.4))] and derived.scores_accuracy and derived.derived == 1
-    alone = RunRecord("run", {}, History({10: {metric: 0.46, twin: 0.46}}), "finished", 1, 10)
+    alone = RunRecord("run", {}, History.of({10: {metric: 0.46, twin: 0.46}}), "finished", 1, 10)
     assert read_curves(alone)["greedy"] == [(10, 0.46)] and not read_curves(alone).scores_accuracy
     other = {"val-core/gsm8k/acc/mean@1": 0.46, "val-aux/gsm8k/reward/mean@1": 0.46}
-    assert read_curves(RunRecord("run", {}, History({10: other}), "finished", 1, 10)).scores_accuracy
+    assert read_curves(RunRecord("run", {}, History.of({10: other}), "finished", 1, 10)).scores_accuracy
 
 
 def test_of_two_scores_neither_stays_raw_under_the_title_accuracy() -> None:
     metrics = {"val/test_score/countdown": 0.46, "val/test_score/countdown_greedy": 0.55}
     rows = {5: {"val/test_score/countdown": 0.4, "critic/score/min": 0.1}, 10: {**metrics, "critic/score/min": 0.0}}
-    curves = read_curves(RunRecord("run", {}, History(rows), "finished", 1, 10))
+    curves = read_curves(RunRecord("run", {}, History.of(rows), "finished", 1, 10))
     assert curves.scores_accuracy and curves["greedy"] == [] and curves.dropped == ("greedy",)
     assert curves["sampled"] == [(5, pytest.approx((0.4 - 0.1) / 0.9))]
 
@@ -111,7 +111,7 @@ def test_validation_is_never_smoothed_and_bears_markers_whatever_it_is_called() 
 def mean_curve(seeds: list[Curve]) -> Curve:
     """Return the mean that is drawn of an arm with these curves."""
     runs = [
-        RunRecord(f"run{place}", {}, History({s: {"m": y} for s, y in seed}), "finished", 1, 10)
+        RunRecord(f"run{place}", {}, History.of({s: {"m": y} for s, y in seed}), "finished", 1, 10)
         for place, seed in enumerate(seeds)
     ]
     series = arm_series(Arm("arm", tuple(runs)), "m", {run.name: read_curves(run, ["m"]) for run in runs}, View())

@@ -55,7 +55,7 @@ def test_gaps_are_the_steps_no_attempt_recorded() -> None:
 
 
 def test_a_curve_leaves_out_what_is_not_a_number() -> None:
-    history = History({1: {"a": 1.0}, 2: {"a": math.nan}, 3: {"b": 1.0}, 4: {"a": math.inf}, 5: {"a": 2.0}})
+    history = History.of({1: {"a": 1.0}, 2: {"a": math.nan}, 3: {"b": 1.0}, 4: {"a": math.inf}, 5: {"a": 2.0}})
     assert history.curve("a") == [(1, 1.0), (5, 2.0)]
     assert history.curve("missing") == []
 

@@ -89,7 +89,7 @@ def test_the_time_of_a_step_of_early_verl_is_read_too(make: MakeRun, runs: Path)
     make(attempts=[[(step, {"actor/pg_loss": 1.0, **timing}) for step in (1, 2)]], steps=2)
     (ablation,) = find_ablations(RunFolders(runs).read()[0])
     (figure,) = extras(ablation)
-    assert figure.numbers[0][1:4] == ["gen", "update_actor", "rest (sampling beside the trainer, data)"]
+    assert figure.numbers[0][1:4] == ["gen", "update_actor", "rest"]
     assert figure.numbers[1][1:5] == ["2.0", "3.0", "1.0", "6.0"]
 
 

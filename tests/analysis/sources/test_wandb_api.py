@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -50,6 +51,8 @@ def test_every_row_of_every_page_is_had_and_agrees_with_the_official_client(tmp_
         ServedRun("aaaa", rows(1500, nan=float("nan"), inf=float("-inf"), text="word"), config=deep, name="first"),
         ServedRun("bbbb", rows(7), state="running", tags=("x", "y"), group="g"),
         ServedRun("cccc", []),
+        ServedRun("dddd", rows(1200, odd=float("nan")), exported=1200),
+        ServedRun("eeee", [*rows(600), *rows(900, 601, late=1.0)], exported=700),
     ]
     script = f"""
 import json, wandb
@@ -59,13 +62,14 @@ print(json.dumps({{r.id: [r.config, list(r.scan_history(page_size=1000, use_cach
 """
     with WandbServer(runs) as server:
         records, warnings = project(server, tmp_path).read()
-        environment = {**os.environ, "WANDB_ERROR_REPORTING": "false", "WANDB_DIR": str(tmp_path)}
+        environment = {**os.environ, "WANDB_ERROR_REPORTING": "false"}
+        environment |= {"WANDB_DIR": str(tmp_path), "WANDB_CACHE_DIR": str(tmp_path)}
         command = [sys.executable, "-c", script % server.url]
         done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True, timeout=100)
     theirs = json.loads(done.stdout.splitlines()[-1])
     assert warnings == []
-    assert [record.name for record in records] == ["bbbb", "cccc", "first-aaaa"]
-    assert [record.state for record in records] == ["running", "finished", "finished"]
+    assert [record.name for record in records] == ["bbbb", "cccc", "dddd", "eeee", "first-aaaa"]
+    assert [record.state for record in records] == ["running", *["finished"] * 4]
     by_id = {record.name[-4:]: record for record in records}
     for run_id, (config, history) in theirs.items():
         ours = by_id[run_id].history
@@ -74,7 +78,27 @@ print(json.dumps({{r.id: [r.config, list(r.scan_history(page_size=1000, use_cach
         assert all(by_id[run_id].config[key] == value for key, value in config.items() if not isinstance(value, dict))
     assert by_id["aaaa"].config["seed"] == 3 and by_id["aaaa"].config["trainer.total_training_steps"] == 1500
     assert set(by_id["aaaa"].history.rows[9]) == {"training/global_step", "loss", "nan", "inf"}
+    assert math.isnan(by_id["dddd"].history.rows[1200]["odd"])
+    assert [step for step, _ in by_id["eeee"].history.curve("late")] == list(range(601, 901))
     assert (by_id["bbbb"].tags, by_id["bbbb"].group) == (("x", "y"), "g")
+
+
+def test_an_export_that_is_none_leaves_the_run_out_and_is_told(tmp_path: Path) -> None:
+    runs = [ServedRun("aaaa", rows(50), exported=30), ServedRun("bbbb", rows(9))]
+    with WandbServer(runs) as server:
+        for broken in (b"PAR1 and nonsense", b"x"):
+            server.broken = broken
+            records, warnings = project(server, tmp_path).read()
+            assert [record.name for record in records] == ["bbbb"]
+            assert warnings == [
+                f"aaaa: {server.url} must export rows as W&B does, but the file that it names has none; left out"
+            ]
+        server.broken = b""
+        server.storage = server.url.replace("127.0.0.1", "localhost")  # it would refuse a request with the key
+        records, warnings = project(server, tmp_path).read()
+        assert [len(record.history.rows) for record in records] == [50, 9] and warnings == []
+        server.operations.clear()
+        assert project(server, tmp_path).read()[0] == records and server.operations == ["Runs"]
 
 
 def test_a_second_pull_asks_only_what_changed(tmp_path: Path) -> None:

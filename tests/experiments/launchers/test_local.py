@@ -6,12 +6,14 @@ The attempts are stand-ins: they follow the same rules (lock, events, checkpoint
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from experiments.runs.clean import clean
@@ -248,6 +250,24 @@ def test_an_attempt_that_is_ended_from_outside_does_not_end_the_sweep(launchers:
     found = attempts(launchers)
     assert found[NAMES[0]][-1] == "interrupted"
     assert found[NAMES[1]] == found[NAMES[2]] == ["started", "finished"]
+
+
+def test_deleted_folders_of_a_run_and_of_one_that_waits_do_not_end_the_sweep(
+    launchers: Launchers, wait_for: WaitFor
+) -> None:
+    only = launchers.start(hangs=NAMES[0])
+    launchers.go()
+    run = launchers.run(NAMES[0])
+    wait_for(lambda: run.state() == "running", "the first run starts")
+    pid = next(event["pid"] for event in run.events() if event["event"] == "started")
+    for name in NAMES[:2]:
+        shutil.rmtree(launchers.run(name).path)
+    printed = only.communicate(timeout=60)[0]
+    assert only.returncode == 1 and "Traceback" not in printed, printed
+    for name in NAMES[:2]:
+        assert f"{name} failed: error:" in printed, printed
+    assert "somebody deleted it" in printed and not psutil.pid_exists(pid)
+    assert attempts(launchers) == {NAMES[2]: ["started", "finished"]}
 
 
 def test_an_attempt_that_dies_before_it_starts_is_a_failure(launchers: Launchers) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from experiments.processes import endings, reaping
 from experiments.processes.helper import Helper, HelperEnded
+from experiments.processes.standby import RayCluster
 
 READY = """
 import subprocess, sys, time
@@ -41,6 +42,28 @@ def test_a_helper_that_ends_too_early_is_told_with_the_remedy() -> None:
     assert failure.kind == "disk full"
     assert failure.cause.startswith(f"the Ray head of the launch (process {helper.process.pid}) ended with 1: ")
     assert "No space left on device" in failure.cause and "set hardware.fast=false" in failure.remedy
+
+
+def test_a_helper_that_is_never_ready_is_told_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.processes.helper.START_SECONDS", 1.0)
+    says = "import time; print('Failed to start the GCS', flush=True); time.sleep(600)"
+    helper = Helper("ray", "ready", ["-c", says], {})
+    try:
+        with pytest.raises(HelperEnded, match="it was not ready after 1 s: Failed to start the GCS"):
+            helper.wait()
+    finally:
+        helper.close()
+
+
+def test_a_ray_head_that_does_not_come_up_leaves_its_log() -> None:
+    """The launcher reads it. (Ray refuses this option.)"""
+    cluster = RayCluster({"num_cpus": 1, "no_such_option": 1})
+    try:
+        with pytest.raises(HelperEnded, match=r"the Ray head of the launch .* ended with 1: .*no_such_option"):
+            cluster.wait()
+    finally:
+        cluster.close()
+    assert not cluster.folder.exists()
 
 
 def test_a_dead_daemon_is_told_before_its_head_has_ended() -> None:
