@@ -136,15 +136,12 @@ def _shaped(item: str, name: str, model: str, machine: Machine, steps: int, seco
     if not machine.gpus:
         place: tuple[str, ...] = ("hardware=cpu_vllm" if machine.vllm else "hardware=cpu",)
         return Case(item, name, (*overrides, *place, *more, *REHEARSED), 40, model)
-    attention = "override_config.attn_implementation=packed_sdpa"
     place = (
         "hardware=a100x1",  # all GPU presets are one file with other numbers: here with this machine's
         "hardware.name=here",
         f"hardware.gpus_per_node={machine.gpus}",
         f"hardware.memory_gib={machine.memory_gib}",
         *(() if machine.vllm else ("actor_rollout_ref.rollout.name=hf",)),
-        *(() if machine.flash_attn else (f"+actor_rollout_ref.model.{attention}",)),
-        *((f"+critic.model.{attention}",) if "algorithm=ppo" in more and not machine.flash_attn else ()),
     )
     return Case(item, name, (*overrides, *place, *more), seconds, model)
 

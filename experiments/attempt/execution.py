@@ -20,6 +20,7 @@ from typing import Any
 
 from experiments.attempt.caches import tell_imported
 from experiments.attempt.environment import environment, verl_config
+from experiments.attempt.flash_attention import replace_flash
 from experiments.attempt.recovery import repair_checkpoints, restore_row
 from experiments.attempt.watch import Watch
 from experiments.errors import INTERRUPTED, UserError
@@ -140,7 +141,10 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
         signal.signal(signal.SIGINT, interrupt)
         watch = Watch(run, attempt, config, lambda failure: record_failure(run, attempt, failure))
         try:
-            train(verl_config(config, run, attempt, steps, variables), bool(config["hardware"]["fast"]), watch)
+            verl = verl_config(config, run, attempt, steps, variables)
+            if text := replace_flash(verl):
+                run.record(Event.WARNED, step=run.last_step(), text=text)
+            train(verl, bool(config["hardware"]["fast"]), watch)
         except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit
             if watch.verdict is not None:
                 record_failure(run, attempt, watch.verdict)

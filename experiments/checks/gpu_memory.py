@@ -39,16 +39,22 @@ def memory_problems(config: Config, setup: Setup | None) -> list[str]:
 
 
 def remedy(setup: Setup, phase: str, config: Config) -> str:
-    """Return the settings with which a phase ("rollout", "log-prob" or "update") needs less, the cheapest first."""
-    lower = [SHARE] if phase == "rollout" else _micro_batches(setup, phase, config)
-    offload = [f"{REFERENCE}.fsdp_config.param_offload"] if setup.reference and not setup.ref_offload else []
+    """Return the settings with which a phase ("rollout", "weight sync", ...) needs less, the cheapest first."""
+    alone = {"rollout": [SHARE], "weight sync": []}
+    lower = alone[phase] if phase in alone else _micro_batches(setup, phase, config)
+    switch = []
+    if phase == "update":
+        models = {"actor_rollout_ref": setup.checkpointing, "critic": setup.critic_checkpointing or not setup.critic}
+        switch = [f"{name}.model.enable_gradient_checkpointing" for name, done in models.items() if not done]
     for part in ("optimizer", "param"):
         if not getattr(setup, f"{part}_offload"):
-            offload.append(f"{ACTOR}.fsdp_config.{part}_offload")
+            switch.append(f"{ACTOR}.fsdp_config.{part}_offload")
         if setup.critic and not getattr(setup, f"critic_{part}_offload"):
-            offload.append(f"critic.fsdp.{part}_offload")
-    ways = [f"lower {' and '.join(lower)}", *([f"set {' or '.join(offload)} to true"] if offload else [])]
-    return f"{', '.join(ways)}, or take more GPUs (hardware.gpus_per_node) or larger ones (hardware=h200x8)"
+            switch.append(f"critic.fsdp.{part}_offload")
+    ways = [f"lower {' and '.join(lower)}"] if lower else []
+    ways += [f"set {' or '.join(switch)} to true"] if switch else []
+    ways.append("take more GPUs (hardware.gpus_per_node) or larger ones (hardware=h200x8)")
+    return ", or ".join([", ".join(ways[:-1]), ways[-1]] if ways[1:] else ways)
 
 
 def _micro_batches(setup: Setup, phase: str, config: Config) -> list[str]:

@@ -15,6 +15,7 @@ from experiments.checks.algorithms import algorithm_problems
 from experiments.checks.batch_sizes import batch_problems
 from experiments.checks.cpu import cpu_problems, cpu_vllm_problems
 from experiments.checks.data_files import data_problems
+from experiments.checks.flash_attention import flash_problems
 from experiments.checks.folders import folder_problems
 from experiments.checks.gpu_memory import memory_problems
 from experiments.checks.model_files import model_path_problems, model_problems
@@ -89,6 +90,7 @@ CHECKS: tuple[Callable[[Config, Model], list[str]], ...] = (
     lambda config, model: token_problems(config),
     lambda config, model: length_problems(config, model.positions),
     lambda config, model: memory_problems(config, model.memory),
+    lambda config, model: flash_problems(config),
     lambda config, model: ray_problems(config),
     lambda config, model: cpu_problems(config),
     lambda config, model: cpu_vllm_problems(config, model.shape),

@@ -102,7 +102,7 @@ SCRIPTS: dict[str, Mapping[str, Any]] = {
     },
 }
 
-_PER_GPU = "was of all GPUs together, is now of each: half of it on two"
+_PER_GPU = "was in prompts over all GPUs, is now in responses of each: on two GPUs half of it times n"
 # Old key -> (new key or None, why key or value differ).
 CHANGES: dict[str, tuple[str | None, str]] = {
     "data.train_files": (

@@ -16,8 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.hydra_internals import hydra_in
 from experiments.errors import UserError
+from experiments.models import flash_attention
 from experiments.models.placement import placement
 from experiments.project import CONFIG_DIR, PROJECT_DIR
+from experiments.values import is_whole
 
 
 def verl_config_dir() -> str:
@@ -35,7 +37,8 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("nonzero", _nonzero, replace=True)
     OmegaConf.register_new_resolver("share", _share, replace=True)
     OmegaConf.register_new_resolver("placement", _placement, replace=True)
-    OmegaConf.register_new_resolver("cpu_attention", lambda fast: "packed_sdpa" if fast else "sdpa", replace=True)
+    OmegaConf.register_new_resolver("cpu_attention", flash_attention.without_flash, replace=True)
+    OmegaConf.register_new_resolver("gpu_attention", flash_attention.chosen, replace=True)
 
 
 def _nonzero(value: Any) -> bool:
@@ -60,7 +63,9 @@ def _placement(key: str, _root_: DictConfig) -> Any:
     """Return the value that models.placement.placement has at `key` for the config that calls this resolver."""
     model, hardware = _root_.model, _root_.hardware
     gpus = (hardware.nodes, hardware.gpus_per_node, hardware.get("memory_gib"))
-    return placement(model.parameters, model.shape, *gpus, _root_.algorithm.adv_estimator)[key]
+    lengths = [_root_.data.max_prompt_length, _root_.data.max_response_length]
+    sequence = sum(lengths) if all(is_whole(length, 1) for length in lengths) else None
+    return getattr(placement(model.parameters, model.shape, *gpus, _root_.algorithm.adv_estimator, sequence), key)
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:

@@ -34,7 +34,7 @@ UNSAID: tuple[tuple[str, str, str, str], ...] = (
         "reference model's weights (PPO)",
         "on the GPU",
         "actor_rollout_ref.ref.fsdp_config.param_offload",
-        "off the GPU between uses in article_ppo as in article_grpo: it saves memory and changes no number",
+        "off the GPU between uses: veRL now keeps a reference model there always, whatever the key says",
     ),
     ("rollout engine (PPO)", "vllm", f"{ROLLOUT}.name", "the default then"),
     (f"{ACTOR}.entropy_coeff", "0.001", f"{ACTOR}.entropy_coeff", "the default is 0 now; the presets set the old one"),

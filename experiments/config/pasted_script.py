@@ -96,6 +96,8 @@ class Script:
     """What became of each argument of the preset's own script, by its key without a +."""
     ranks: int
     """How many GPUs the pasted script names: its micro-batches are counted over all of them."""
+    n: int
+    """How many responses a prompt of the pasted script has: its micro-batches are counted in prompts."""
 
     @classmethod
     def nearest(cls, given: Mapping[str, Any]) -> Script:
@@ -107,7 +109,9 @@ class Script:
         numbers = [given.get(key) for key in ("trainer.n_gpus_per_node", "trainer.nnodes")]
         gpus, nodes = (number if is_whole(number, 1) else None for number in numbers)
         ranks = (gpus or config["trainer"]["n_gpus_per_node"]) * (nodes or config["trainer"]["nnodes"])
-        return cls(name, config, {row.old_key.lstrip("+"): row for row in rows(name, config)}, ranks)
+        n = given.get(f"{ROLLOUT}.n", 1)
+        by_key = {row.old_key.lstrip("+"): row for row in rows(name, config)}
+        return cls(name, config, by_key, ranks, n if is_whole(n, 1) else 1)
 
     def fate(self, line: str) -> Fate:
         """Return what became of one argument: a line of the command."""
@@ -146,6 +150,8 @@ class Script:
             value = max(1, value // self.ranks)
             if key.startswith("critic."):
                 new, value = CRITIC_TOKENS, value * self._longest
+            else:
+                value *= self.n
             wanted = f"{value}"
         if value == at(self.config, new):
             of_one = ", of one GPU" if key.endswith("micro_batch_size") else ""

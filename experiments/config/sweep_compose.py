@@ -33,7 +33,7 @@ from experiments.project import CONFIG_DIR
 from experiments.values import flatten, meets
 
 # Resolvers whose value depends only on their arguments. A leaf that calls any other resolver is resolved for every arm.
-PURE = ("oc.select", "project_dir", "verl_config_dir", "nonzero", "share", "cpu_attention")
+PURE = ("oc.select", "project_dir", "verl_config_dir", "nonzero", "share", "cpu_attention", "gpu_attention")
 CALLED = re.compile(r"\$\{\s*([\w.]+)\s*:")
 REPEATS = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 PATH = re.compile(r"\.*[A-Za-z_]\w*(?:\.\w+)*")

@@ -3,7 +3,8 @@
 Assumptions: veRL's FSDP engines in mixed precision (weights, gradients and Adam's moments in fp32, sharded over all
 ranks; a layer is gathered in bf16), vLLM in bf16, every response as long as it may be. The transformers rollout
 (rollout.name=hf) keeps a whole copy of the weights and generates all its responses at once. Not counted: the
-allocator's fragments, for which FITS leaves room. No GPU has confirmed the constants yet.
+allocator's fragments, for which FITS leaves room. No GPU has confirmed the constants yet. Log-probs are computed by our
+code, with flash-attn and without (verl_plugin/training/log_probs.py), so its memory is the same with both.
 """
 
 from __future__ import annotations
@@ -30,10 +31,16 @@ FITS, TIGHT = 0.93, 1.0  # shares of a GPU's memory: between them a phase is tig
 RUNTIME = 4.0  # GiB: the contexts of two processes, NCCL's buffers, what a sleeping vLLM keeps
 ENGINE = 3.0  # GiB of vLLM's share for what is neither weights nor KV cache: CUDA graphs, activations
 
-# Bytes per token and entry of the vocabulary.
-LOGITS_INFER = 2 + 4  # bf16, and a copy in fp32 for the log-probability
-LOGITS_ENTROPY = 8  # softmax and its product in fp32, unless the entropy is computed in chunks
-LOGITS_UPDATE = 2 + 4 + 4  # and the gradient
+# Bytes per token and entry of the vocabulary: bf16. A gradient takes the place of the logits, and entropy needs no more
+# (verl_plugin/training/log_probs.py). Without use_remove_padding the rows' tokens are picked out of the padded logits,
+# which are a copy and, in the update, a gradient of the padded ones (training/engine.py).
+LOGITS, PICKED, PICKED_GRADIENT = 2, 2, 2
+LOGITS_CHUNK = 1.0  # GiB: log_probs.CHUNK logits in fp32, four times
+SAMPLED_LOGITS = 2 + 4 + 4  # the transformers rollout: bf16, divided by the temperature in fp32, and its probabilities
+# What a layer keeps for its backward pass, in bf16 numbers per token: so many times the hidden and the intermediate
+# size. Counted in transformers' Qwen2 layer (tests/experiments/models/test_saved_tensors.py).
+KEPT_HIDDEN, KEPT_INTERMEDIATE = 12, 4
+BUCKET = 2.0  # GiB: veRL's rollout.checkpoint_engine.update_weights_bucket_megabytes, on both sides of a weight sync
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,6 @@ class Setup:
     reference: bool
     param_offload: bool
     optimizer_offload: bool
-    ref_offload: bool
     update_tokens: int
     """The most tokens of a micro-batch."""
     infer_tokens: int
@@ -62,8 +68,12 @@ class Setup:
     """The most tokens of prompt and response together."""
     samples: int = 1
     """Responses that a rollout engine generates in a step."""
-    chunked_entropy: bool = True
+    padded: bool = False
+    """Whether the models compute on padding too: use_remove_padding=false."""
+    fused: bool = False
+    """Whether log-probs come out of the model without logits: use_fused_kernels=true."""
     checkpointing: bool = True
+    critic_checkpointing: bool = True
     frees_cache: bool = True
     """Whether vLLM gives its share back while the models train."""
     copy_bytes: int = 0
@@ -73,18 +83,19 @@ class Setup:
         """Return the GiB that a rank's shard of the model takes."""
         return self.shape.parameters * bytes_per_parameter / self.ranks / GIB
 
-    def resident(self, actor: bool = False, critic: bool = False, reference: bool = False) -> dict[str, float]:
+    def resident(self, actor: bool = False, critic: bool = False) -> dict[str, float]:
         """Return the GiB of each part that is on a GPU: what always stays, and the named models' offloaded parts.
 
-        A model is named in its own phase, for which its offloaded parts are loaded.
+        A model is named in its own phase, for which its offloaded parts are loaded. The reference model never stays:
+        veRL keeps its weights on the CPU and loads a layer at a time, whatever ref.fsdp_config.param_offload says
+        (verl/workers/engine/fsdp/transformer_impl.py, forward_only).
         """
         held = {
             "weights": (actor or not self.param_offload) + (self.critic and (critic or not self.critic_param_offload)),
             "optimizer": (actor or not self.optimizer_offload)
             + (self.critic and (critic or not self.critic_optimizer_offload)),
-            "reference": int(self.reference and (reference or not self.ref_offload)),
         }
-        sizes = {"weights": 4, "optimizer": 8, "reference": 4}
+        sizes = {"weights": 4, "optimizer": 8}
         return {name: count * self.shard(sizes[name]) for name, count in held.items()} | self.engine()
 
     def engine(self) -> dict[str, float]:
@@ -128,6 +139,7 @@ def phases(setup: Setup) -> list[Phase]:
     updates = [_update(setup), *(_critic_update(setup, tokens) for tokens in of_critic)]
     return [
         _rollout(setup),
+        *([] if setup.copy_bytes else [_weight_sync(setup)]),
         *(
             max((Phase(name, {**parts, "runtime": RUNTIME}) for parts in choices), key=lambda phase: phase.total)
             for name, choices in (("log-prob", log_probs), ("update", updates))
@@ -140,54 +152,80 @@ def _rollout(setup: Setup) -> Phase:
     if setup.copy_bytes:
         wide = setup.copy_bytes / 2  # kv_bytes are bf16's
         parts["KV cache"] = setup.samples * setup.sequence * shape.kv_bytes * wide / GIB
-        parts["logits"] = setup.samples * shape.vocab_size * LOGITS_UPDATE / GIB
+        parts["logits"] = setup.samples * shape.vocab_size * SAMPLED_LOGITS / GIB
     else:
         parts["vLLM"] = setup.utilization * setup.memory
     return Phase("rollout", {**parts, "runtime": RUNTIME})
 
 
-def _layers(setup: Setup) -> tuple[float, float, float]:
+def _weight_sync(setup: Setup) -> Phase:
+    """Return what sending the weights to vLLM needs, which has its own in bf16 and no KV cache yet.
+
+    With one GPU FSDP's state dict is a whole copy in fp32; with several, one tensor at a time is whole
+    (transformer_impl.py, get_per_tensor_param).
+    """
+    shape = setup.shape
+    whole = shape.parameters if setup.ranks == 1 else shape.vocab_size * shape.hidden_size
+    parts = {
+        **setup.resident(actor=True),
+        "optimizer": setup.resident()["optimizer"],
+        "whole weights": 4 * whole / GIB,
+        "vLLM's weights": 2 * shape.parameters / setup.tensor_parallel / GIB,
+        "buckets": 2 * BUCKET,
+    }
+    if not setup.frees_cache:
+        parts |= {"vLLM": setup.utilization * setup.memory, "vLLM's weights": 0.0}
+    return Phase("weight sync", {**parts, "runtime": RUNTIME})
+
+
+def _layers(setup: Setup, checkpointing: bool) -> tuple[float, float, float]:
     """Return (GiB of the gathered layer and the next, bytes per token of one layer's activations, and of all saved)."""
     shape = setup.shape
     gathered = 2 * 2 * max(shape.layer_parameters, shape.vocab_size * shape.hidden_size) / GIB
-    one_layer = 2 * (8 * shape.hidden_size + 4 * shape.intermediate_size)
-    return gathered, one_layer, shape.num_hidden_layers * (2 * shape.hidden_size if setup.checkpointing else one_layer)
+    one_layer = 2 * (KEPT_HIDDEN * shape.hidden_size + KEPT_INTERMEDIATE * shape.intermediate_size)
+    return gathered, one_layer, shape.num_hidden_layers * (2 * shape.hidden_size if checkpointing else one_layer)
+
+
+def _logits(setup: Setup, tokens: int, update: bool) -> float:
+    """Return the GiB of the logits of so many tokens, with what is computed from them."""
+    if setup.fused:
+        return 0.0
+    size = LOGITS + (PICKED + update * PICKED_GRADIENT if setup.padded else 0)
+    return tokens * setup.shape.vocab_size * size / GIB + LOGITS_CHUNK
 
 
 def _log_prob(setup: Setup) -> dict[str, float]:
-    gathered, one_layer, _ = _layers(setup)
-    logits = LOGITS_INFER + (0 if setup.chunked_entropy else LOGITS_ENTROPY)
-    loaded = setup.resident(actor=True, reference=True)
+    gathered, one_layer, _ = _layers(setup, True)
     return {
         # The optimizer is loaded for the update alone.
-        **loaded,
+        **setup.resident(actor=True),
         "optimizer": setup.resident()["optimizer"],
         "gathered layer": gathered,
         "activations": setup.infer_tokens * one_layer / GIB,
-        "logits": setup.infer_tokens * setup.shape.vocab_size * logits / GIB,
+        "logits": _logits(setup, setup.infer_tokens, update=False),
     }
 
 
 def _values(setup: Setup, tokens: int) -> dict[str, float]:
-    gathered, one_layer, _ = _layers(setup)
+    gathered, one_layer, _ = _layers(setup, True)
     loaded = {**setup.resident(critic=True), "optimizer": setup.resident()["optimizer"]}
     return {**loaded, "gathered layer": gathered, "activations": tokens * one_layer / GIB}
 
 
 def _update(setup: Setup) -> dict[str, float]:
-    gathered, one_layer, saved = _layers(setup)
+    gathered, one_layer, saved = _layers(setup, setup.checkpointing)
     return {
         **setup.resident(actor=True),
         "gradients": setup.shard(4),
         "gathered layer": gathered,
         "activations": setup.update_tokens * (saved + one_layer) / GIB,
-        "logits": setup.update_tokens * setup.shape.vocab_size * LOGITS_UPDATE / GIB,
+        "logits": _logits(setup, setup.update_tokens, update=True),
     }
 
 
 def _critic_update(setup: Setup, tokens: int) -> dict[str, float]:
     """Return the same for the critic, which has one value per token in place of logits."""
-    gathered, one_layer, saved = _layers(setup)
+    gathered, one_layer, saved = _layers(setup, setup.critic_checkpointing)
     return {
         **setup.resident(critic=True),
         "gradients": setup.shard(4),
@@ -234,7 +272,6 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
         reference=reference,
         param_offload=actor["fsdp_config"]["param_offload"],
         optimizer_offload=actor["fsdp_config"]["optimizer_offload"],
-        ref_offload=ref["fsdp_config"]["param_offload"],
         critic_param_offload=critic["fsdp"]["param_offload"],
         critic_optimizer_offload=critic["fsdp"]["optimizer_offload"],
         update_tokens=update,
@@ -244,8 +281,10 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
         tensor_parallel=tensor,
         sequence=sequence,
         samples=samples if vllm else min(samples, int(rollout["max_num_seqs"])),
-        chunked_entropy=actor["entropy_from_logits_with_chunking"],
+        padded=not at(config, "actor_rollout_ref.model.use_remove_padding"),
+        fused=bool(at(config, "actor_rollout_ref.model.use_fused_kernels")),
         checkpointing=at(config, "actor_rollout_ref.model.enable_gradient_checkpointing"),
+        critic_checkpointing=at(config, "critic.model.enable_gradient_checkpointing"),
         frees_cache=rollout["free_cache_engine"],
         copy_bytes=0 if vllm else 4 if rollout["dtype"] in ("float32", "fp32") else 2,
     )

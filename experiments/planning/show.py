@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.models import flash_attention
 from experiments.models import folder as model_folder
 from experiments.models import hub as hub_model
 from experiments.models.memory import in_words
@@ -14,6 +15,7 @@ from experiments.planning.cost import Cost, costs
 from experiments.planning.plan import LeftOut, PlannedRun, several
 from experiments.store.events import Event, State
 from experiments.terminal import counted, hours_text, size
+from experiments.values import at
 
 
 def print_plan(runs: Sequence[PlannedRun], asked: int, left_out: Sequence[LeftOut] = ()) -> None:
@@ -98,18 +100,28 @@ def summary(runs: Sequence[PlannedRun], estimates: Sequence[Cost], asked: int) -
 
 
 def remarks(runs: Sequence[PlannedRun]) -> list[str]:
-    """Return what preflight found but accepted: the memory that a GPU needs, and oddities of the models' folders."""
+    """Return what preflight found but accepted: a GPU's memory, a slower attention, oddities of models' folders."""
     needs: dict[str, dict[str, None]] = {}
     for run in runs:
         if run.memory is not None:
             needs.setdefault(in_words(run.memory), {})[run.config["tracking"]["group"]] = None
     several = len(needs) > 1
     lines = [f"{need} ({', '.join(arms)})" if several else need for need, arms in needs.items()]
+    attention = {_attention(run) for run in runs if run.config["trainer"]["device"] != "cpu"} - {flash_attention.FLASH}
+    if attention and not flash_attention.is_installed():
+        lines.append(
+            f"attention of the trainer: {' and '.join(sorted(attention))}, since flash-attn is not installed; slower "
+            "(docs/gpu.md says how to install it)"
+        )
     for path, stated in {str(run.config["model"]["path"]): run.config["model"]["shape"] for run in runs}.items():
         folder = hub_model.find(path)
         found = [*(model_folder.notes(folder) if folder else []), *model_folder.unchecked(path, stated)]
         lines += [f"{path}: {note}" for note in found]
     return lines
+
+
+def _attention(run: PlannedRun) -> str:
+    return str(at(run.config, "actor_rollout_ref.model.override_config.attn_implementation", flash_attention.FLASH))
 
 
 def plan_json(runs: Sequence[PlannedRun], asked: int, left_out: Sequence[LeftOut] = ()) -> str:

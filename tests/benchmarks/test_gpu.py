@@ -26,9 +26,9 @@ from benchmarks.gpu_machine import Machine
 from experiments.config.compose import register_resolvers
 from experiments.config.sweep_compose import Composer
 from experiments.errors import UserError
+from experiments.models.flash_attention import chosen
 from experiments.project import CONFIG_DIR, PROJECT_DIR
 from experiments.tiny_model import WEIGHTS
-from experiments.verl_keys import has_critic
 from tests.experiments.right_config import problems_of
 
 H200 = Machine("cuda", "NVIDIA H200", gpus=1, memory_gib=140, driver="580.82.07", vllm=True, flash_attn=True)
@@ -101,11 +101,9 @@ def test_every_case_composes_and_passes_preflight(machine: Machine, item: str, f
             assert config["model"]["path"] == str(folder / "model")
             assert config["actor_rollout_ref"]["rollout"]["name"] == ("vllm" if machine.vllm else "hf")
             assert config["actor_rollout_ref"]["rollout"]["ignore_eos"] is True
-            attention = None if machine.flash_attn else "packed_sdpa"
-            assert (model["override_config"] or {}).get("attn_implementation") == attention
-            if has_critic(config):
-                critic = config["critic"]["model"]["override_config"]
-                assert (critic or {}).get("attn_implementation") == attention
+            attention = chosen(use_remove_padding=True)  # the presets see whether flash-attn is installed here
+            assert model["override_config"]["attn_implementation"] == attention
+            assert config["critic"]["model"]["override_config"]["attn_implementation"] == attention
 
 
 def test_the_items_ask_what_they_are_for(folder: Path) -> None:
@@ -114,7 +112,7 @@ def test_the_items_ask_what_they_are_for(folder: Path) -> None:
         assert (config["data"]["train_batch_size"], config["rollout"]["n"]) == (128, 5)
         assert (config["data"]["max_prompt_length"], config["data"]["max_response_length"]) == (256, 512)
     rollouts = [config["actor_rollout_ref"]["rollout"] for config in (article, ours)]
-    assert [rollout["gpu_memory_utilization"] for rollout in rollouts] == [0.4, 0.55]
+    assert [rollout["gpu_memory_utilization"] for rollout in rollouts] == [0.4, 0.65]
     assert [rollout["tensor_model_parallel_size"] for rollout in rollouts] == [2, 1]
     assert [config["actor_rollout_ref"]["actor"]["use_dynamic_bsz"] for config in (article, ours)] == [False, True]
 

@@ -99,13 +99,13 @@ class EngineWithValueHead(FSDPEngineWithValueHead):
         # veRL's load_valuehead_model asks for flash_attention_2, whatever the config says.
         from transformers import AutoModelForTokenClassification
 
+        torch.manual_seed(self.engine_config.seed)  # the value head's weights are drawn: equal seeds, equal weights
         attention = self.model_config.override_config.get("attn_implementation", "flash_attention_2")
         if attention == "flash_attention_2":
             return super()._build_module()
         config = self.model_config.hf_config
         config.num_labels = 1
         config.classifier_dropout = 0.0
-        torch.manual_seed(self.engine_config.seed)  # the value head's weights are drawn: equal seeds, equal weights
         module = AutoModelForTokenClassification.from_pretrained(
             str(self.model_config.local_path), dtype=torch.float32, config=config, attn_implementation=attention
         )

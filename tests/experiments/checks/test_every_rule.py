@@ -77,6 +77,7 @@ BY_CHECK: dict[str, dict[str, str]] = {
         "a response that max_model_len cuts": "ours: vLLM would end responses before data.max_response_length",
     },
     "memory_problems": {"each phase": ESTIMATE},
+    "flash_problems": {"flash-attn that is not there": "ours: transformers would refuse it when it loads the model"},
     "ray_problems": {"Ray's CPUs": "test_each_preset_starts_with_the_cpus_that_are_counted"},
     "cpu_problems": {
         "the fast path's models": "test_supports_what_it_repeats_and_nothing_else",

@@ -79,7 +79,7 @@ def test_the_presets_have_no_problems(base: Config, article: Config) -> None:
         ),
         (
             {f"{R}.max_num_batched_tokens": 128},
-            f"{R}.max_num_batched_tokens must be at least {R}.max_num_seqs=256, but is 128; set {R}.max_num_seqs=128",
+            f"{R}.max_num_batched_tokens must be at least {R}.max_num_seqs=960, but is 128; set {R}.max_num_seqs=128",
         ),
         (
             {f"{R}.enable_chunked_prefill": False, f"{R}.max_num_batched_tokens": 1024},

@@ -26,7 +26,8 @@ def test_an_argument_is_kept_or_has_a_reason(resolved: Resolve, script: str) -> 
     assert [row.old_key for row in rows if not row.reason and not row.same_value] == []
     assert [row.old_key for row in rows if not row.reason and row.old_key != row.new_key] == []
     micro = [row for row in rows if row.old_key.endswith("micro_batch_size")]
-    assert len(micro) >= 3 and all(row.new_value * 2 == row.old_value for row in micro), "of one GPU in two"
+    n = resolved(f"experiment={script}")["rollout"]["n"]
+    assert len(micro) >= 3 and all(row.new_value * 2 == row.old_value * n for row in micro), "of one GPU in two"
     deviating = {row.old_key for row in rows if not row.same_value and row not in micro}
     assert deviating <= {
         *("data.train_files", "data.val_files", "actor_rollout_ref.model.path", "critic.model.path"),

@@ -76,7 +76,7 @@ def test_other_values_are_typed_under_the_keys_that_set_them_today(resolved: Res
     overrides = typed(told)
     assert overrides[0] == "experiment=article_grpo" and "hydra/launcher=slurm" in overrides
     assert {"rollout.n=8", "rollout.temperature=0.6", "kl.coef=0.01", "hardware.gpus_per_node=4"} <= set(overrides)
-    assert "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4" in overrides, "16 over its own four GPUs"
+    assert "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=32" in overrides, "16 x 8, over four GPUs"
     assert not any(line.startswith("critic.") for line in overrides), "GRPO has none"
     config = resolved(*[line for line in overrides if not line.startswith("hydra/")])
     assert at(config, "actor_rollout_ref.actor.kl_loss_coef") == 0.01

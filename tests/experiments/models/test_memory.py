@@ -11,7 +11,7 @@ import pytest
 from experiments.checks.gpu_memory import memory_problems
 from experiments.models.folder import shape_of
 from experiments.models.memory import GIB, TIGHT, Setup, phases, setup_of, verdict
-from experiments.models.placement import OFFLOADS, TOKENS, placement
+from experiments.models.placement import OFFLOADS, Way, placement
 from experiments.models.shape import Shape
 from experiments.values import at
 from tests.experiments.right_config import with_values
@@ -54,6 +54,29 @@ def test_what_did_run_fits(resolved: Resolve, preset: str) -> None:
     assert {verdict(phase, setup(config).memory) for phase in phases(setup(config))} == {"fits"}
 
 
+def test_the_phases_by_hand(resolved: Resolve) -> None:
+    """3B, bf16, on two GPUs, 16,384 tokens at once, vLLM with 0.65 of 79 GiB. All in GiB."""
+    config = resolved("model=qwen2.5-3b", "hardware=a100x2")
+    parameters, h, i, layers, vocabulary, tokens = 3085938688, 2048, 11008, 36, 151936, 16384
+    weights, moments, gradients = (size * parameters / 2 / GIB for size in (4, 8, 4))
+    head = 2 * 2 * vocabulary * h / GIB  # the largest that is gathered, and the next
+    layer, kept = tokens * 2 * (12 * h + 4 * i) / GIB, tokens * layers * 2 * h / GIB
+    logits = tokens * vocabulary * 2 / GIB + 1
+    by_hand = {
+        "rollout": weights + moments + 0.65 * 79 + 4,
+        "weight sync": weights + moments + 4 * vocabulary * h / GIB + 2 * parameters / GIB + 4 + 4,
+        "log-prob": weights + moments + head + layer + logits + 4,
+        "update": weights + moments + gradients + head + kept + layer + logits + 4,
+    }
+    assert totals(setup(config)) == pytest.approx(by_hand)
+    assert [round(size, 1) for size in by_hand.values()] == [72.6, 32.2, 30.1, 38.1]
+
+
+def test_one_gpu_holds_a_whole_copy_of_the_weights_while_it_sends_them(resolved: Resolve) -> None:
+    (_, sync, *_) = phases(setup(resolved("model=qwen2.5-3b", "hardware=h200x1")))
+    assert sync.parts["whole weights"] == pytest.approx(4 * 3085938688 / GIB)
+
+
 def test_each_part_counts(resolved: Resolve) -> None:
     base = setup(resolved("model=qwen2.5-3b", "hardware=a100x2"))
     weights = base.shape.parameters * 4 / 2 / GIB
@@ -63,10 +86,12 @@ def test_each_part_counts(resolved: Resolve) -> None:
     offloaded = totals(replace(base, optimizer_offload=True))
     assert before["rollout"] - offloaded["rollout"] == pytest.approx(2 * weights)
     assert offloaded["update"] == before["update"], "it comes back for the update"
-    assert before["rollout"] - totals(replace(base, ref_offload=True))["rollout"] == pytest.approx(weights)
+    assert totals(replace(base, reference=False)) == before, "veRL keeps a reference off the GPU"
     assert totals(replace(base, ranks=4))["update"] < before["update"]
-    entropy = totals(replace(base, chunked_entropy=False))["log-prob"] - before["log-prob"]
-    assert entropy == pytest.approx(8 * base.infer_tokens * base.shape.vocab_size / GIB)
+    logits = 2 * base.update_tokens * base.shape.vocab_size / GIB
+    for phase, more in (("log-prob", logits), ("update", 2 * logits)):
+        assert totals(replace(base, padded=True))[phase] - before[phase] == pytest.approx(more)
+        assert before[phase] - totals(replace(base, fused=True))[phase] == pytest.approx(logits + 1)
     assert totals(replace(base, checkpointing=False))["update"] > before["update"] + 20
     assert replace(base, utilization=0.2).concurrent < base.concurrent < replace(base, sequence=640).concurrent
 
@@ -74,7 +99,7 @@ def test_each_part_counts(resolved: Resolve) -> None:
 def test_what_does_not_fit_is_told_with_what_to_change(resolved: Resolve) -> None:
     config = resolved("model=qwen2.5-7b", "hardware=a100x1")
     (problem,) = memory_problems(config, setup(config))
-    assert problem.startswith("the update phase must fit hardware.memory_gib=79, but needs about 127 GiB (optimizer 57")
+    assert problem.startswith("the update phase must fit hardware.memory_gib=79, but needs about 123 GiB (optimizer 57")
     assert "; lower actor_rollout_ref.actor.ppo_max_token_len_per_gpu, or take more GPUs" in problem, "all is offloaded"
     config["hardware"]["memory_gib"] = None
     assert memory_problems(config, setup_of(config, shape_of(config))) == []
@@ -91,7 +116,7 @@ def test_the_problem_of_a_phase_names_the_settings_of_that_phase(resolved: Resol
     assert problem.startswith("actor_rollout_ref.rollout.gpu_memory_utilization must leave room for the weights and")
     assert "; raise actor_rollout_ref.rollout.gpu_memory_utilization or " in problem
     rollout["gpu_memory_utilization"] = 0.4
-    config["actor_rollout_ref"]["actor"]["ppo_max_token_len_per_gpu"] = 65536
+    config["actor_rollout_ref"]["actor"]["ppo_max_token_len_per_gpu"] = 131072
     (problem,) = memory_problems(config, setup(config))
     assert "; lower actor_rollout_ref.actor.ppo_max_token_len_per_gpu, set " in problem
 
@@ -107,17 +132,17 @@ def test_what_else_stays_on_a_gpu(resolved: Resolve) -> None:
 
     ppo = resolved("model=qwen2.5-3b", "hardware=a100x8", "algorithm=ppo")
     base, weights = setup(ppo), setup(ppo).shard(4)
-    assert not base.critic_optimizer_offload and base.critic_tokens == base.update_tokens == 16384
+    assert not base.critic_optimizer_offload and base.critic_tokens == base.update_tokens == 8192
     lean = setup(with_values(ppo, {"critic.fsdp.optimizer_offload": True, "critic.fsdp.param_offload": True}))
     assert totals(base)["rollout"] - totals(lean)["rollout"] == pytest.approx(3 * weights)
     greedy = setup(with_values(ppo, {"critic.ppo_infer_max_token_len_per_gpu": 262144}))
     (update,) = (phase for phase in phases(greedy) if phase.name == "update")
     assert "critic's activations" in update.parts and update.total > totals(base)["update"] + 20
 
-    hf = setup(with_values(config, {"actor_rollout_ref.rollout.name": "hf"}))
+    at_once = {"actor_rollout_ref.rollout.max_num_seqs": 256}  # of the 320 responses
+    hf = setup(with_values(config, {"actor_rollout_ref.rollout.name": "hf", **at_once}))
     (rollout, *others) = phases(hf)
     assert rollout.parts["rollout's copy"] == pytest.approx(hf.shape.parameters * 2 / GIB)
-    assert config["actor_rollout_ref"]["rollout"]["max_num_seqs"] == 256, "of the 320 responses, at once"
     assert rollout.parts["KV cache"] == pytest.approx(256 * 1280 * hf.shape.kv_bytes / GIB)
     assert all(phase.parts["rollout's copy"] == rollout.parts["rollout's copy"] for phase in others)
 
@@ -158,9 +183,9 @@ def test_nothing_is_said_of_what_is_not_known(resolved: Resolve) -> None:
 # The placement
 
 
-def place(model: Shape | None, gpus: int, memory: Any, estimator: str) -> dict[str, Any]:
+def place(model: Shape | None, gpus: int, memory: Any, estimator: str) -> Way:
     shape = None if model is None else {name: getattr(model, name) for name in Shape.__annotations__}
-    return placement(model and model.parameters, shape, 1, gpus, memory, estimator)
+    return placement(model and model.parameters, shape, 1, gpus, memory, estimator, 1280)
 
 
 SHAPES = {
@@ -172,31 +197,38 @@ SHAPES = {
 @pytest.mark.parametrize(
     "model, gpus, memory, estimator, expected",
     [
-        ("3b", 2, 79, "grpo", (False, False, False, 16384, 0.55)),
-        ("3b", 2, 79, "gae", (False, False, True, 16384, 0.4)),
-        ("3b", 2, 139, "grpo", (False, False, False, 16384, 0.7)),
-        ("3b", 1, 79, "gae", (False, True, True, 4096, 0.55)),
-        ("7b", 2, 79, "grpo", (False, True, True, 4096, 0.65)),
-        ("7b", 8, 79, "grpo", (False, False, False, 16384, 0.65)),
+        ("3b", 2, 79, "grpo", Way(False, False, True, 16384, 0.65, 960)),
+        ("3b", 2, 79, "gae", Way(False, False, True, 16384, 0.4, 512)),
+        ("3b", 2, 139, "grpo", Way(False, False, False, 16384, 0.75, 1024)),
+        ("3b", 1, 139, "grpo", Way(False, False, False, 8192, 0.65, 1024)),
+        ("3b", 1, 79, "gae", Way(False, True, True, 16384, 0.55, 768)),
+        ("7b", 2, 79, "grpo", Way(False, True, True, 8192, 0.65, 448)),
+        ("7b", 8, 79, "grpo", Way(False, False, True, 16384, 0.7, 512)),
     ],
 )
-def test_no_needless_offload(
-    model: str, gpus: int, memory: float, estimator: str, expected: tuple[bool, bool, bool, int, float]
-) -> None:
-    assert tuple(place(SHAPES[model], gpus, memory, estimator).values()) == expected
+def test_no_needless_offload(model: str, gpus: int, memory: float, estimator: str, expected: Way) -> None:
+    assert place(SHAPES[model], gpus, memory, estimator) == expected
 
 
 def test_more_memory_is_never_less_on_the_gpu() -> None:
     for estimator in ("grpo", "gae"):
         for shape in SHAPES.values():
-            order = [
-                OFFLOADS.index(tuple(list(place(shape, 2, memory, estimator).values())[:3]))  # type: ignore[arg-type]
-                for memory in range(40, 200, 4)
-            ]
+            ways = [place(shape, 2, memory, estimator) for memory in range(40, 200, 4)]
+            order = [OFFLOADS.index((way.param_offload, way.optimizer_offload)) for way in ways]
             assert order == sorted(order, reverse=True)
 
 
 @pytest.mark.parametrize("memory", [None, 0, "many"])
 def test_what_is_unknown_gets_the_roomiest(memory: Any) -> None:
-    assert place(SHAPES["3b"], 2, memory, "grpo")["max_token_len"] == TOKENS[0]
-    assert place(None, 2, 79, "grpo")["gpu_memory_utilization"] < TIGHT
+    assert place(SHAPES["3b"], 2, memory, "grpo").max_token_len == 16384
+    assert place(None, 2, 79, "grpo").gpu_memory_utilization < TIGHT
+
+
+def test_as_many_sequences_as_the_cache_holds_and_one_wave_of_a_step(resolved: Resolve) -> None:
+    """One H200 has 640 responses a step: with veRL's 256 at once they would come in three waves."""
+    for hardware, waves in (("a100x2", 1), ("h200x1", 1), ("h200x8", 1)):
+        config = resolved("model=qwen2.5-3b", f"hardware={hardware}")
+        most, held = config["actor_rollout_ref"]["rollout"]["max_num_seqs"], setup(config).concurrent
+        assert most % 64 == 0 and most <= min(held, 1024) < most + 64
+        assert -(-setup(config).samples // most) == waves
+    assert -(-640 // 256) == 3

@@ -77,12 +77,13 @@ def test_a_foreign_folder_s_metrics_are_no_measurement_and_no_traceback(ask: Ask
 def test_the_plan_says_what_a_gpu_s_memory_is_needed_for(ask: Ask) -> None:
     large = "model=qwen2.5-3b hardware=a100x2 task.train_size=256 data.train_batch_size=128"
     assert remarks(ask("")) == [], "on a CPU nothing is estimated, and the tiny model's folder has no oddity"
-    both, hub = remarks(ask(large, f"{large} {T06}"))
+    both, attention, hub = remarks(ask(large, f"{large} {T06}"))
+    assert attention.startswith("attention of the trainer: packed_sdpa, since flash-attn is not installed; slower")
     assert hub.startswith("Qwen/Qwen2.5-3B: not in the hub's cache (") and "prompts' lengths in tokens were not" in hub
-    assert both.startswith("memory of a GPU, of 79 GiB") and both.count("fits") == 3
-    grpo, ppo, _ = remarks(ask(large, f"{large} algorithm=ppo"))
+    assert both.startswith("memory of a GPU, of 79 GiB") and both.count("fits") == 4
+    grpo, ppo, *_ = remarks(ask(large, f"{large} algorithm=ppo"))
     assert "algorithm=ppo" not in grpo and "algorithm=ppo" in ppo and grpo.split(":")[1:] != ppo.split(":")[1:]
-    tight, _ = remarks(ask(f"{large} actor_rollout_ref.rollout.gpu_memory_utilization=0.52 hardware.memory_gib=60"))
+    tight, *_ = remarks(ask(f"{large} actor_rollout_ref.rollout.gpu_memory_utilization=0.62 hardware.memory_gib=60"))
     assert "rollout 58 tight" in tight
 
 

@@ -67,3 +67,5 @@ def test_with_flash_attention_verl_builds_the_critic_itself(monkeypatch: pytest.
     monkeypatch.setattr(FSDPEngineWithValueHead, "_build_module", lambda self: "veRL's")
     assert critic()._build_module() == "veRL's"
     assert critic(attn_implementation="flash_attention_2")._build_module() == "veRL's"
+    monkeypatch.setattr(FSDPEngineWithValueHead, "_build_module", lambda self: torch.rand(4))
+    assert torch.equal(*(critic()._build_module() for _ in range(2))), "its new head follows from the seed as well"
