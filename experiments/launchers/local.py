@@ -109,7 +109,7 @@ class Queue:
                     codes += self._begin(waiting.popleft(), place)
                 for turn in [turn for turn in self.turns if turn.poll() is not None]:
                     code = self._end(turn)
-                    again = self.retries.again(turn.run) if code not in (0, INTERRUPTED) else None
+                    again = self.retries.again(turn.run.folder) if code not in (0, INTERRUPTED) else None
                     if again is None:
                         codes.append(code)
                         if self.teller and code not in (0, INTERRUPTED) and (waiting or self.turns):
@@ -130,7 +130,7 @@ class Queue:
 
         What it waits for is said once, if it is not another run of this launch.
         """
-        if not self.retries.is_due(run):
+        if not self.retries.is_due(run.folder):
             return None
         place = self.places.take(run.config, run.name, alone=run.name in self.retries.alone)
         if isinstance(place, Place):

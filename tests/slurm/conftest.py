@@ -89,7 +89,7 @@ class Sweep:
         file.write_text(json.dumps(self.behaviours))
         setup = [f"export PYTHONPATH=$PYTHONPATH:{STANDIN} STANDIN={shlex.quote(str(file))}"]
         small = {"cpus_per_task": 1, "mem": "1000M", "time": "1:00:00", "warning_seconds": 20, "setup": setup}
-        return launch(self.runs, {**launcher_defaults(), **small, **values}, notify)
+        return launch(self.runs, {**launcher_defaults(), **small, "retries": 0, **values}, notify)
 
     def run(self, seed: int = 1) -> RunDir:
         return self.runs[seed - 1].folder

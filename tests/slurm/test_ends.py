@@ -43,6 +43,18 @@ def test_what_an_attempt_can_do_to_itself(sweep: MakeSweep) -> None:
     assert ends.failure(7)["kind"] == "out of memory" and "hydra.launcher.mem" in ends.failure(7)["remedy"]
 
 
+def test_what_is_not_the_config_s_fault_is_tried_again_in_the_same_job(sweep: Sweep) -> None:
+    tried = sweep("signal once:SIGKILL", "raise", "signal:SIGKILL")
+    tried.launch(retries=2)
+    jobs = [tried.job(seed) for seed in (1, 2, 3)]
+    tried.until_over()
+    tried.must_become("finished", "failed", "failed")
+    assert [len(run.folder.attempts()) for run in tried.runs] == [2, 1, 2], "only while a try gets further"
+    assert [tried.job(seed) for seed in (1, 2, 3)] == jobs
+    (again,) = [event for event in tried.run().events() if event["event"] == "retried"]
+    assert (again["number"], again["of"], again["step"]) == (1, 2, 2) and "SIGKILL" in again["cause"]
+
+
 def test_cancelled_while_it_runs_and_while_it_waits(sweep: MakeSweep) -> None:
     cancelled = sweep("hang", "train", "train")
     cancelled.launch(array_parallelism=1)

@@ -110,6 +110,7 @@ def test_a_job_that_printed_nothing_may_have_had_a_full_disk(sweep: Sweeps) -> N
         ({"sbatch": "exclusive"}, ["hydra.launcher.sbatch must be a mapping of sbatch's options, but is 'exclusive'"]),
         ({"setup": "module load cuda"}, ["hydra.launcher.setup must be a list of lines of shell, but is 'module load"]),
         ({"setup": 5}, ["hydra.launcher.setup must be a list of lines of shell, but is 5"]),
+        ({"retries": -1}, ["hydra.launcher.retries must be a whole number of at least 0, but is -1"]),
         ({"requeue": "nope"}, ["hydra.launcher.requeue must be true or false, but is 'nope'"]),
         ({"partitoin": "gpu"}, ["hydra.launcher.partitoin must be a key", "did you mean hydra.launcher.partition"]),
         ({"wait": "nope"}, ["hydra.launcher.wait must be true or false, but is 'nope'"]),

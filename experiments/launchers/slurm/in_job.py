@@ -1,9 +1,9 @@
 """What a job executes: `python -m experiments.launchers.slurm.in_job RUN --steps N`.
 
-It runs one attempt. It passes SLURM's warning on to the attempt, and ends an attempt that does not stop in time. It
-records the end of an attempt that could not do so itself, and removes what the attempt left behind. If the warning cut
-the run short, it has the job queued again. It ends with the attempt's exit code, so that a failed run is FAILED in
-SLURM too.
+It runs one attempt, and another one if the first failed by what passes. It passes SLURM's warning on to the attempt,
+and ends an attempt that does not stop in time. It records the end of an attempt that could not do so itself, and
+removes what the attempt left behind. If the warning cut the run short, it has the job queued again. It ends with the
+attempt's exit code, so that a failed run is FAILED in SLURM too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 from experiments.attempt.stall import Outside
 from experiments.launchers.notify import tell_from_job
+from experiments.launchers.retries import Retries
 from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError
 from experiments.launchers.slurm.going_on import go_on
@@ -33,7 +34,7 @@ from experiments.processes import reaping
 from experiments.processes.ray_cpus import cpus_offered
 from experiments.store import warning
 from experiments.store.events import TERMINAL, Event, State
-from experiments.store.failures import classify, read_verdict
+from experiments.store.failures import OUT_OF_MEMORY, classify, read_verdict
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import VERDICT, RunDir
 from experiments.variables import (
@@ -45,6 +46,7 @@ from experiments.variables import (
     RAY_QUIET,
     SUPERVISOR,
     SWEEP,
+    own_job,
     own_job_id,
 )
 
@@ -52,14 +54,17 @@ POLL_SECONDS = 0.2
 FORMER_LIFE_SECONDS = 600.0  # how long to wait for processes that this job started before SLURM requeued it
 
 
-def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen: str = FIRST) -> int:
-    """Execute one attempt of the run in this allocation; return the job's exit code.
+def execute(
+    run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen: str = FIRST, retries: int = 0
+) -> int:
+    """Execute the run in this allocation; return the job's exit code.
 
     Args:
         steps: the step to train to.
         warning_seconds: how long before the time limit SLURM sends SIGUSR1.
         requeue: go on by requeueing this job; else by a new job.
-        frozen: the frozen config in the run's folder that the attempt reads.
+        frozen: the frozen config in the run's folder that the attempts read.
+        retries: how often the run is tried again in this job, if it fails by what passes.
     """
     signals = Signals()
     signals.listen()
@@ -78,6 +83,34 @@ def execute(run: RunDir, steps: int, warning_seconds: float, requeue: bool, froz
     if run.state() == State.FINISHED and run.reached() >= steps:
         print(f"{run.path.name} has reached step {steps} already; this job has nothing to do", flush=True)
         return 0
+    tries = Retries(retries)
+    while True:
+        code = _once(run, steps, warning_seconds, requeue, frozen, signals)
+        if not _try_again(run, steps, tries, signals):
+            return code
+
+
+def _try_again(run: RunDir, steps: int, tries: Retries, signals: Signals) -> bool:
+    """Return whether the run, which has ended, is to be tried again in this job, after a pause."""
+    if signals.terminated or signals.warned or run.is_locked() or run.state() != State.FAILED:
+        return False
+    if run.events()[-1].get("kind") == OUT_OF_MEMORY:  # a job's memory is the same at the next try
+        return False
+    again = tries.again(run)
+    if again is None:
+        return False
+    print(again, flush=True)
+    run.record(Event.SUBMITTED, launcher="slurm", steps=steps, cause="tried again in the same job", **own_job())
+    while not tries.is_due(run) and not signals.terminated and not signals.warned:
+        time.sleep(POLL_SECONDS)
+    if signals.terminated or signals.warned:
+        run.record(Event.INTERRUPTED, step=run.checkpoint_step(), cause="ended by SLURM")
+        return False
+    return True
+
+
+def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen: str, signals: Signals) -> int:
+    """Execute one attempt; return the job's exit code."""
     reaping.drop_dead_scratch(run.path)  # a former life may have been killed
     made, start = len(run.attempts()), run.checkpoint_step()
     execution = uuid.uuid4().hex
@@ -234,9 +267,10 @@ def main() -> int:
     parser.add_argument("--config", default=FIRST, help="which frozen config in the folder (default: the first)")
     parser.add_argument("--warning-seconds", type=float, default=120.0, help="how long before the end SIGUSR1 comes")
     parser.add_argument("--no-requeue", dest="requeue", action="store_false", help="go on in a new job")
+    parser.add_argument("--retries", type=int, default=0, help="how often a run is tried again (default: never)")
     arguments = parser.parse_args()
     run, frozen = RunDir(arguments.run.absolute()), arguments.config
-    code = execute(run, arguments.steps, arguments.warning_seconds, arguments.requeue, frozen)
+    code = execute(run, arguments.steps, arguments.warning_seconds, arguments.requeue, frozen, arguments.retries)
     tell_from_job(run)
     return code
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.launchers.retries import retries_problem
 from experiments.launchers.slurm.resources import Resources
 from experiments.launchers.slurm.run_job import JOB_NAME
 from experiments.store.code_copy import PROJECT_DIR
@@ -43,6 +44,7 @@ class Settings:
     python: str | None = None
     array_parallelism: int | None = None
     requeue: bool = True
+    retries: int = 2
 
     def flags(self) -> dict[str, str | None]:
         """Return sbatch's long options, those of hydra.launcher.sbatch last. An option with None takes no value."""
@@ -76,6 +78,7 @@ def job_script(run: Path, steps: int, wanted: Resources, settings: Settings, cod
     ]
     command += ["--warning-seconds", str(wanted.warning_seconds or 120)]
     command += [] if settings.requeue else ["--no-requeue"]
+    command += ["--retries", str(settings.retries)]
     lines = [
         "#!/bin/bash",
         f"# One run, to step {steps}. By hand: sbatch {shlex.quote(str(run / 'job.sh'))}",
@@ -135,6 +138,8 @@ def flag_problems(settings: Settings) -> list[str]:
         )
     if not isinstance(settings.requeue, bool):
         found.append(f"hydra.launcher.requeue must be true or false, but is {settings.requeue!r}; choose one")
+    if problem := retries_problem(settings.retries):
+        found.append(problem)
     most: Any = settings.array_parallelism
     if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
         found.append(f"hydra.launcher.array_parallelism must be a whole number of at least 1, but is {most!r}")

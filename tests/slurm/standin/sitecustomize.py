@@ -76,6 +76,8 @@ def end(behaviour, value, run):
         raise ValueError("the loss is not what it was")
     if behaviour == "exit":
         os._exit(int(value))
+    if behaviour == "signal once" and len(run.attempts()) == 1:
+        os.kill(os.getpid(), signal.Signals[value])
     if behaviour == "signal":
         import resource
 
