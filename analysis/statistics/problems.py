@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from analysis.records.curves import GREEDY
 from analysis.records.record import RunRecord
 from analysis.records.rollouts import find_rollouts
 from analysis.statistics.intervals import Interval, t_quantile
@@ -23,25 +24,29 @@ Scores = Mapping[str, float]
 """{problem: the mean score of a run's answers}."""
 
 
-def problem_scores(run: RunRecord, steps: Sequence[int]) -> tuple[dict[str, float], float]:
-    """Return ({problem: the mean score of the run's answers at these steps}, the variance of one answer's score).
+def problem_scores(run: RunRecord, steps: Sequence[int], way: str = "sampled") -> tuple[dict[str, float], float]:
+    """Return ({problem: the mean score of the run's answers at these steps}, the variance of a problem's mean score).
 
-    ({}, 0.0) if the run did not keep its answers at one of the steps. Where a run validates both sampled and greedily,
-    its files do not say which answer is which, and both count.
+    `way`: sampled or greedy; answers of the other way are left out where the files say which is which. The variance is
+    that of one problem's mean at one step. ({}, 0.0) if the run did not keep its answers at one of the steps.
     """
     kept = find_rollouts(run, "validation")
     if not steps or not set(steps) <= kept.files.keys():
         return {}, 0.0
-    answers: dict[str, list[float]] = {}
+    answers: dict[str, dict[int, list[float]]] = {}
     for step in steps:
         for row in kept.read(step):
+            source = row.get("data_source")
+            if isinstance(source, str) and bool(GREEDY.search(source)) != (way == "greedy"):
+                continue
             score = as_float(row.get("acc", row.get("score")))
             if score is not None and math.isfinite(score):
                 key = json.dumps([row.get("input"), row.get("gts")], sort_keys=True, default=str)
-                answers.setdefault(key, []).append(score)
-    every = [score for scores in answers.values() for score in scores]
-    spread = float(np.var(every, ddof=1)) if len(every) > 1 else 0.0
-    return {key: sum(scores) / len(scores) for key, scores in answers.items()}, spread
+                answers.setdefault(key, {}).setdefault(step, []).append(score)
+    means = [sum(scores) / len(scores) for by_step in answers.values() for scores in by_step.values()]
+    spread = float(np.var(means, ddof=1)) if len(means) > 1 else 0.0
+    together = {key: [score for scores in by_step.values() for score in scores] for key, by_step in answers.items()}
+    return {key: sum(scores) / len(scores) for key, scores in together.items()}, spread
 
 
 def over_problems(value: float, runs: Sequence[Scores], spread: float = 0.0) -> Interval | None:
@@ -50,7 +55,7 @@ def over_problems(value: float, runs: Sequence[Scores], spread: float = 0.0) -> 
     Args:
         value: the mean, as validation recorded it.
         runs: a run's score of each problem, for each seed. Problems that some run lacks are left out.
-        spread: for a single run, the variance of one answer's score; it says nothing of other seeds then.
+        spread: for a single run, the variance of a problem's mean score at one step; it says nothing of other seeds.
 
     The interval is never narrower than that over the seeds alone.
     """

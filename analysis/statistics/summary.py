@@ -170,7 +170,7 @@ def summarise(
     }
     base = next((arm for arm in ablation.arms if arm.is_baseline), None)
     arms = [summarise_arm(arm, estimand, common, finals, threshold) for arm in ablation.arms]
-    arms = [with_problems(summary, common.inside(FINAL)) for summary in arms]
+    arms = [with_problems(summary, common.inside(FINAL), name) for summary in arms]
     base_summary = next((summary for summary in arms if summary.arm is base), None)
     if base_summary and not base_summary.lost:
         arms = [with_effect(summary, base_summary) for summary in arms]
@@ -219,9 +219,9 @@ def with_effect(summary: ArmSummary, base: ArmSummary) -> ArmSummary:
     return replace(summary, effect=effect, pairs=pairs, better=better)
 
 
-def with_problems(summary: ArmSummary, steps: Sequence[int]) -> ArmSummary:
+def with_problems(summary: ArmSummary, steps: Sequence[int], way: str) -> ArmSummary:
     """Return the numbers with the interval over seeds and problems, if all runs kept their answers at these steps."""
-    found = [problem_scores(run, steps) for run in summary.runs]
+    found = [problem_scores(run, steps, way) for run in summary.runs]
     if not found or summary.lost or not all(scores for scores, _ in found):
         return summary
     spread_ = max(spread for _, spread in found)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.launchers.progress import labels
 from experiments.launchers.retries import told
@@ -11,6 +12,7 @@ from experiments.planning.plan import PlannedRun
 from experiments.project import runs_option
 from experiments.store.events import TERMINAL, Event, State
 from experiments.store.files import read_jsonl
+from experiments.store.metrics import accuracy, greedy_accuracy
 from experiments.store.rundir import RunDir
 from experiments.terminal import console, print_table, printable
 
@@ -54,10 +56,9 @@ def failed_log(run: RunDir) -> Path | None:
 def _summary_row(run: PlannedRun) -> list[str]:
     rows = [row for attempt in run.folder.attempts() for row in read_jsonl(attempt.metrics)[0]]
     trained = [row["data"] for row in rows if "training/global_step" in row["data"]]
-    task = run.config["task"]["name"]
 
-    def ends(key: str) -> str:
-        values = [row["data"][key] for row in rows if key in row["data"]]
+    def ends(read: Callable[[Mapping[str, Any]], float | None]) -> str:
+        values = [value for row in rows if (value := read(row["data"])) is not None]
         return f"{values[0]:.3f} -> {values[-1]:.3f}" if values else "-"
 
     def trained_ends(key: str, form: str = ".3f") -> str:
@@ -68,8 +69,8 @@ def _summary_row(run: PlannedRun) -> list[str]:
     return [
         run.folder.shown_state(),
         f"{run.folder.last_step()}/{run.steps}",
-        ends(f"val-core/{task}/acc/mean@1"),
-        ends(f"val-core/{task}_greedy/acc/mean@1"),
+        ends(accuracy),
+        ends(greedy_accuracy),
         trained_ends("critic/score/mean"),
         trained_ends("response_length/mean", ".0f"),
         trained_ends("reward/format/mean", ".2f"),

@@ -12,8 +12,17 @@ from experiments.values import as_float, at, is_number
 
 def accuracy(row: Mapping[str, Any]) -> float | None:
     """Return the sampled validation accuracy of a row of metrics, None if it has none."""
-    names = (name for name in row if name.startswith("val-core/") and "/acc/mean@" in name and "_greedy/" not in name)
-    return as_float(row.get(next(names, "")))
+    return _accuracy(row, greedy=False)
+
+
+def greedy_accuracy(row: Mapping[str, Any]) -> float | None:
+    """Return the greedy validation accuracy of a row of metrics, None if it has none."""
+    return _accuracy(row, greedy=True)
+
+
+def _accuracy(row: Mapping[str, Any], greedy: bool) -> float | None:
+    names = (name for name in row if name.startswith("val-core/") and "/acc/mean@" in name)
+    return as_float(row.get(next((name for name in names if ("_greedy/" in name) == greedy), "")))
 
 
 def final_accuracy(run: RunDir) -> float | None:

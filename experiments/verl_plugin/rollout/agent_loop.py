@@ -29,6 +29,17 @@ from verl.utils.ray_utils import auto_await
 from experiments.verl_plugin.rollout.server import server_name
 
 GREEDY = "greedy_agent"
+ROLLOUT_N = "__rollout_n__"  # veRL's name of the column that says how many samples a row gets
+
+Sample = tuple[torch.Tensor, torch.Tensor, int]
+"""Response ids, their log-probs, the version of the weights."""
+
+
+class OneRow(DataProto):
+    """A batch of one row. veRL's reward managers ask for its last row first, which is the batch itself."""
+
+    def __getitem__(self, item: Any) -> Any:
+        return self if item == slice(-1, None) else super().__getitem__(item)
 
 
 class GreedyAgentLoop(SingleTurnAgentLoop):
@@ -85,16 +96,28 @@ class BatchAgentLoopManager(AgentLoopManager):
         return manager
 
     def generate_sequences(self, prompts: TensorDict) -> None:
-        """Generate, score and put into TransferQueue n samples for each of the P prompts."""
+        """Generate, score and put into TransferQueue the samples of each prompt: n, or as many as its row says."""
         columns = {key: _column(value, len(prompts)) for key, value in prompts.items()}
         validate = bool(columns.pop("validate", [False])[0])
         rollout = self.config.actor_rollout_ref.rollout
-        sampling, n = (rollout.val_kwargs, rollout.val_kwargs.n) if validate else (rollout, rollout.n)
+        sampling = rollout.val_kwargs if validate else rollout
         agents = columns.get("agent_name", [None] * len(prompts))
+        counts = [int(n) for n in columns.pop(ROLLOUT_N, [sampling.n] * len(prompts))]
         temperatures = [0.0 if agent == GREEDY else float(sampling.temperature) for agent in agents]
         token_ids = self._tokenize(columns["raw_prompt"])
-        samples = self._generate(token_ids, n, temperatures, int(sampling.top_k), float(sampling.top_p))
-        self._score_and_put(columns, token_ids, n, samples, "val" if validate else "train")
+        samples: list[list[Sample]] = [[] for _ in counts]
+        for n in sorted(set(counts)):
+            rows = [row for row, own in enumerate(counts) if own == n]
+            found = self._generate(
+                [token_ids[row] for row in rows],
+                n,
+                [temperatures[row] for row in rows],
+                int(sampling.top_k),
+                float(sampling.top_p),
+            )
+            for place, row in enumerate(rows):
+                samples[row] = found[place * n : (place + 1) * n]
+        self._score_and_put(columns, token_ids, samples, "val" if validate else "train")
 
     def _tokenize(self, chats: list[Any]) -> list[list[int]]:
         missing = {repr(chat): chat for chat in chats if repr(chat) not in self.token_ids}
@@ -104,8 +127,8 @@ class BatchAgentLoopManager(AgentLoopManager):
 
     def _generate(
         self, token_ids: list[list[int]], n: int, temperatures: list[float], top_k: int, top_p: float
-    ) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
-        """Return (response ids, log-probs, weights' version) of each sample: n per prompt, in the prompts' order."""
+    ) -> list[Sample]:
+        """Return n samples per prompt, in the prompts' order."""
         parts = np.array_split(np.arange(len(token_ids)), len(self.servers))
         answers = ray.get(
             [
@@ -126,16 +149,15 @@ class BatchAgentLoopManager(AgentLoopManager):
         self,
         columns: dict[str, list[Any]],
         token_ids: list[list[int]],
-        n: int,
-        samples: list[tuple[torch.Tensor, torch.Tensor, int]],
+        samples: list[list[Sample]],
         partition: str,
     ) -> None:
         uids, step = columns["uid"], int(columns["global_steps"][0])
         names = ("prompts", "responses", "response_mask", "rollout_log_probs", "input_ids", "position_ids")
         tensors: dict[str, list[torch.Tensor]] = {name: [] for name in names}
         keys, tags, rows = [], [], []
-        for number, (response, log_probs, version) in enumerate(samples):
-            prompt_index, session = divmod(number, n)
+        flat = [(row, session, *sample) for row, own in enumerate(samples) for session, sample in enumerate(own)]
+        for prompt_index, session, response, log_probs, version in flat:
             prompt = torch.tensor(token_ids[prompt_index])
             ids = torch.cat([prompt, response])
             tensors["prompts"].append(prompt)
@@ -162,20 +184,20 @@ class BatchAgentLoopManager(AgentLoopManager):
         tensors["loss_mask"] = tensors["response_mask"]
         tensors["rm_scores"] = [
             torch.cat([torch.zeros(len(response) - 1), torch.tensor([float(score["reward_score"])])])
-            for (response, _, _), score in zip(samples, scores, strict=True)
+            for response, score in zip(tensors["responses"], scores, strict=True)
         ]
         fields: dict[str, Any] = {
             name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in tensors.items()
         }
         for name in ("uid", "reward_model", "data_source"):
             if name in columns:
-                fields[name] = NonTensorStack(*(value for value in columns[name] for _ in range(n)))
-        fields["num_turns"] = NonTensorStack(*[2] * len(samples))
+                fields[name] = NonTensorStack(*(columns[name][row] for row, *_ in flat))
+        fields["num_turns"] = NonTensorStack(*[2] * len(flat))
         fields["extra_fields"] = NonTensorStack(
             *({"reward_extra_info": score["reward_extra_info"]} for score in scores)
         )
         transfer_queue.kv_batch_put(
-            keys=keys, partition_id=partition, fields=TensorDict(fields, batch_size=[len(samples)]), tags=tags
+            keys=keys, partition_id=partition, fields=TensorDict(fields, batch_size=[len(flat)]), tags=tags
         )
         finished = {"is_prompt": True, "status": "finished", "global_steps": step}
         transfer_queue.kv_batch_put(
@@ -191,7 +213,7 @@ class BatchAgentLoopManager(AgentLoopManager):
             objects[key][0] = value
         mask = torch.ones(1, len(prompt) + len(response), dtype=torch.long)
         batch = TensorDict({"prompts": prompt[None], "responses": response[None], "attention_mask": mask}, batch_size=1)
-        return DataProto(batch=batch, non_tensor_batch=objects)
+        return OneRow(batch=batch, non_tensor_batch=objects)
 
     async def _score(self, rows: list[DataProto]) -> list[dict[str, Any]]:
         return await asyncio.gather(*(self.reward_manager.run_single(row) for row in rows))

@@ -31,6 +31,7 @@ from verl.utils.seqlen_balancing import log_seqlen_unbalance
 from experiments.verl_plugin.rollout import replica  # noqa: F401  registers rollout.name=hf in the trainer's process
 from experiments.verl_plugin.training.kept_forward import KEEP_FORWARD, worth_keeping
 from experiments.verl_plugin.training.temperature import at_step, set_temperature
+from experiments.verl_plugin.training.validation import ValidationRows, named_by_n, numbered, one_each, pass_metrics
 
 # The fields of a batch that a worker on a CPU reads, for a forward pass and for an update. veRL would fetch all fields,
 # texts and scores included, and each field of each sample is a message: that takes a tenth of a small model's step.
@@ -103,6 +104,11 @@ class AblationTrainer(PPOTrainerSync):
             set_temperature(self.agent_loop_manager, temperature)
             workers = getattr(self.agent_loop_manager, "agent_loop_workers", ())  # each has a copy of the config
             ray.get([worker.__ray_call__.remote(set_temperature, temperature) for worker in workers])
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        validation = self.config.actor_rollout_ref.rollout.val_kwargs
+        self.val_dataloader = ValidationRows(self.val_dataloader, validation.n if validation.temperature > 0 else 1)
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
@@ -210,9 +216,11 @@ class AblationTrainer(PPOTrainerSync):
         """Return the metrics of a validation. A score part that a sample lacks counts as 0; veRL would leave it out.
 
         The samples of a data source are looked at together: another source may be scored by other parts. `pred` is
-        veRL's name for an answer, over which it takes a majority vote.
+        veRL's name for an answer, over which it takes a majority vote; a task that returns it gets all of veRL's own
+        metrics.
         """
         infos = {part: list(values) for part, values in reward_extra_infos_dict.items()}
+        expected = more.get("expected_acc_counts") or {}
         if "score" in infos:  # a bare number has no part of that name; it is the reward
             pairs = zip(infos["score"], infos["reward"], strict=True)
             infos["score"] = [reward if score is None else score for score, reward in pairs]
@@ -223,7 +231,16 @@ class AblationTrainer(PPOTrainerSync):
                 values = infos.setdefault(part, [None] * len(data_sources))
                 for row in rows:
                     values[row] = as_number(values[row])
-        return super()._val_metrics_update(data_sources, sample_uids, infos, *rest, **more)
+        if "pred" in infos or max(expected.values(), default=1) == 1:
+            return super()._val_metrics_update(data_sources, sample_uids, infos, *rest, **more)
+        # Of several answers to a row veRL would also draw a thousand samples with replacement, row by row and score
+        # by score. That takes 30 s for 256 rows with four answers, and is biased. So each answer is a row of its own.
+        means = super()._val_metrics_update(
+            data_sources, numbered(sample_uids), infos, *rest, **{**more, "expected_acc_counts": one_each(expected)}
+        )
+        most = {source: max(n for (own, _), n in expected.items() if own == source) for source, _ in expected}
+        passes = pass_metrics(data_sources, sample_uids, infos.get("acc", [None] * len(sample_uids)), expected)
+        return named_by_n(means, most) | passes
 
     def _dump_generations(
         self,
@@ -234,7 +251,11 @@ class AblationTrainer(PPOTrainerSync):
         reward_extra_infos_dict: dict[str, list],
         dump_path: str,
     ) -> None:
-        """Dump rollouts as JSON lines. Training rollouts get their score parts, which veRL leaves out."""
+        """Dump rollouts as JSON lines. veRL leaves out training's score parts and validation's data sources."""
+        if dump_path == self.config.trainer.validation_data_dir and "data_source" not in reward_extra_infos_dict:
+            sources = self.val_dataloader.sources()
+            own = [sources.get(str(key).rsplit("_", 2)[0], "unknown") for key in reward_extra_infos_dict["uid"]]
+            reward_extra_infos_dict = {**reward_extra_infos_dict, "data_source": own}
         if dump_path == self.config.trainer.rollout_data_dir:
             parts = [self._score_parts.get(key, {}) for key in reward_extra_infos_dict["uid"]]
             names = sorted({name for part in parts for name in part})

@@ -142,6 +142,23 @@ def test_answers_are_read_from_the_runs_folder(make: MakeRun, runs: Path) -> Non
     assert both == pytest.approx(stats.t.ppf(0.975, 29) * math.sqrt(alone / 30))
 
 
+def test_sampled_and_greedy_answers_are_told_apart_where_the_files_say_which_is_which(
+    make: MakeRun, runs: Path
+) -> None:
+    folder = make() / "attempts" / "1" / "validation"
+    folder.mkdir()
+    problems = [{"input": f"p{k}", "output": "x", "gts": {"target": k}} for k in range(20)]
+    sampled = [{**p, "acc": float(k < 2), "data_source": "countdown"} for p in problems for k in range(4)]
+    greedy = [{**p, "acc": 1.0, "data_source": "countdown_greedy"} for p in problems]
+    (folder / "60.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sampled + greedy))
+    (record,) = RunFolders(runs).read()[0]
+    scores, spread = problem_scores(record, [60])
+    assert set(scores.values()) == {0.5} and len(scores) == 20
+    assert spread == 0, "four answers to a problem are one mean: they are no more problems"
+    scores, _ = problem_scores(record, [60], "greedy")
+    assert set(scores.values()) == {1.0}
+
+
 @pytest.mark.parametrize("seeds", [4, 6, 8, 12])
 def test_the_interquartile_mean_and_the_probability_of_improvement_hold(seeds: int) -> None:
     draw, trials = np.random.default_rng(seeds), 600
