@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 import transfer_queue
+from verl.trainer.ppo.v1.replay_buffer import DAPO_FILTERED_REWARD_COUNTS_KEY
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 
 from experiments.store import warning
@@ -128,6 +129,7 @@ class StoppableTrainer(AblationTrainer):
         row, seconds = dict(metrics), {**self.timing_raw, "step": time.perf_counter() - self._began}
         epoch = (self.global_steps - 1) // self.steps_per_epoch
         self._compute_metrics(batch, row, seconds, self.global_steps, epoch)
+        row.pop(DAPO_FILTERED_REWARD_COUNTS_KEY, None)  # no number; veRL takes it out too before it writes a row
         line = orjson.dumps({"step": self.global_steps, "data": row}, option=orjson.OPT_SERIALIZE_NUMPY)
         write_atomically(self._attempt / NOTED_ROW, line.decode())
 
