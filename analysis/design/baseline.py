@@ -13,7 +13,7 @@ from experiments.errors import UserError
 from experiments.store.selection import Condition
 
 ARTICLES_BASELINE = {
-    "algorithm.adv_estimator": "grpo",
+    "algorithm": "grpo",
     "rollout.temperature": 1.0,
     "rollout.n": 5,
     "kl.coef": 0.001,

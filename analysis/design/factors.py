@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from analysis.design.levels import frozen, level_text
-from analysis.records.knobs import ROLLED_OUT, SHORT_NAMES
+from analysis.records.knobs import ALGORITHM, ROLLED_OUT, SHORT_NAMES
 from analysis.records.record import WAITING, RunRecord
 from experiments.config import identity
 
@@ -57,11 +57,8 @@ class Factor:
         return "temperature" if self.key == "rollout.temperature" else self.short_key().replace(".", "_")
 
     def short_key(self) -> str:
-        """Return the key without an ending that says nothing: algorithm.adv_estimator -> algorithm."""
-        for ending in (".name", ".adv_estimator"):
-            if self.key.endswith(ending):
-                return self.key.removesuffix(ending)
-        return self.key
+        """Return the key without an ending that says nothing: model.name -> model."""
+        return self.key.removesuffix(".name")
 
     def level(self, record: RunRecord) -> Hashable:
         """Return the run's value, in a form that can be compared and hashed."""
@@ -134,6 +131,7 @@ def find_factors(records: Sequence[RunRecord], together: bool = False) -> list[F
     `together`: the runs were launched together, so that whatever comes along with a factor was meant to.
     """
     factors = [knob for knob in KNOBS if len({knob.level(record) for record in records}) > 1]
+    factors = [knob for knob in factors if knob.short != "kl" or not is_the_algorithms(records, knob)]
     sound = [record for record in records if record.history.last_step() or record.state in WAITING]
     hardware = sorted({key for record in sound for key in record.config if key.startswith("hardware.")})
     content = [key for key in varying_keys(records) if is_content(key)]
@@ -148,6 +146,14 @@ def find_factors(records: Sequence[RunRecord], together: bool = False) -> list[F
         if key not in (*known, *PROVENANCE, *content) and not follows(sound, key, [*hardware, *chosen], numbers):
             factors.append(factor_of(key))
     return factors
+
+
+def is_the_algorithms(records: Sequence[RunRecord], knob: Factor) -> bool:
+    """Return whether the algorithms set a knob: its value follows from them, and by their tags no plan changed it."""
+    experiments = {tuple(tag for tag in record.tags if tag.startswith("experiment=")) for record in records}
+    changed = any(tag.startswith(f"{knob.short}=") for record in records for tag in record.tags)
+    planned = all(record.tags for record in records) and len(experiments) == 1 and not changed
+    return planned and follows(records, knob.key, [ALGORITHM], ())
 
 
 def follows(records: Sequence[RunRecord], key: str, chosen: Sequence[str], numbers: Sequence[str]) -> bool:

@@ -34,7 +34,7 @@ def frozen(value: Any) -> Hashable:
 
 
 def level_text(key: str, value: Hashable) -> str:
-    """Return a level as figures write it: a temperature of 1 as 1.0, gae as PPO."""
+    """Return a level as figures write it: a temperature of 1 as 1.0, ppo as PPO."""
     if isinstance(value, Typed):
         return value.text
     if isinstance(value, str):

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from analysis.design.factors import Factor
 from analysis.design.levels import frozen
-from analysis.records.knobs import ALGORITHMS
 from analysis.records.record import RunRecord
 from experiments.config.sweep_files import Level, Sweep, load_sweeps
 from experiments.project import SWEEPS_DIR
 
 # A sweep's factor may be a group of conf/, as `algorithm`. These endings lead to the key that the choice sets.
-CHOICE_KEYS = ("", ".name", ".adv_estimator", ".schedule")
-ESTIMATORS = {name.lower(): estimator for estimator, name in ALGORITHMS.items()}
+CHOICE_KEYS = ("", ".name", ".schedule")
 
 
 def read_sweeps() -> list[Sweep]:
@@ -26,13 +24,13 @@ def read_sweeps() -> list[Sweep]:
 def sweep_of(factors: Sequence[Factor], arms: Collection[Sequence[RunRecord]], sweeps: Sequence[Sweep]) -> Sweep | None:
     """Return the sweep that varies the one factor, or whose arms, each a list of settings, are these; None if none is.
 
-    `arms`: the runs of each arm.
+    Of several sweeps that vary the factor, the one that has the most of the arms. `arms`: the runs of each arm.
     """
     if len(factors) == 1:
         key = factors[0].key
-        varied = (sweep for sweep in sweeps if key in [sweep.factor + ending for ending in CHOICE_KEYS])
-        if sweep := next(varied, None):
-            return sweep
+        varied = [sweep for sweep in sweeps if key in [sweep.factor + ending for ending in CHOICE_KEYS]]
+        if varied:
+            return max(varied, key=lambda sweep: sum(level_place(sweep, runs) is not None for runs in arms))
     listed = (sweep for sweep in sweeps if any(level.others for level in sweep.levels))
     return next((sweep for sweep in listed if len({level_place(sweep, runs) for runs in arms} - {None}) > 1), None)
 
@@ -52,7 +50,7 @@ def has_level(run: RunRecord, sweep: Sweep, level: Level) -> bool:
 def has_setting(run: RunRecord, key: str, value: Any) -> bool:
     """Return whether a run has a value at a key, or by a choice of the group of that name."""
     keys = [key + ending for ending in CHOICE_KEYS if key + ending in run.config]
-    return any(same_level(value, frozen(run.config[one])) for one in keys)
+    return any(frozen(value) == frozen(run.config[one]) for one in keys)
 
 
 def level_title(sweep: Sweep, runs: Sequence[RunRecord], text: str) -> str:
@@ -67,8 +65,3 @@ def level_title(sweep: Sweep, runs: Sequence[RunRecord], text: str) -> str:
         known.label.removesuffix(str(known.value)) for known in sweep.levels if known.label.endswith(str(known.value))
     )
     return f"{styles.most_common(1)[0][0]}{text}" if styles else ""
-
-
-def same_level(written: Any, level: Hashable) -> bool:
-    """Return whether a level as a sweep file writes it (ppo) means a run's value (gae)."""
-    return frozen(written) == level or (isinstance(written, str) and ESTIMATORS.get(written) == level)

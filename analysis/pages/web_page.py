@@ -16,6 +16,7 @@ from analysis.design.arms import Arm
 from analysis.pages.rendering import Drawn, render_study
 from analysis.pages.study import Finding, Study
 from analysis.pages.tables import CLAIM_COLUMNS, RUN_COLUMNS, claim_rows, family_text, run_rows
+from analysis.records.knobs import ALGORITHM, ALGORITHMS, ESTIMATOR
 from analysis.records.record import RunRecord
 from analysis.records.rollouts import Rollouts, find_rollouts
 from experiments.errors import UserError
@@ -24,7 +25,7 @@ SAMPLES_A_STEP, LONGEST_TEXT = 2, 1500
 ROWS_AN_ARM = 12  # how many steps of an arm the table of a figure's numbers shows
 # {option of a run's command line: the config key that tells its value}.
 ASKED = {
-    "algorithm": "algorithm.adv_estimator",
+    "algorithm": "algorithm",
     "model": "model.name",
     "task": "task.name",
     "hardware": "hardware.name",
@@ -34,7 +35,6 @@ ASKED = {
     "kl.coef": "kl.coef",
     "trainer.total_training_steps": "trainer.total_training_steps",
 }
-CHOICES = {"gae": "ppo"}  # PPO is the algorithm whose estimator veRL calls gae
 SWIPE = "<p class='swipe' aria-hidden='true'>Swipe sideways to see all of it \u2192</p>"  # on a phone
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #555; --line: #d5d5d5; --back: #fff; --box: #f6f6f4;
@@ -265,9 +265,11 @@ def run_commands(records: Sequence[RunRecord], varied: Sequence[str]) -> list[st
         if any(launch.arguments for launch in record.launches):
             continue
         known = [(option, record.config.get(key)) for option, key in ASKED.items()]
+        if record.config.get(ALGORITHM) not in ALGORITHMS:  # an estimator that has no file in conf/algorithm/
+            known[0] = (ESTIMATOR, record.config.get(ESTIMATOR))
         known += [(key, record.config.get(key)) for key in varied if key not in ASKED.values()]
         named = [tag for tag in record.tags if tag.startswith("experiment=")]
-        options = tuple(f"{option}={CHOICES.get(str(value), value)}" for option, value in known if value is not None)
+        options = tuple(f"{option}={value}" for option, value in known if value is not None)
         options = (*named, *options)
         own = seeds.setdefault(options, [])
         own += [seed for seed in [str(record.seed)] if seed not in own]

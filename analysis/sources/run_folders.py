@@ -11,6 +11,7 @@ from typing import Any
 
 from analysis.records.ending import settled
 from analysis.records.history import Row, is_trained, join
+from analysis.records.knobs import with_algorithm
 from analysis.records.record import RunRecord, printable
 from analysis.sources.filters import find_name
 from experiments.errors import UserError
@@ -99,7 +100,7 @@ def read_run(run: RunDir) -> tuple[RunRecord, list[str]]:
     Raises UserError, OSError or UnicodeDecodeError if the folder is not a run of ours or can't be read.
     """
     loaded = run.load_config()
-    config = dict(flatten(loaded))
+    config = with_algorithm(dict(flatten(loaded)))
     missing = [key for key in EXPECTED_KEYS if key not in config]
     if missing:
         raise UserError(f"its config.yaml is not that of a run: it has no {' and no '.join(missing)}")

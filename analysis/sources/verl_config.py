@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from analysis.records.knobs import with_algorithm
 from analysis.sources.trainers import Trainers, read_trainers
 from experiments.values import as_float, is_whole
 
@@ -25,7 +26,7 @@ def with_knobs(config: Mapping[str, Any], trainers: Trainers | None = None) -> d
         "model.name": last_part(config.get("actor_rollout_ref.model.path")),
         "hardware.name": config.get("trainer.device"),
     }
-    return {**{knob: value for knob, value in knobs.items() if value is not None}, **config}
+    return with_algorithm({**{knob: value for knob, value in knobs.items() if value is not None}, **config})
 
 
 def planned_steps(config: Mapping[str, Any], trainers: Trainers | None = None) -> int | None:

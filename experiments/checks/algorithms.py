@@ -1,8 +1,9 @@
-"""Check an algorithm as a whole: estimators that veRL's trainer can't serve, groups, filters, what a resume would lose.
+"""Check an algorithm as a whole: estimators that veRL's trainer can't serve, filters, penalties, resuming.
 
 Read in veRL 0.9.1: verl/trainer/ppo/core_algos.py (the estimators), verl/trainer/ppo/v1/trainer_base.py
 (_compute_advantage gives an estimator the rewards, the masks, the log-probs and the prompts' ids, and nothing else),
-verl/trainer/ppo/v1/replay_buffer.py (groups that are filtered out), verl/trainer/ppo/rollout_corr_helper.py.
+verl/trainer/ppo/v1/replay_buffer.py (groups that are filtered out), verl/trainer/ppo/rollout_corr_helper.py,
+verl/experimental/reward_loop/reward_manager/dapo.py (the penalty for long responses).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ UNSERVED = {
     "tir_optimal_token_baseline": "the sum of squared probabilities of each token",
 }
 FILTER = "algorithm.filter_groups"
+PENALTY = "reward.reward_kwargs.overlong_buffer_cfg"
+LONGEST = "reward.reward_kwargs.max_resp_len"
 CORRECTION = "algorithm.rollout_correction"
 WEIGHTS = ("token", "sequence")
 REJECTIONS = (
@@ -36,6 +39,7 @@ def algorithm_problems(config: Mapping[str, Any]) -> list[str]:
     return [
         *estimator_problems(config),
         *filter_problems(config),
+        *penalty_problems(config),
         *warmup_problems(config),
         *correction_problems(config),
     ]
@@ -49,6 +53,11 @@ def estimator_problems(config: Mapping[str, Any]) -> list[str]:
             f"{ESTIMATOR} must be one that veRL's trainer can serve, but is {estimator}: it asks for "
             f"{UNSERVED[estimator]}, which the trainer of veRL 0.9.1 does not hand over; set algorithm=grpo, or "
             f"{ESTIMATOR}=rloo"
+        )
+    if estimator == "gae" and not has_critic(config):
+        found.append(
+            f"critic.enable must be null or true with {ESTIMATOR}=gae, but is false: its advantages are made of the "
+            "critic's values; leave it out, or set algorithm=grpo"
         )
     if at(config, "algorithm.use_pf_ppo"):
         found.append(
@@ -97,6 +106,33 @@ def filter_problems(config: Mapping[str, Any]) -> list[str]:
         found.append(
             f"{key_of(config, 'rollout.n', f'{ROLLOUT}.n')} must be at least 2 with {FILTER}.enable=true, but is "
             f"{at(config, f'{ROLLOUT}.n')}: a group of one is never filtered; set rollout.n=5"
+        )
+    return found
+
+
+def penalty_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return problems of DAPO's penalty for responses that come close to the longest length."""
+    kwargs = config["reward"].get("reward_kwargs") or {}
+    penalty = kwargs.get("overlong_buffer_cfg") or {}
+    if at(config, "reward.reward_manager.name") != "dapo" or not penalty.get("enable"):
+        return []
+    found, longest, last = [], at(config, "data.max_response_length"), penalty.get("len")
+    if kwargs.get("max_resp_len") != longest:
+        found.append(
+            f"{LONGEST} must be data.max_response_length={longest}, but is {kwargs.get('max_resp_len')!r}: the penalty "
+            "would begin at another length; leave it to algorithm=dapo"
+        )
+    if not is_whole(last, 1) or last > longest:
+        found.append(
+            f"{PENALTY}.len must be a whole number from 1 to data.max_response_length={longest}, but is {last!r}; "
+            f"try {max(longest // 5, 1)}"
+        )
+    if not is_number(factor := penalty.get("penalty_factor")) or factor <= 0:
+        found.append(f"{PENALTY}.penalty_factor must be a number above 0, but is {factor!r}; try 1.0")
+    if penalty.get("log"):
+        found.append(
+            f"{PENALTY}.log must be false, but is {penalty['log']!r}: the parts that veRL 0.9.1 would log are no "
+            "numbers, so their means would be 0; leave it out"
         )
     return found
 

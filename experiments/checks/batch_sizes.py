@@ -35,7 +35,7 @@ def group_problems(config: Mapping[str, Any]) -> list[str]:
         ]
     return [
         f"{key} must be at least 2 with algorithm.adv_estimator={estimator}, but is {n}: a group of one has no "
-        f"other response to compare with; set {key}=5 or algorithm.adv_estimator=reinforce_plus_plus"
+        f"other response to compare with; set {key}=5 or algorithm=reinforce_plus_plus"
     ]
 
 

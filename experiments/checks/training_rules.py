@@ -35,8 +35,8 @@ def _must(key: str, value: Any, why: str, do: str, **more: Any) -> Rule:
     return Rule(key, f"{spelt} ({why})", lambda given: type(given) is type(value) and given == value, do, **more)
 
 
-def _share(key: str, do: str) -> Rule:
-    return Rule(key, "a number above 0 and at most 1", lambda value: is_number(value) and 0 < value <= 1, do)
+def _share(key: str, do: str, **more: Any) -> Rule:
+    return Rule(key, "a number above 0 and at most 1", lambda value: is_number(value) and 0 < value <= 1, do, **more)
 
 
 def _top_k(key: str) -> Rule:
@@ -81,6 +81,9 @@ LOSSES = (
     above_zero(f"{ACTOR}.policy_loss.dro_beta", "try 0.1, which loss_mode=dro asks for", when=_loss("dro")),
     above_zero(f"{ACTOR}.tau_pos", "try 1.0", when=_loss("sapo")),
     above_zero(f"{ACTOR}.tau_neg", "try 1.05", when=_loss("sapo")),
+    _share(f"{ACTOR}.policy_loss.clip_cov_ratio", "try 0.0002", when=_loss("clip_cov")),
+    _share(f"{ACTOR}.policy_loss.kl_cov_ratio", "try 0.002", when=_loss("kl_cov")),
+    not_negative(f"{ACTOR}.policy_loss.ppo_kl_coef", "try 1.0", when=_loss("kl_cov")),
     one_of(f"{ACTOR}.loss_agg_mode", AGGREGATIONS, "try token-mean"),
     one_of("critic.loss_agg_mode", AGGREGATIONS, "try token-mean", when=has_critic, repeats=f"{ACTOR}.loss_agg_mode"),
     Rule(

@@ -16,6 +16,9 @@ LOSS, REWARD = f"{ACTOR}.use_kl_loss", "algorithm.use_kl_in_reward"
 COEFFICIENTS = ((f"{ACTOR}.kl_loss_coef", LOSS), ("algorithm.kl_ctrl.kl_coef", REWARD))
 DEFAULT_COEFFICIENT = 0.001
 
+# The estimators whose papers subtract the KL term from the reward; the others have it in the loss.
+KL_IN_REWARD = ("gae", "rloo", "rloo_vectorized", "reinforce_plus_plus")
+
 # Keys of the veRL of TinyZero's time: (old key, its default, the key that counts now, what veRL does with the old one).
 _TOGETHER, _IGNORED = "refuses the old key, which counted all GPUs together", "ignores the old key"
 LEGACY: tuple[tuple[str, Any, str, str], ...] = (
@@ -40,7 +43,7 @@ def kl_problems(config: Mapping[str, Any]) -> list[str]:
     """Return problems of the KL term: it counts twice, or a coefficient has no effect."""
     found = []
     if at(config, LOSS) and at(config, REWARD):
-        wrong = REWARD if at(config, "algorithm.adv_estimator") != "gae" else LOSS
+        wrong = LOSS if at(config, "algorithm.adv_estimator") in KL_IN_REWARD else REWARD
         found.append(
             f"{LOSS} and {REWARD} must not both be true, but are: the KL term would count twice; set {wrong}=false"
         )

@@ -262,6 +262,12 @@ READINGS: tuple[Reading, ...] = (
     ),
     Reading(r"reward\.reward_model\.(?!enable).+", given("reward.reward_model.enable"), "it has no reward model", DROP),
     Reading(
+        r"reward\.reward_kwargs\..+",
+        value_in("reward.reward_manager.name", ("dapo",)),
+        "its reward manager is not DAPO's",
+        "did you mean algorithm=dapo?",
+    ),
+    Reading(
         r"reward\.sandbox_fusion\.(?!url$).+", given("reward.sandbox_fusion.url"), "it has no sandbox for code", DROP
     ),
     Reading(r"distillation\.(?!enabled$).+", given("distillation.enabled"), "it has no teacher", DROP),

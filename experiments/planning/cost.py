@@ -28,6 +28,7 @@ LIKE = (
     *(
         "model.name",
         "algorithm.adv_estimator",
+        "algorithm.filter_groups.enable",
         "actor_rollout_ref.rollout.n",
         "data.train_batch_size",
         "data.max_response_length",

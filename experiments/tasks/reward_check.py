@@ -22,6 +22,8 @@ from experiments.tasks import user_code
 from experiments.tasks.user_code import short
 
 KEY = "reward.custom_reward_function.path"
+PART = "algorithm.filter_groups.metric"  # veRL reads this part of each score, and stops at a score without it
+REWARD = "reward"  # as PART it means the score itself
 SECONDS = 60.0  # for loading the file and scoring all of RESPONSES; a slow import takes most of it
 RESPONSES = (
     "",
@@ -41,16 +43,18 @@ def reward_problems(config: Mapping[str, Any]) -> list[str]:
     if chosen["path"] is None or not file:
         return []
     kwargs = json.dumps(chosen.get("reward_kwargs") or {}, sort_keys=True)
-    return list(_problems(str(chosen["path"]), str(chosen["name"]), kwargs, str(file)))
+    filters = config.get("algorithm", {}).get("filter_groups") or {}
+    part = str(filters.get("metric")) if filters.get("enable") else REWARD
+    return list(_problems(str(chosen["path"]), str(chosen["name"]), kwargs, str(file), part))
 
 
 @cache  # the arms of a sweep share the reward function and the data
-def _problems(path: str, name: str, kwargs: str, train_file: str) -> tuple[str, ...]:
+def _problems(path: str, name: str, kwargs: str, train_file: str, part: str = REWARD) -> tuple[str, ...]:
     try:
         row = first_row(Path(train_file))
     except (OSError, ValueError, KeyError, TypeError):
         return ()  # checks/data_files.py reports it
-    request = {"path": path, "name": name, "kwargs": json.loads(kwargs), "row": row}
+    request = {"path": path, "name": name, "kwargs": json.loads(kwargs), "row": row, "part": part}
     try:
         if user_code.is_ours(Path(path)):
             with contextlib.redirect_stdout(io.StringIO()):
@@ -106,6 +110,13 @@ def check(request: Mapping[str, Any], say: Callable[[Any], None]) -> None:
             raise UserError(
                 f'{name} of {KEY}={file} must return a number or a dict with "score", but returns {problem} for '
                 f'{short(response)}; write e.g. return {{"score": 0.0, "acc": 0.0}}'
+            )
+        part = request.get("part", REWARD)
+        parts = given if isinstance(given, dict) else {"acc": given}  # so veRL's reward managers call a bare number
+        if part != REWARD and not _is_number(parts.get(part)):
+            raise UserError(
+                f"{name} of {KEY}={file} must return a number as {short(part)} with {PART}={part}, but returns "
+                f"{short(given)} for {short(response)}; return it for every response, or set {PART}={REWARD}"
             )
 
 

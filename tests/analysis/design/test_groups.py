@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from analysis.design.ablations import find_ablations
+from analysis.design.sweeps import read_sweeps
 from analysis.plot_ablation import main
 from analysis.records.record import RunRecord
 from analysis.sources.filters import parse_filters
@@ -159,3 +160,27 @@ def test_a_figure_of_other_runs_that_shows_more_is_not_overwritten(
     assert main(["--runs", str(runs), "--out", str(out), "--filter", "rollout.temperature=0.6,1.0"]) == 2
     assert main(["--runs", str(runs), "--out", str(out), "--last", "1"]) == 0
     assert (out / "temperature.md").read_bytes() != before["temperature.md"], "the same runs are drawn anew"
+
+
+@pytest.mark.parametrize("changes", [("algorithm=opo",), ("algorithm=opo", "kl=0")])
+def test_what_an_algorithm_sets_makes_no_figure_of_its_own(changes: tuple[str, ...], make: MakeRun, runs: Path) -> None:
+    """OPO has no KL term. If the plan says that somebody switched it off, that is a second setting."""
+    make(seed=1, overrides=tagged(1))
+    make(seed=1, algorithm="rloo", overrides=tagged(1, "algorithm=rloo"))
+    make(seed=1, algorithm="opo", kl=0, overrides=tagged(1, *changes))
+    first, *others = find_ablations(read(runs), read_sweeps())
+    if len(changes) == 1:
+        assert [arm.label for arm in first.arms] == ["algorithm=GRPO", "algorithm=RLOO", "algorithm=OPO"] and not others
+        assert first.title == "Algorithms" and [arm.label for arm in first.arms if arm.is_baseline] == [
+            "algorithm=GRPO"
+        ]
+    else:
+        assert [arm.label for arm in first.arms] == ["algorithm=GRPO", "algorithm=RLOO"]
+        assert "algorithm=OPO, kl=0" in " ".join(reason for _, reason in first.left_out)
+
+
+def test_of_two_sweeps_over_a_factor_the_one_with_more_of_the_arms_counts(make: MakeRun, runs: Path) -> None:
+    make(seed=1, algorithm="grpo")
+    make(seed=1, algorithm="gae")
+    (ablation,) = find_ablations(read(runs), read_sweeps())
+    assert ablation.title == "GRPO against PPO"

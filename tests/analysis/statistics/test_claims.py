@@ -33,7 +33,7 @@ def run(n: int, seed: int, shape: Shape, noise: float, steps: int = STEPS, metri
     draw = random.Random(f"{n} {seed}")
     own = draw.gauss(0, noise)
     rows = [(s, {"training/global_step": s, metric: shape(s / STEPS, n) + own}) for s in range(1, steps + 1)]
-    config = {"rollout.n": n, "seed": seed, "algorithm.adv_estimator": "grpo"}
+    config = {"rollout.n": n, "seed": seed, "algorithm": "grpo"}
     return RunRecord(f"n{n}-{seed}", config, join([rows]), "finished" if steps == STEPS else "killed", 1, STEPS)
 
 
@@ -313,12 +313,12 @@ claims:
 def test_arms_that_set_several_keys_have_their_claims_judged(tmp_path: Path) -> None:
     (tmp_path / "pairs.yaml").write_text(LISTED)
     (sweep,) = load_sweeps(["pairs"], tmp_path)
-    arms = [("grpo", 3, 0.01, 0.1), ("grpo", 8, 0.001, 0.4), ("gae", 1, 0.001, 0.2)]
+    arms = [("grpo", 3, 0.01, 0.1), ("grpo", 8, 0.001, 0.4), ("ppo", 1, 0.001, 0.2)]
     records = []
     for estimator, n, kl, level in arms:
         for seed in (1, 2, 3):
             rows = [(step, {"training/global_step": step, "m": level + 0.01 * seed}) for step in range(1, STEPS + 1)]
-            config = {"rollout.n": n, "kl.coef": kl, "algorithm.adv_estimator": estimator, "seed": seed}
+            config = {"rollout.n": n, "kl.coef": kl, "algorithm": estimator, "seed": seed}
             records.append(RunRecord(f"{estimator}{n}-{seed}", config, join([rows]), "finished", 1, STEPS))
     (ablation,) = find_ablations(records, [sweep])
     assert ablation.sweep == sweep and [arm.title for arm in ablation.arms] == ["small", "large", "ppo"]

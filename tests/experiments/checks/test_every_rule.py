@@ -25,6 +25,8 @@ WORKER = "test_a_worker_starts_or_stops_as_predicted"
 BY_CHECK: dict[str, dict[str, str]] = {
     "algorithm_problems": {
         "an estimator that the trainer can't serve": "test_verl_serves_the_same_estimators",
+        "a critic that is switched off": "ours: veRL would stop in the first step, at the values that are missing",
+        "a penalty for long responses": "test_the_dapo_penalty_begins_at_four_fifths_of_the_longest_length",
         "a redrawn batch": "test_redrawn_samples_get_each_others_advantages",
         "an adaptive coefficient": "ours: veRL starts it again after a resume",
         "chunks that do not divide a batch": "test_a_value_that_verl_stops_at",
@@ -113,6 +115,7 @@ BY_CHECK: dict[str, dict[str, str]] = {
         "what it returns": SCORED,
         "a response that it can't score": "test_a_step_without_one_usable_sample_stops_the_run_with_the_cause",
         "how long it takes": "ours: veRL would wait",
+        "the part that a filter of groups reads": "ours: veRL would stop in the first step",
     },
 }
 
@@ -152,7 +155,9 @@ VALUES: dict[str, tuple[str, ...]] = {
         *("actor_rollout_ref.actor.loss_scale_factor", "actor_rollout_ref.actor.policy_loss.dro_beta"),
         *("actor_rollout_ref.actor.tau_pos", "actor_rollout_ref.actor.tau_neg", "algorithm.gamma", "algorithm.lam"),
         *("data.val_max_samples", "data.train_max_samples", "data.validation_shuffle", "data.val_batch_size"),
-        *("data.gen_batch_size", "trainer.val_only", "trainer.critic_warmup", "trainer.resume_mode"),
+        *("actor_rollout_ref.actor.policy_loss.clip_cov_ratio", "actor_rollout_ref.actor.policy_loss.kl_cov_ratio"),
+        *("actor_rollout_ref.actor.policy_loss.ppo_kl_coef", "data.gen_batch_size", "trainer.val_only"),
+        *("trainer.critic_warmup", "trainer.resume_mode"),
         *("actor_rollout_ref.actor.checkpoint.async_save", "critic.checkpoint.async_save"),
         "actor_rollout_ref.actor.clip_ratio_c",
     ),

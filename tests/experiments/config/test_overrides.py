@@ -7,7 +7,7 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from experiments.config.choices import bad_choices
+from experiments.config.choices import bad_choices, options
 from experiments.config.hydra_internals import hydra_in
 from experiments.config.overrides import check_overrides, checked, parse_overrides, unknown_key
 from experiments.errors import UserError
@@ -159,12 +159,14 @@ def test_every_choice_that_there_is_is_one() -> None:
         assert bad_choices(parse_overrides([*chosen, "hydra/sweeper=optuna", "model=glob(*)", "kl={coef: 0}"])) == {}
 
 
-ALGORITHM = "algorithm must be grpo or ppo, but is 'grop'; did you mean grpo? (the rest is checked with grpo)"
+*_FIRST, _LAST = options("algorithm")
+NAMES = f"{', '.join(_FIRST)} or {_LAST}"
+ALGORITHM = f"algorithm must be {NAMES}, but is 'grop'; did you mean grpo? (the rest is checked with grpo)"
 BAD_CHOICES: dict[str, tuple[list[str], list[str] | None]] = {
     "algorithm=grop": ([ALGORITHM], ["algorithm=grpo"]),
     "algorithm=grpo,grop": ([ALGORITHM], ["algorithm=grpo"]),
     "algorithm=ppo,grop": ([ALGORITHM], ["algorithm=ppo,grpo"]),
-    "algorithm=ppo,reinforce": (["algorithm must be grpo or ppo, but is 'reinforce'; choose one"], ["algorithm=ppo"]),
+    "algorithm=ppo,xyz": ([f"algorithm must be {NAMES}, but is 'xyz'; choose one"], ["algorithm=ppo"]),
     "+experiment=[smoke,tinyzero_pp]": (["experiment must be article_grpo, "], ["+experiment=[smoke,tinyzero_ppo]"]),
     "kl=defualt": (["kl must be default, but is 'defualt'; did you mean default?"], ["kl=default"]),
     "kl=0.001": (["kl must be default, but is '0.001'; choose one of them"], None),

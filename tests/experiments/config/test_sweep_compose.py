@@ -55,7 +55,8 @@ def test_an_arm_is_what_hydra_composes(composer: Composer, name: str) -> None:
 
 def sweeps_arms() -> list[list[str]]:
     """Return the overrides of every arm of the files of sweeps/, and of a command with commas, each arm once."""
-    written = [["sweeps=all", "seed=1"], ["sweeps=annealing", "seed=2"], ["algorithm=grpo,ppo", "kl.coef=0,1e-2"]]
+    files = [["sweeps=all,algorithms", "seed=1"], ["sweeps=annealing", "seed=2"]]
+    written = [*files, ["algorithm=grpo,ppo", "kl.coef=0,1e-2"]]
     arms = [job[:-1] if "sweeps" in words[0] else job for words in written for job in jobs(words)]
     return [list(arm) for arm in dict.fromkeys(map(tuple, arms))]
 
@@ -67,7 +68,9 @@ def test_every_arm_of_a_sweep_is_what_hydra_composes_for_a_job(composer: Compose
     master = loader.load_configuration("config", command, RunMode.MULTIRUN)
     swept = Composer(loader, master)
     arms = sweeps_arms()
-    assert len(arms) == 8 + 3 + 4 + 3  # the shared baseline is written in four ways, by the key that each file varies
+    assert (
+        len(arms) == 8 + 8 + 3 + 4 + 3
+    )  # the shared baseline is written in four ways, by the key that each file varies
     for arm in arms:
         composed = swept.compose(["experiment=smoke", *SHIPPED, *arm])
         wanted = loader.load_sweep_config(master, ["experiment=smoke", *SHIPPED, *arm])

@@ -273,7 +273,7 @@ def test_arms_of_a_command_are_pairs_and_not_a_product() -> None:
         ([PAIRS, "kl={coef: 1}"], "kl.coef must not be set beside arms, which varies it; drop one of the two"),
         ([PAIRS, "algorithm=ppo"], "algorithm must not be set beside arms"),
         (["arms={rollot.n: 3}"], "rollot.n must be a key of the config"),
-        (["arms={algorithm: pop}"], "algorithm must be grpo or ppo, but is 'pop'"),
+        (["arms={algorithm: pop}"], "algorithm must be cispo, "),
     ],
 )
 def test_a_mistake_in_arms_is_told(overrides: list[str], expected: str) -> None:

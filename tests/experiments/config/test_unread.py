@@ -45,6 +45,11 @@ GPU = ("model=qwen2.5-3b", "hardware=a100x2")
         ("algorithm.norm_adv_by_std_in_grpo", ("algorithm=ppo",), ()),
         ("algorithm.pf_ppo.weight_pow", ("algorithm=ppo",), ("algorithm=ppo", "algorithm.use_pf_ppo=true")),
         ("algorithm.filter_groups.metric", (), ("algorithm.filter_groups.enable=true",)),
+        (
+            "reward.reward_kwargs.max_resp_len",
+            ("algorithm=dapo", "reward.reward_manager.name=naive"),
+            ("algorithm=dapo",),
+        ),
         (f"{CORRECTION}.rollout_is_threshold", (), (f"{CORRECTION}.rollout_is=token",)),
         (f"{CORRECTION}.rollout_rs_threshold", (), (f"{CORRECTION}.rollout_rs=token",)),
         (f"{CORRECTION}.loss_type", (), (f"{CORRECTION}.bypass_mode=true",)),
@@ -101,7 +106,8 @@ def test_the_pattern_and_the_problems_agree(resolved: Resolve, config: tuple[str
 
 
 def test_every_entry_of_the_table_is_of_a_key_that_there_is(resolved: Resolve) -> None:
-    keys = [key for key, _ in flatten(resolved("algorithm=ppo"))] + ["model.code", "critic.forward_x"]
+    keys = [key for name in ("ppo", "dapo") for key, _ in flatten(resolved(f"algorithm={name}"))]
+    keys += ["model.code", "critic.forward_x"]
     for entry in (*READINGS, *BEFORE_THE_PLAN):
         assert any(re.fullmatch(entry.keys, key) for key in keys), entry
 
