@@ -136,7 +136,8 @@ def test_a_step_is_trained(trained: list[PlannedRun], number: int) -> None:
         assert len(scores) == 8 and all(len(group) > 1 for group in scores.values()), "only groups with a signal"
     if "algorithm=dapo" in CHOICES[number]:
         samples = _samples(trained[number])
-        assert any(sample["score"] < 0 for sample in samples), "a wrong response of full length is penalised"
+        least = min(sample["score"] for sample in samples)
+        assert row["critic/score/min"] == least - 1, "a response of full length is penalised"
         right = [{sample["acc"] for sample in samples if sample["uid"].startswith(f"{uid}_")} for uid in scores]
         assert all(group == {0, 1} for group in right), "the penalty alone is no signal"
         assert run.checkpoint_step() == 1

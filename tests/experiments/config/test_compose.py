@@ -121,6 +121,21 @@ def test_every_combination_composes_and_resolves(resolved: Resolve, algorithm: s
     assert has_critic(config) == (algorithm == "ppo")
 
 
+@pytest.mark.parametrize(("model", "begins"), [("llama3.2-3b", ["<first>"]), ("qwen3-4b", [])])
+def test_a_llama_s_prompt_begins_with_its_first_token(resolved: Resolve, model: str, begins: list[str]) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({"<first>": 0, "a": 1, "?": 2}, unk_token="?"))
+    words.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<first>")
+    template = resolved(f"model={model}")["actor_rollout_ref"]["model"]["custom_chat_template"]
+    ids = tokenizer.apply_chat_template([{"content": " a a"}], chat_template=template, return_dict=False)
+    assert tokenizer.convert_ids_to_tokens(ids) == [*begins, "a", "a"]
+
+
 @pytest.mark.parametrize("file", ALONE)
 def test_every_file_composes_and_resolves(resolved: Resolve, file: str) -> None:
     group, name = file.rsplit("/", 1)

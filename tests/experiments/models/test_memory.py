@@ -18,13 +18,18 @@ from tests.experiments.right_config import with_values
 
 Resolve = Callable[..., dict[str, Any]]
 SIZES = ["qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b"]
+OTHERS = ["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "llama3.2-1b", "llama3.2-3b"]
 
 
-@pytest.mark.parametrize("model", SIZES)
+@pytest.mark.parametrize("model", [*SIZES, *OTHERS])
 def test_the_shape_has_the_parameters_that_the_model_has(resolved: Resolve, model: str) -> None:
+    """Shape counts Qwen2's biases of q, k and v. The others have none; Qwen3 has a norm of queries and one of keys."""
     config = resolved(f"model={model}")["model"]
     shape = Shape.of(config["shape"])
-    assert shape is not None and shape.parameters == config["parameters"]
+    assert shape is not None
+    biases = (shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head
+    unlike = {"qwen2.5": 0, "qwen3": 2 * shape.head - biases, "llama3.2": -biases}[model.split("-")[0]]
+    assert shape.parameters + shape.num_hidden_layers * unlike == config["parameters"]
 
 
 def test_the_kv_cache_of_a_token() -> None:
