@@ -14,7 +14,7 @@ from experiments.project import check_python
 
 if TYPE_CHECKING:
     from analysis.pages.output import OutputFolder
-    from analysis.pages.study import Study
+    from analysis.pages.study import Finding, Study
 
 WIDTH = 80  # columns, where the output is no terminal
 
@@ -88,12 +88,24 @@ def print_findings(study: Study) -> None:
             print(capture.get(), end="")
         for note in finding.notes:
             print(f"  {note}")
-        for verdict in finding.verdicts:
-            changed = verdict.verdict != verdict.corrected
-            print(f"  {verdict.verdict}{' (by itself)' if changed else ''}: {verdict.claim.text}")
+        for line in verdict_lines(finding):
+            print(f"  {line}")
         print()
     if family := family_text(study.tested()):
         print(f"{family} So corrected, a verdict marked (by itself) is undecided.\n")
+
+
+def verdict_lines(finding: Finding) -> list[str]:
+    """Return a line for each claim, or a single one where no arm has a second seed, so that none can be decided."""
+    verdicts = finding.verdicts
+    seeds = max(map(len, finding.summary.estimand.counted.values()), default=0)
+    if verdicts and seeds <= 1 and all(verdict.p is None for verdict in verdicts):
+        claims = f"{len(verdicts)} claims, none decided" if len(verdicts) > 1 else "1 claim, undecided"
+        return [f"{claims}: one seed decides nothing; add seed=1,2,3"]
+    return [
+        f"{verdict.verdict}{' (by itself)' if verdict.verdict != verdict.corrected else ''}: {verdict.claim.text}"
+        for verdict in verdicts
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
