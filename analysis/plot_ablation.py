@@ -48,14 +48,15 @@ def plot(options: argparse.Namespace) -> list[Path]:
     for reason, names in study.unseen.items():
         print(f"in no figure: {', '.join(names)}: {reason}")
     for path in figures:
-        print(f"{path.with_suffix('')}.{{png,svg,pdf,csv,md}}")
+        kinds = [kind for kind in ("png", "svg", "pdf", "csv", "md") if path.with_suffix(f".{kind}").exists()]
+        print(f"{path.with_suffix('')}.{{{','.join(kinds)}}}")
     return figures
 
 
 def write_files(study: Study, output: OutputFolder) -> list[Path]:
     """Write every figure and table; return the main figures' PNGs."""
     from analysis.pages.formats import latex, table_csv
-    from analysis.pages.rendering import render_study
+    from analysis.pages.rendering import render_overview, render_study
     from analysis.pages.tables import markdown
 
     for finding, drawn in zip(study.findings, render_study(study), strict=True):
@@ -71,7 +72,17 @@ def write_files(study: Study, output: OutputFolder) -> list[Path]:
             f"{ablation.name}.md",
             markdown(ablation, finding.curves, finding.notes, summary, finding.verdicts, study.tested()),
         )
-    return [output.path / f"{finding.ablation.name}.png" for finding in study.findings]
+    figures = [output.path / f"{finding.ablation.name}.png" for finding in study.findings]
+    if of_all := render_overview(study):
+        whole, shown = of_all
+        runs = [run for finding in study.findings for run in finding.ablation.runs]
+        stem = output.free_name(whole.stem, runs, "-runs")
+        for kind, content in whole.files.items():
+            output.write(f"{stem}.{kind}", content)
+        output.write(f"{stem}.csv", whole.numbers)
+        output.write(f"{stem}-runs.csv", shown)
+        figures.append(output.path / f"{stem}.png")
+    return figures
 
 
 def print_findings(study: Study) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from analysis.figures.main import render, save
+from analysis.figures.overview import Part, overview, runs_shown
 from analysis.figures.responses import extras
 from analysis.figures.style import NARROW, styled
 from analysis.pages.formats import table_csv
@@ -68,6 +69,17 @@ def render_study(study: Study, kinds: Sequence[str] = KINDS, captions: bool = Tr
             "the processes that draw must live until they are done, but one was ended, as the system does where memory "
             "runs out; end other programs, or draw fewer runs at once with --filter"
         ) from None
+
+
+def render_overview(study: Study, kinds: Sequence[str] = KINDS) -> tuple[Drawn, str] | None:
+    """Return the figure of all ablations and, as CSV, the runs that it shows; None for fewer than two ablations."""
+    parts = [Part(finding.ablation, finding.curves) for finding in study.findings]
+    if len(parts) < 2:
+        return None
+    with styled(small=study.width < NARROW):
+        extra = overview(parts, study.view, study.width, study.notes)
+        files = save(extra.figure, extra.title, kinds)
+        return Drawn(extra.name, extra.title, files, table_csv(extra.numbers)), table_csv(runs_shown(parts))
 
 
 def _remember(study: Study) -> None:
