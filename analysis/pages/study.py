@@ -120,6 +120,12 @@ def _add_comparison_options(group: argparse._ArgumentGroup) -> None:
         help="compare the arms up to this step (the last step of the shortest arm)",
     )
     group.add_argument(
+        "--equal",
+        metavar="AXIS",
+        default="step",
+        help="compare at equal samples, tokens, hours or gpu_hours instead of steps, and draw against it (step)",
+    )
+    group.add_argument(
         "--last",
         metavar="K",
         type=int,
@@ -142,7 +148,7 @@ def _add_comparison_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_drawing_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--x", metavar="AXIS", default="step", help="step, samples, tokens, hours or gpu_hours (%(default)s)"
+        "--x", metavar="AXIS", default=None, help="step, samples, tokens, hours or gpu_hours (step, or as --equal says)"
     )
     group.add_argument(
         "--smooth",
@@ -186,10 +192,12 @@ def read_study(options: argparse.Namespace) -> Study:
     from analysis.sources.open import open_source
     from analysis.sources.trainers import read_trainers
     from analysis.statistics.claims import corrected, judge
+    from analysis.statistics.equal_cost import at_equal_cost
     from analysis.statistics.estimand import check_until, find_estimand
     from analysis.statistics.summary import NO_COMMON_STEP, summarise
 
-    view = View(find_axis(options.x), parse_smoothing(options.smooth))
+    equal = find_axis(options.equal, "--equal")
+    view = View(find_axis(options.x or options.equal), parse_smoothing(options.smooth))
     check_numbers(options)
     trainers = read_trainers(options.trainers) if options.trainers else None
     records, warnings = open_source(options.source, options.run, parse_filters(options.filter), trainers).read()
@@ -210,9 +218,12 @@ def read_study(options: argparse.Namespace) -> Study:
         if any(run.history.rows for run in ablation.runs):
             curves, remarks = comparable_curves(ablation.runs, panels)
             notes = [*caption(ablation, view, panels), *remarks]
-            estimand = find_estimand(ablation, options.until, options.last)
-            verdicts = judge(ablation, ablation.sweep, estimand) if ablation.sweep else []
-            summary = summarise(ablation, curves, None, options.threshold, estimand, options.robust)
+            counted, cost, told = at_equal_cost(ablation, equal) if equal.cost else (ablation, None, "")
+            values = comparable_curves(counted.runs, panels)[0] if equal.cost else curves
+            estimand = find_estimand(counted, options.until, options.last, cost)
+            verdicts = judge(counted, ablation.sweep, estimand) if ablation.sweep else []
+            summary = summarise(counted, values, None, options.threshold, estimand, options.robust)
+            notes += [told] if told else []
             notes += [note for note in (estimand.note(), NO_COMMON_STEP * summary.has_no_common_step()) if note]
             findings.append(Finding(ablation, curves, notes, verdicts, summary))
     families = corrected([finding.verdicts for finding in findings])
