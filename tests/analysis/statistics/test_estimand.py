@@ -146,7 +146,7 @@ def test_claims_of_one_task_are_not_printed_for_another(
     for temperature in (0.6, 1.0, 1.2):
         make(temperature=temperature)
     assert main(["--runs", str(runs), "--out", str(tmp_path)]) == 0
-    claim = "7 claims, none decided"
+    claim = "9 claims, none decided"
     assert claim in capsys.readouterr().out
     for path in runs.iterdir():
         config = path / "config.yaml"
