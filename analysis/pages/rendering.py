@@ -97,7 +97,9 @@ def _main(place: int, kinds: Sequence[str], captions: bool) -> Drawn:
     """Return a finding's main figure."""
     finding, view = _study.findings[place], _study.view
     ablation, notes = finding.ablation, finding.notes if captions and _study.notes else []
-    files = render(ablation, finding.curves, notes, view, _study.panels, kinds, _study.width)
+    estimand = finding.summary.estimand
+    until = estimand.until if estimand.beyond else None
+    files = render(ablation, finding.curves, notes, view, _study.panels, kinds, _study.width, until)
     return Drawn(ablation.name, ablation.title, files, curves_csv(ablation, finding.curves, view))
 
 

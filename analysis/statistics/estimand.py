@@ -84,7 +84,7 @@ class Estimand:
 
     def note(self) -> str:
         """Return what must be said of the steps; "" if all runs have the same and nothing is left out."""
-        parts = [f"Numbers and claims are of the steps up to {self.until}."] if self.beyond else []
+        parts = [f"Numbers and claims are of the steps up to {self.until} (dotted line)."] if self.beyond else []
         if self.short:
             names = ", ".join(run.name for run, _ in self.short[:3]) + (", ..." if len(self.short) > 3 else "")
             least = min(run.end for run, _ in self.short)
