@@ -56,6 +56,7 @@ def plot(options: argparse.Namespace) -> list[Path]:
 def write_files(study: Study, output: OutputFolder) -> list[Path]:
     """Write every figure and table; return the main figures' PNGs."""
     from analysis.pages.formats import latex, table_csv
+    from analysis.pages.overview import claim_numbers, overview_page
     from analysis.pages.rendering import render_overview, render_study
     from analysis.pages.tables import markdown
 
@@ -81,6 +82,8 @@ def write_files(study: Study, output: OutputFolder) -> list[Path]:
             output.write(f"{stem}.{kind}", content)
         output.write(f"{stem}.csv", whole.numbers)
         output.write(f"{stem}-runs.csv", shown)
+        output.write(f"{stem}-claims.csv", table_csv(claim_numbers(study.findings)))
+        output.write(f"{stem}.md", overview_page(study, stem))
         figures.append(output.path / f"{stem}.png")
     return figures
 

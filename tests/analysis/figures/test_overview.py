@@ -79,9 +79,17 @@ def test_it_is_written_for_two_ablations_or_more_and_kept_from_fewer_runs(
     out = tmp_path / "figures"
     parts_of(make, runs)
     assert main(["--runs", str(runs), "--out", str(out)]) == 0
-    assert f"{out}/overview.{{png,svg,pdf,csv}}" in capsys.readouterr().out.splitlines()
+    assert f"{out}/overview.{{png,svg,pdf,csv,md}}" in capsys.readouterr().out.splitlines()
     with open(out / "overview-runs.csv", newline="") as file:
         assert len({row["run"] for row in csv.DictReader(file)}) == 7
+    page = (out / "overview.md").read_text()
+    assert "| KL coefficient | A coefficient of 0.001 is better than none. | undecided | undecided | no run" in page
+    assert "| Rollout temperature | T = 0.6 | 2 of 2 | 60 | 5.42e+05 |" in page, page
+    with open(out / "overview-claims.csv", newline="") as file:
+        claims = {(row["claim"], row["comparison"]): row for row in csv.DictReader(file)}
+    more = claims["higher-accuracy", "1.0 - 0.6"]
+    assert float(more["low"]) < float(more["effect"]) < float(more["high"]) and more["seeds"] == "2"
+    assert claims["hot-stays-below", ""]["reason"] == "no run with rollout.temperature = 1.2"
     before = (out / "overview.png").read_bytes()
     for factor in ({"temperature": 0.7}, {}, {"n": 4}):
         make(seed=9, steps=2, legs=((1, 2),), **factor)
