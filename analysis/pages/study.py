@@ -51,6 +51,8 @@ class Study:
     notes: bool
     """Whether notes are written below the figures."""
     phrases: Sequence[str]
+    pass_at: Sequence[int]
+    """The k of pass@k by step; none: 1, 2, 4 ... up to the answers to a problem."""
 
     def tested(self) -> int:
         """Return how many claims were tested together: the family over which verdicts are corrected."""
@@ -169,6 +171,9 @@ def _add_drawing_options(group: argparse._ArgumentGroup) -> None:
         default=9.6,
         help="of the figures, e.g. 3.3 for one column of a journal (%(default)s)",
     )
+    group.add_argument(
+        "--pass-at", metavar="KS", default="", help="pass@k by step for these k, e.g. 1,4 (default: 1, 2, 4 ...)"
+    )
     group.add_argument("--no-notes", action="store_true", help="write no notes below the figures")
     group.add_argument(
         "--phrases",
@@ -196,7 +201,7 @@ def read_study(options: argparse.Namespace) -> Study:
     from analysis.statistics.estimand import check_until, find_estimand
     from analysis.statistics.summary import NO_COMMON_STEP, summarise
 
-    equal = find_axis(options.equal, "--equal")
+    equal, pass_at = find_axis(options.equal, "--equal"), parse_ks(options.pass_at)
     view = View(find_axis(options.x or options.equal), parse_smoothing(options.smooth))
     check_numbers(options)
     trainers = read_trainers(options.trainers) if options.trainers else None
@@ -235,7 +240,9 @@ def read_study(options: argparse.Namespace) -> Study:
         if record.name not in shown:
             unseen.setdefault(reason, []).append(record.name)
     phrases = parse_phrases(options.phrases)
-    return Study(records, warnings, findings, unseen, view, panels, options.width, not options.no_notes, phrases)
+    return Study(
+        records, warnings, findings, unseen, view, panels, options.width, not options.no_notes, phrases, pass_at
+    )
 
 
 def check_trained(records: Sequence[RunRecord]) -> None:
@@ -267,6 +274,14 @@ def check_numbers(options: argparse.Namespace) -> None:
         problems.append(f"--threshold must be an accuracy from 0 to 1, but is {options.threshold:g}; e.g. 0.4")
     if problems:
         raise UserError(*problems)
+
+
+def parse_ks(text: str) -> list[int]:
+    """Return the k that `--pass-at` names, ascending; UserError for one that is no whole number of at least 1."""
+    given = [part.strip() for part in text.split(",") if part.strip()]
+    if wrong := [part for part in given if not (part.isdecimal() and int(part))]:
+        raise UserError(f"--pass-at must be whole numbers of at least 1, but is {', '.join(wrong)}; e.g. 1,4")
+    return sorted({int(part) for part in given})
 
 
 def find_panels(text: str, records: Sequence[RunRecord]) -> list[str]:
