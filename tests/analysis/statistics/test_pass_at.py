@@ -1,4 +1,4 @@
-"""pass@k: unbiased, the same as the trainer's, with intervals that hold the truth, from every place that has answers."""
+"""pass@k: unbiased, the same as the trainer's, with intervals that hold the truth, wherever the answers are from."""
 
 from __future__ import annotations
 
