@@ -1,4 +1,6 @@
-# make demo    a venv, the pinned packages, three real trainings on the CPU, the figure
+# make demo    a venv, the pinned packages, three real trainings on the CPU, the study figure
+# make study   the study of docs/study.md: the article's four ablations and a temperature schedule, eight seeds each; it
+#              takes a night, and goes on where it was when it is typed again
 # make test    a venv, the pinned packages, lint, types, every test
 # make test-vllm    tests/vllm in a venv of its own: veRL's vLLM rollout, as GPUs run it, on the CPU
 # Needs Python 3.11 or 3.12; no GPU, no compiler. Some tests need more (a SLURM, a browser, namespaces: tests/needs.py).
@@ -14,7 +16,7 @@ PIP = $(BIN)/pip --disable-pip-version-check --quiet
 # files that are not Python's, or not this version's.
 COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
 
-.PHONY: demo test test-vllm install lint types tests figure clean
+.PHONY: demo study test test-vllm install lint types tests figure clean
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -60,6 +62,19 @@ tests: install $(VENV)/.peers
 
 test-vllm:
 	PYTHON="$(PYTHON)" TORCH_ARGS="$(TORCH_ARGS)" .ci/vllm
+
+# SWEEPS, SEEDS and STEPS make it smaller, SETTINGS are more overrides; STUDY is the folder of its runs and figures.
+SWEEPS ?= all,annealing
+SEEDS ?= 1,2,3,4,5,6,7,8
+STEPS ?= 80
+SETTINGS ?=
+STUDY ?= study
+study: install
+	$(BIN)/python -m experiments.run -m sweeps=$(SWEEPS) seed=$(SEEDS) trainer.total_training_steps=$(STEPS) \
+	  runs_dir=$(STUDY)/runs hydra.launcher.retries=2 $(SETTINGS)
+	for axis in step tokens gpu_hours samples; do \
+	  $(BIN)/python -m analysis.plot_ablation --runs $(STUDY)/runs --equal $$axis --out $(STUDY)/figures/$$axis || exit; done
+	$(BIN)/python -m analysis.report --runs $(STUDY)/runs --out $(STUDY)/report.html
 
 figure: install
 	$(BIN)/python -m analysis.plot_ablation

@@ -14,7 +14,7 @@ from experiments.project import check_python
 
 if TYPE_CHECKING:
     from analysis.pages.output import OutputFolder
-    from analysis.pages.study import Study
+    from analysis.pages.study import Finding, Study
 
 WIDTH = 80  # columns, where the output is no terminal
 
@@ -48,14 +48,16 @@ def plot(options: argparse.Namespace) -> list[Path]:
     for reason, names in study.unseen.items():
         print(f"in no figure: {', '.join(names)}: {reason}")
     for path in figures:
-        print(f"{path.with_suffix('')}.{{png,svg,pdf,csv,md}}")
+        kinds = [kind for kind in ("png", "svg", "pdf", "csv", "md") if path.with_suffix(f".{kind}").exists()]
+        print(f"{path.with_suffix('')}.{{{','.join(kinds)}}}")
     return figures
 
 
 def write_files(study: Study, output: OutputFolder) -> list[Path]:
     """Write every figure and table; return the main figures' PNGs."""
     from analysis.pages.formats import latex, table_csv
-    from analysis.pages.rendering import render_study
+    from analysis.pages.overview import claim_numbers, overview_page
+    from analysis.pages.rendering import render_overview, render_study
     from analysis.pages.tables import markdown
 
     for finding, drawn in zip(study.findings, render_study(study), strict=True):
@@ -71,7 +73,19 @@ def write_files(study: Study, output: OutputFolder) -> list[Path]:
             f"{ablation.name}.md",
             markdown(ablation, finding.curves, finding.notes, summary, finding.verdicts, study.tested()),
         )
-    return [output.path / f"{finding.ablation.name}.png" for finding in study.findings]
+    figures = [output.path / f"{finding.ablation.name}.png" for finding in study.findings]
+    if of_all := render_overview(study):
+        whole, shown = of_all
+        runs = [run for finding in study.findings for run in finding.ablation.runs]
+        stem = output.free_name(whole.stem, runs, "-runs")
+        for kind, content in whole.files.items():
+            output.write(f"{stem}.{kind}", content)
+        output.write(f"{stem}.csv", whole.numbers)
+        output.write(f"{stem}-runs.csv", shown)
+        output.write(f"{stem}-claims.csv", table_csv(claim_numbers(study.findings)))
+        output.write(f"{stem}.md", overview_page(study, stem))
+        figures.append(output.path / f"{stem}.png")
+    return figures
 
 
 def print_findings(study: Study) -> None:
@@ -88,12 +102,24 @@ def print_findings(study: Study) -> None:
             print(capture.get(), end="")
         for note in finding.notes:
             print(f"  {note}")
-        for verdict in finding.verdicts:
-            changed = verdict.verdict != verdict.corrected
-            print(f"  {verdict.verdict}{' (by itself)' if changed else ''}: {verdict.claim.text}")
+        for line in verdict_lines(finding):
+            print(f"  {line}")
         print()
     if family := family_text(study.tested()):
         print(f"{family} So corrected, a verdict marked (by itself) is undecided.\n")
+
+
+def verdict_lines(finding: Finding) -> list[str]:
+    """Return a line for each claim, or a single one where no arm has a second seed, so that none can be decided."""
+    verdicts = finding.verdicts
+    seeds = max(map(len, finding.summary.estimand.counted.values()), default=0)
+    if verdicts and seeds <= 1 and all(verdict.p is None for verdict in verdicts):
+        claims = f"{len(verdicts)} claims, none decided" if len(verdicts) > 1 else "1 claim, undecided"
+        return [f"{claims}: one seed decides nothing; add seed=1,2,3"]
+    return [
+        f"{verdict.verdict}{' (by itself)' if verdict.verdict != verdict.corrected else ''}: {verdict.claim.text}"
+        for verdict in verdicts
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

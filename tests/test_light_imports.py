@@ -33,6 +33,7 @@ def test_the_measurement_sees_what_is_heavy() -> None:
     [
         "experiments.run",
         "experiments.runs",
+        *(f"experiments.trained.{name}" for name in ("answers", "card", "evaluation", "problems", "scoring")),
         "experiments.planning.show",
         "experiments.store.rundir",
         "analysis.plot_ablation",

@@ -29,6 +29,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 # How a command of each kind begins; every kind has a test below.
 KINDS = {
     "run": r"python -m experiments\.run( |$)",
+    "trained": r"python -m experiments\.runs (evaluate|export|sample) ",
     "runs": r"python -m experiments\.runs ",
     "figures": r"python -m analysis\.",
     "audit": r"python -m experiments\.planning\.data_audit( |$)",
@@ -217,6 +218,22 @@ def test_every_command_over_runs_does_what_it_says(command: str, trained: Path, 
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
     assert " cancel " not in command or done.stdout == "temperature=1.2,seed=1-89abcdef: cancelled\n"
+
+
+def test_every_command_over_a_checkpoint_does_what_it_says(trained: Path, tmp_path: Path) -> None:
+    """The commands run on the trained runs, all in one process, since importing veRL takes most of their time."""
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    commands = [shlex.split(command)[3:] for command in of_kind("trained")]
+    code = f"from experiments.runs.__main__ import main\nprint([main(command) for command in {commands!r}])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**clean_environment(), "OMP_NUM_THREADS": "1"},  # two threads wait for each other where tests share cores
+    )
+    assert done.stdout.splitlines()[-1:] == [str([0] * len(commands))], done.stdout + done.stderr
+    assert "pass@8" in done.stdout and (tmp_path / "my-model/model.safetensors").is_file()
 
 
 @pytest.fixture(scope="module")

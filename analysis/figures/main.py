@@ -75,8 +75,12 @@ def draw(
     view: View | None = None,
     chosen: Sequence[str] = (),
     width: float = WIDTH,
+    until: int | None = None,
 ) -> Figure:
-    """Return the figure, drawn in whatever style is set; `render` sets ours and saves the figure."""
+    """Return the figure, drawn in whatever style is set; `render` sets ours and saves the figure.
+
+    `until`: the last step that numbers and claims are of, marked by a line, if some run went further.
+    """
     rows, view = panels(ablation, curves, chosen), view or View()
     if width < NARROW:
         rows = [[panel] for row in rows for panel in row]
@@ -124,6 +128,8 @@ def draw(
             axes = figure.add_axes(box)
             draw_panel(axes, panel, [arm_series(arm, panel.curve, curves, view) for arm in ablation.arms])
             axes.set_xlim(-0.015 * longest, longest * 1.025)
+            if until and view.axis.cost is None:
+                axes.axvline(until, color=GREY, linewidth=0.8, linestyle=":")
             whole = view.axis.cost is None
             axes.xaxis.set_major_locator(MaxNLocator(integer=whole, nbins=7, steps=[1, 2, 5, 10]))
             axes.set_xlabel(view.axis.label, labelpad=2)
@@ -252,10 +258,11 @@ def render(
     chosen: Sequence[str] = (),
     kinds: Sequence[str] = ("png", "svg", "pdf"),
     width: float = WIDTH,
+    until: int | None = None,
 ) -> dict[str, bytes]:
     """Return the figure as {"png": ..., "svg": ..., "pdf": ...}; the same records give the same bytes."""
     with styled(small=width < NARROW):
-        return save(draw(ablation, curves, footer, view, chosen, width), ablation.title, kinds)
+        return save(draw(ablation, curves, footer, view, chosen, width, until), ablation.title, kinds)
 
 
 def save(figure: Figure, title: str, kinds: Sequence[str]) -> dict[str, bytes]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from analysis.design.ablations import Ablation
+from analysis.figures import passes
 from analysis.figures.layout import Extra, add_legend, arm_places, layout, mean_over_runs, notes_of, same_limits
 from analysis.figures.series import View
 from analysis.figures.style import COLOURS, DASHES, WIDTH
 from analysis.figures.timings import efficiency
+from analysis.records.passes import Passes
 from analysis.records.rollouts import PHRASES, Shares
 
 ACCURACY, FORMAT, LENGTH = "reward/acc/mean", "reward/format/mean", "response_length/mean"
@@ -23,18 +25,24 @@ def extras(
     phrases: Sequence[str] = PHRASES,
     width: float = WIDTH,
     noted: bool = True,
+    passed: Mapping[str, Passes] | None = None,
+    pass_at: Sequence[int] = (),
 ) -> list[Extra]:
     """Return the figures for which the runs recorded data, `width` inches wide.
 
     Args:
         said: {run: the shares of `phrases`}.
         noted: whether notes are written below them.
+        passed: {run: how many of its answers to each problem were right}.
+        pass_at: the k of pass@k by step; none: 1, 2, 4 ...
     """
     view, notes = view or View(), notes_of(ablation) if noted else []
     made = (
         composition(ablation, view, notes, width),
         phrase_shares(ablation, view, said or {}, phrases, notes, width),
         efficiency(ablation, notes, width),
+        passes.by_k(ablation, passed or {}, notes, width),
+        passes.over_steps(ablation, view, passed or {}, pass_at, notes, width),
     )
     return [extra for extra in made if extra is not None]
 

@@ -36,10 +36,13 @@ class OutputFolder:
 
     path: Path
 
-    def free_name(self, name: str, runs: Collection[RunRecord]) -> str:
-        """Return the name of a figure, with a number if one of other runs that shows more has the name already."""
+    def free_name(self, name: str, runs: Collection[RunRecord], told: str = "") -> str:
+        """Return the name of a figure, with a number if one of other runs that shows more has the name already.
+
+        `told`: how the name of the CSV file goes on that tells which runs the figure shows.
+        """
         found, number = name, 1
-        while shows_more(self.path / f"{found}.png", runs):
+        while shows_more(self.path / f"{found}{told}.png", runs):
             number += 1
             found = f"{name}--{number}"
         return found

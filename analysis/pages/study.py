@@ -51,6 +51,8 @@ class Study:
     notes: bool
     """Whether notes are written below the figures."""
     phrases: Sequence[str]
+    pass_at: Sequence[int]
+    """The k of pass@k by step; none: 1, 2, 4 ... up to the answers to a problem."""
 
     def tested(self) -> int:
         """Return how many claims were tested together: the family over which verdicts are corrected."""
@@ -120,6 +122,12 @@ def _add_comparison_options(group: argparse._ArgumentGroup) -> None:
         help="compare the arms up to this step (the last step of the shortest arm)",
     )
     group.add_argument(
+        "--equal",
+        metavar="AXIS",
+        default="step",
+        help="compare at equal samples, tokens, hours or gpu_hours instead of steps, and draw against it (step)",
+    )
+    group.add_argument(
         "--last",
         metavar="K",
         type=int,
@@ -142,7 +150,7 @@ def _add_comparison_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_drawing_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--x", metavar="AXIS", default="step", help="step, samples, tokens, hours or gpu_hours (%(default)s)"
+        "--x", metavar="AXIS", default=None, help="step, samples, tokens, hours or gpu_hours (step, or as --equal says)"
     )
     group.add_argument(
         "--smooth",
@@ -162,6 +170,9 @@ def _add_drawing_options(group: argparse._ArgumentGroup) -> None:
         type=float,
         default=9.6,
         help="of the figures, e.g. 3.3 for one column of a journal (%(default)s)",
+    )
+    group.add_argument(
+        "--pass-at", metavar="KS", default="", help="pass@k by step for these k, e.g. 1,4 (default: 1, 2, 4 ...)"
     )
     group.add_argument("--no-notes", action="store_true", help="write no notes below the figures")
     group.add_argument(
@@ -186,10 +197,12 @@ def read_study(options: argparse.Namespace) -> Study:
     from analysis.sources.open import open_source
     from analysis.sources.trainers import read_trainers
     from analysis.statistics.claims import corrected, judge
+    from analysis.statistics.equal_cost import at_equal_cost
     from analysis.statistics.estimand import check_until, find_estimand
     from analysis.statistics.summary import NO_COMMON_STEP, summarise
 
-    view = View(find_axis(options.x), parse_smoothing(options.smooth))
+    equal, pass_at = find_axis(options.equal, "--equal"), parse_ks(options.pass_at)
+    view = View(find_axis(options.x or options.equal), parse_smoothing(options.smooth))
     check_numbers(options)
     trainers = read_trainers(options.trainers) if options.trainers else None
     records, warnings = open_source(options.source, options.run, parse_filters(options.filter), trainers).read()
@@ -210,9 +223,12 @@ def read_study(options: argparse.Namespace) -> Study:
         if any(run.history.rows for run in ablation.runs):
             curves, remarks = comparable_curves(ablation.runs, panels)
             notes = [*caption(ablation, view, panels), *remarks]
-            estimand = find_estimand(ablation, options.until, options.last)
-            verdicts = judge(ablation, ablation.sweep, estimand) if ablation.sweep else []
-            summary = summarise(ablation, curves, None, options.threshold, estimand, options.robust)
+            counted, cost, told = at_equal_cost(ablation, equal) if equal.cost else (ablation, None, "")
+            values = comparable_curves(counted.runs, panels)[0] if equal.cost else curves
+            estimand = find_estimand(counted, options.until, options.last, cost)
+            verdicts = judge(counted, ablation.sweep, estimand) if ablation.sweep else []
+            summary = summarise(counted, values, None, options.threshold, estimand, options.robust)
+            notes += [told] if told else []
             notes += [note for note in (estimand.note(), NO_COMMON_STEP * summary.has_no_common_step()) if note]
             findings.append(Finding(ablation, curves, notes, verdicts, summary))
     families = corrected([finding.verdicts for finding in findings])
@@ -224,7 +240,9 @@ def read_study(options: argparse.Namespace) -> Study:
         if record.name not in shown:
             unseen.setdefault(reason, []).append(record.name)
     phrases = parse_phrases(options.phrases)
-    return Study(records, warnings, findings, unseen, view, panels, options.width, not options.no_notes, phrases)
+    return Study(
+        records, warnings, findings, unseen, view, panels, options.width, not options.no_notes, phrases, pass_at
+    )
 
 
 def check_trained(records: Sequence[RunRecord]) -> None:
@@ -256,6 +274,14 @@ def check_numbers(options: argparse.Namespace) -> None:
         problems.append(f"--threshold must be an accuracy from 0 to 1, but is {options.threshold:g}; e.g. 0.4")
     if problems:
         raise UserError(*problems)
+
+
+def parse_ks(text: str) -> list[int]:
+    """Return the k that `--pass-at` names, ascending; UserError for one that is no whole number of at least 1."""
+    given = [part.strip() for part in text.split(",") if part.strip()]
+    if wrong := [part for part in given if not (part.isdecimal() and int(part))]:
+        raise UserError(f"--pass-at must be whole numbers of at least 1, but is {', '.join(wrong)}; e.g. 1,4")
+    return sorted({int(part) for part in given})
 
 
 def find_panels(text: str, records: Sequence[RunRecord]) -> list[str]:

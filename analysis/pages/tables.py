@@ -18,6 +18,7 @@ from analysis.records.curves import Curves, seconds_per_step
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord
 from analysis.statistics.claims import Verdict
+from analysis.statistics.estimand import Estimand
 from analysis.statistics.summary import Summary
 
 if TYPE_CHECKING:
@@ -40,25 +41,35 @@ def arm_columns(ablation: Ablation, curves: Mapping[str, Curves]) -> list[str]:
     ]
 
 
-def arm_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
+def arm_rows(ablation: Ablation, curves: Mapping[str, Curves], estimand: Estimand) -> Rows:
     """Return one row for each arm. If it has several seeds, a number is the mean of the seeds' numbers.
 
     Validation: first→last, and the best; length: first→lowest→last; reward and format: the last;
-    seconds a step: the median.
+    seconds a step: the median. They are of the runs and steps that count; of an arm without such a run, of all it has.
     """
-    return [
-        [
-            f"{arm.label.partition('=')[2] if len(ablation.factors) == 1 else arm.label}\n{seeds_text(arm)}",
-            f"{steps_text(arm.runs)}\n{state_text(arm.runs)}",
-            validation_text([curves[run.name]["sampled"] for run in arm.averaged]),
-            validation_text([curves[run.name]["greedy"] for run in arm.averaged]),
-            number([curves[run.name]["reward"] for run in arm.averaged], last),
-            length_text([curves[run.name]["length"] for run in arm.averaged]),
-            number([curves[run.name]["format"] for run in arm.averaged], last),
-            seconds_text(arm.averaged),
-        ]
-        for arm in ablation.arms
-    ]
+    rows = []
+    for arm in ablation.arms:
+        names = {run.name for run in estimand.counted.get(arm.label, ())}
+        counted = [run for run in arm.runs if run.name in names]
+        until = estimand.until if counted and not estimand.cost else None
+        runs = counted or arm.averaged
+
+        def cut(name: str, runs: Sequence[RunRecord] = runs, until: int | None = until) -> list[Curve]:
+            return [[p for p in curves[run.name][name] if until is None or p[0] <= until] for run in runs]
+
+        rows.append(
+            [
+                f"{arm.label.partition('=')[2] if len(ablation.factors) == 1 else arm.label}\n{seeds_text(arm)}",
+                f"{steps_text(arm.runs)}\n{state_text(arm.runs)}",
+                validation_text(cut("sampled")),
+                validation_text(cut("greedy")),
+                number(cut("reward"), last),
+                length_text(cut("length")),
+                number(cut("format"), last),
+                seconds_text(runs),
+            ]
+        )
+    return rows
 
 
 def run_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
@@ -157,7 +168,7 @@ def terminal_tables(ablation: Ablation, curves: Mapping[str, Curves], summary: S
     title = f"{ablation.title} ({ablation.settings()})"
     head, *rows = summary.rows()
     return [
-        *terminal_table(title, arm_columns(ablation, curves), arm_rows(ablation, curves), width),
+        *terminal_table(title, arm_columns(ablation, curves), arm_rows(ablation, curves, summary.estimand), width),
         *terminal_table(summary.note(), head, rows, width),
     ]
 
@@ -177,7 +188,7 @@ def markdown(
     parts = [
         f"# {markdown_text(ablation.title)}\n\n{markdown_text(ablation.settings())}\n",
         f"![{markdown_text(ablation.title)}]({ablation.name}.svg)\n",
-        markdown_table(arm_columns(ablation, curves), arm_rows(ablation, curves)),
+        markdown_table(arm_columns(ablation, curves), arm_rows(ablation, curves, summary.estimand)),
         "Validation: first→last; length: first→lowest→last; reward, format: last; s/step: median. "
         "With several seeds: the mean over seeds.\n",
         *(f"- {markdown_text(note)}" for note in notes),

@@ -87,9 +87,9 @@ AXES = {
 }
 
 
-def find_axis(name: str) -> Axis:
-    """Return the axis of that name; UserError if there is none."""
+def find_axis(name: str, option: str = "--x") -> Axis:
+    """Return the axis of that name, which the option gave; UserError if there is none."""
     if name not in AXES:
         near = difflib.get_close_matches(name, AXES, n=1, cutoff=0.0)[0]
-        raise UserError(f"--x must be one of {', '.join(AXES)}, but is {name!r}; did you mean {near}?")
+        raise UserError(f"{option} must be one of {', '.join(AXES)}, but is {name!r}; did you mean {near}?")
     return AXES[name]

@@ -13,6 +13,7 @@ from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord, ranges_text
+from analysis.statistics.equal_cost import EqualCost
 from experiments.errors import UserError
 from experiments.store.events import State
 from experiments.values import is_whole
@@ -38,6 +39,8 @@ class Estimand:
     """Whether some run went further than this step."""
     last: int | None = None
     """Of how many last validations the final value is the mean; None: of those in the last fifth of the steps."""
+    cost: EqualCost | None = None
+    """What a step stands for, if arms are compared at equal cost."""
 
     def runs(self) -> list[RunRecord]:
         return [run for runs in self.counted.values() for run in runs]
@@ -55,7 +58,7 @@ class Estimand:
         steps = sorted(step for step in set.intersection(*there) if step <= self.until) if there else []
         wanted = set(steps)
         cut = {name: [point for point in curve if point[0] in wanted] for name, curve in known.items()}
-        return Common(self.until, steps, cut, {name: lost[name] & wanted for name in known}, self.last)
+        return Common(self.until, steps, cut, {name: lost[name] & wanted for name in known}, self.last, self.cost)
 
     def _lost(self, run: RunRecord, curve: Curve, others: Sequence[int], validation: bool) -> set[int]:
         """Return the steps of which the run must have had a value that was not found.
@@ -81,7 +84,7 @@ class Estimand:
 
     def note(self) -> str:
         """Return what must be said of the steps; "" if all runs have the same and nothing is left out."""
-        parts = [f"Numbers and claims are of the steps up to {self.until}."] if self.beyond else []
+        parts = [f"Numbers and claims are of the steps up to {self.until} (dotted line)."] if self.beyond else []
         if self.short:
             names = ", ".join(run.name for run, _ in self.short[:3]) + (", ..." if len(self.short) > 3 else "")
             least = min(run.end for run, _ in self.short)
@@ -99,6 +102,7 @@ class Common:
     """{run: its points at these steps}; a point that the run lost is not there."""
     lost: Mapping[str, set[int]] = field(default_factory=dict)
     last: int | None = None
+    cost: EqualCost | None = None
 
     def window(self, at: At) -> At:
         """Return a part of the training so that it holds a step: as it is, or its end drawn out to the last steps.
@@ -125,8 +129,9 @@ class Common:
         return {name: sorted(lost) for name in names if (lost := self.lost.get(name, set()) & wanted)}
 
     def describe(self, at: At) -> str:
-        """Return e.g. "steps 50-60"; NO_STEP if no step is common."""
-        return steps_text(self.inside(at))
+        """Return e.g. "steps 50-60", or the cost that they stand for; NO_STEP if no step is common."""
+        steps = self.inside(at)
+        return self.cost.text(steps[0], steps[-1]) if self.cost and steps else steps_text(steps)
 
 
 def steps_text(steps: Sequence[int]) -> str:
@@ -134,8 +139,10 @@ def steps_text(steps: Sequence[int]) -> str:
     return ranges_text([(steps[0], steps[-1])]) if steps else NO_STEP
 
 
-def find_estimand(ablation: Ablation, until: int | None = None, last: int | None = None) -> Estimand:
-    """Return what counts in an ablation.
+def find_estimand(
+    ablation: Ablation, until: int | None = None, last: int | None = None, cost: EqualCost | None = None
+) -> Estimand:
+    """Return what counts in an ablation; `cost`: what a step stands for, if its runs are read at equal cost.
 
     Without `until`, the arm whose runs are the shortest sets the last step: the arm's length is the step that more than
     half of its complete runs reach, so that one short run does not cut all others. With `until`, all runs count that
@@ -147,13 +154,13 @@ def find_estimand(ablation: Ablation, until: int | None = None, last: int | None
         short = [
             (run, f"ended at step {run.end}, before --until {until}") for run in ablation.runs if 0 < run.end < until
         ]
-        return Estimand(until, counted, [(run, why) for run, why in short if run.complete], beyond, last)
+        return Estimand(until, counted, [(run, why) for run, why in short if run.complete], beyond, last, cost)
     lengths = [sorted((run.end for run in arm.complete), reverse=True) for arm in ablation.arms if arm.complete]
     step = min((ends[len(ends) // 2] for ends in lengths), default=0)
     counted = {arm.label: tuple(run for run in arm.complete if run.end >= step) for arm in ablation.arms}
     complete = [run for arm in ablation.arms for run in arm.complete]
     short = [(run, f"finished at step {run.end}, before the common step {step}") for run in complete if run.end < step]
-    return Estimand(step, counted, short, any(run.end > step for run in complete), last)
+    return Estimand(step, counted, short, any(run.end > step for run in complete), last, cost)
 
 
 def check_until(estimands: Sequence[Estimand], ablations: Sequence[Ablation], until: int | None) -> None:

@@ -82,13 +82,18 @@ class Summary:
         problems = any(summary.over_problems for summary in self.arms)
         more = ["final, over seeds and problems"] if problems else []
         more += ["final, interquartile mean", "probability to beat the baseline"] if self.robust else []
-        rows = [[*head, f"steps {to}", f"{hours} {to}", "final against baseline", *more]]
+        cost = self.estimand.cost
+        costs = [f"{cost.label} {to}"] if cost else [f"steps {to}", f"{hours} {to}"]
+        rows = [[*head, *costs, "final against baseline", *more]]
         for summary in self.arms:
             arm, seeds, sure = summary.arm, len(summary.final), not summary.lost
             cells = [arm.title or arm.label, f"{summary.counted} of {len(arm.runs)}"]
             cells += [spread(values, "{:.3f}".format, sure) for values in (summary.final, summary.best, summary.area)]
             if self.threshold is None:
-                cells += ["-", "-"]
+                cells += ["-"] * len(costs)
+            elif cost:
+                spent_to = [steps * cost.a_step for steps in summary.steps_to]
+                cells.append(reached(spent_to, seeds, "{:.3g}".format, sure, summary.from_start))
             else:
                 steps = reached(summary.steps_to, seeds, "{:.0f}".format, sure, summary.from_start)
                 timed = summary.gpu_hours_to or not summary.steps_to
@@ -114,8 +119,12 @@ class Summary:
         out: list[list[object]] = [["arm", "quantity", "mean", "low", "high", "n"]]
         for summary in self.arms:
             label = summary.arm.title or summary.arm.label
-            for name in ("final", "best", "area", "steps_to", "gpu_hours_to"):
-                values = getattr(summary, name)
+            named = {name: getattr(summary, name) for name in ("final", "best", "area")}
+            if cost := self.estimand.cost:
+                named["cost_to"] = [steps * cost.a_step for steps in summary.steps_to]
+            else:
+                named |= {name: getattr(summary, name) for name in ("steps_to", "gpu_hours_to")}
+            for name, values in named.items():
                 interval = mean_interval(values) if not summary.lost else None
                 bounds = [repr(interval.low), repr(interval.high)] if interval else ["", ""]
                 if values:

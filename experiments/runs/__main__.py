@@ -50,7 +50,33 @@ def parser() -> argparse.ArgumentParser:
     command("diff", "how two runs differ", 2)
     clean = command("clean", "delete the checkpoints of finished runs (default: of all)", "*")
     clean.add_argument("--yes", action="store_true", help="don't ask")
+    export = command("export", "write a checkpoint as a Hugging Face folder, with a card", 1)
+    export.add_argument("folder", metavar="DIR", type=Path, help="where: a new or empty folder")
+    evaluate = command("evaluate", "sample a checkpoint on problems and score it: accuracy, format, pass@k", 1)
+    evaluate.add_argument("--samples", type=int, default=64, metavar="N", help="answers to a problem (%(default)s)")
+    evaluate.add_argument(
+        "--data", type=Path, metavar="FILE", help="a .parquet, .json or .jsonl of problems (default: the validation's)"
+    )
+    sample = command("sample", "show what a checkpoint says to a prompt, or to a problem of the task", 1)
+    sample.add_argument("prompt", nargs="?", metavar="PROMPT", help="a whole prompt (default: a validation problem)")
+    sample.add_argument("--problem", type=int, metavar="K", help="the validation problem with this number (0)")
+    sample.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    for of_a_checkpoint in (export, evaluate, sample):
+        of_a_checkpoint.add_argument(
+            "--step", type=int, metavar="N", help="the step of the checkpoint; 0: the base model (default: the newest)"
+        )
     return top
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the command line's arguments. A prompt may stand behind options, which argparse alone does not take."""
+    top = parser()
+    arguments, more = top.parse_known_args(argv)
+    if more and arguments.command == "sample" and arguments.prompt is None and not more[0].startswith("-"):
+        arguments.prompt = more.pop(0)
+    if more:
+        top.error(f"unrecognized arguments: {' '.join(more)}")
+    return arguments
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -79,6 +105,18 @@ def execute(arguments: argparse.Namespace) -> int:
         from experiments.runs.logs import logs
 
         return logs(runs[0], arguments.follow)
+    if arguments.command == "export":
+        from experiments.runs.export import export
+
+        return export(runs[0], arguments.folder, arguments.step)
+    if arguments.command == "evaluate":
+        from experiments.runs.evaluate import evaluate
+
+        return evaluate(runs[0], arguments.step, arguments.samples, arguments.data)
+    if arguments.command == "sample":
+        from experiments.runs.sample import sample
+
+        return sample(runs[0], arguments.step, arguments.prompt, arguments.problem, arguments.greedy)
     if arguments.command == "cancel":
         from experiments.runs.cancel import cancel
 
@@ -96,7 +134,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the command's exit code: 0 done, 1 a run failed, 2 the user can mend it, 130 interrupted."""
-    arguments = parser().parse_args(argv)
+    arguments = parse(argv)
     check_python("rich")
     try:
         return execute(arguments)

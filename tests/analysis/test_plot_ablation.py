@@ -38,6 +38,8 @@ def test_three_arms_become_a_figure_a_table_and_their_numbers(
     assert printed.out.splitlines()[-1] == f"figure: {out}/temperature.png"
     assert "temperature=1.2 seed 0: killed at step 31 of 60" in printed.out
     assert "miniature: 0.3M-parameter model on a CPU" in printed.out
+    assert printed.out.count("one seed decides nothing") == 1, "one line for all claims, not one each"
+    assert "  9 claims, none decided: one seed decides nothing; add seed=1,2,3" in printed.out.splitlines()
     endings = ("csv", "md", "pdf", "png", "svg")
     assert sorted(out.glob("temperature.*")) == [out / f"temperature.{ending}" for ending in endings]
     assert [path.name for path in sorted(out.glob("*-*.csv"))] == [

@@ -71,6 +71,28 @@ def test_every_rollout_is_dumped_with_its_score_parts(straight: Command) -> None
     assert len(read_jsonl(attempt.validation / "4.jsonl")[0]) == 2 * 8
 
 
+def test_a_checkpoint_answers_as_the_trainer_s_own_validation_did(
+    straight: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts, merged weights, sampler and reward together: the greedy answers are those of the run's validation."""
+    from experiments.trained import policy, problems
+    from experiments.trained.sampling import Sampling
+    from experiments.trained.scoring import Scorer
+
+    monkeypatch.setenv("R1Z_CORES", "1")  # two threads would wait for each other where tests share cores
+    config = straight.run.load_config()
+    dumped = read_jsonl(straight.run.attempts()[0].validation / "4.jsonl")[0]
+    expected = [row for row in dumped if row["data_source"] == "countdown_greedy"]
+    asked, scorer = problems.validation_problems(config), Scorer(config)
+    with policy.opened(straight.run, config, 4) as trained:
+        wanted = [policy.Asked(trained.prompt(problem), problem.index, 0) for problem in asked]
+        texts = [text for text, _ in trained.texts(wanted, Sampling.of(config).greedy())]
+        found = {trained.seen(one.prompt): text for one, text in zip(wanted, texts, strict=True)}
+    assert found == {row["input"]: row["output"] for row in expected}
+    scores = [scorer.score(problem, text) for problem, text in zip(asked, texts, strict=True)]
+    assert sorted(score["score"] for score in scores) == sorted(row["score"] for row in expected)
+
+
 def test_wandb_files_carry_the_runs_id_group_and_tags_and_no_secret(straight: Command) -> None:
     run = straight.run
     files = list(run.attempts()[0].path.glob("wandb/offline-run-*/*.wandb"))

@@ -205,6 +205,17 @@ def test_every_figure_is_as_wide_as_asked_with_letters_that_can_be_read(
     assert [extra.name for extra in figures] == ["composition", "phrases", "efficiency"]
 
 
+def test_a_line_marks_the_last_step_that_counts(make: MakeRun, runs: Path) -> None:
+    for temperature in (0.6, 1.0):
+        make(temperature=temperature)
+    (ablation,) = find_ablations(RunFolders(runs).read()[0])
+    curves = comparable_curves(ablation.runs)[0]
+    for until in (None, 40):
+        figure = draw(ablation, curves, [], None, (), 9.6, until)
+        lines = [line.get_xdata()[0] for axes in figure.axes for line in axes.lines if line.get_linestyle() == ":"]
+        assert lines == [until] * (len(figure.axes) if until else 0)
+
+
 def test_a_band_that_reaches_beyond_its_panel_is_told_in_the_panel(make: MakeRun, runs: Path) -> None:
     for temperature, spread in ((0.6, 0.0), (1.0, 9.0)):
         for seed in (1, 2):

@@ -90,14 +90,20 @@ def others(trainer: str, step: int) -> dict[str, float]:
             "train/policy_loss": 0.1,
             "train/response_length": 50.0,
         },
-        "prime-rl": {"step": step, "reward/mean": value, "seq_len/mean": 50.0, "loss/mean": 0.1},
+        "prime-rl": {
+            "step": step,
+            "reward/all/mean": value,
+            "decode_len/all/mean": 50.0,
+            "seq_len/all/mean": 90.0,  # prompts included
+            "time/step": 3.0,
+        },
     }[trainer]
 
 
 EVALUATED = {
     "trl": {"eval/reward": 0.3},
-    "openrlhf": {"eval/gsm8k_pass1": 0.3},
-    "prime-rl": {"eval/gsm8k/avg@4": 0.3},
+    "openrlhf": {"eval/gsm8k_pass1": 0.3, "eval/gsm8k_pass4": 0.9, "eval/epoch": 0.0},
+    "prime-rl": {"eval/gsm8k/avg@4": 0.3, "eval/gsm8k/pass@4": 0.9},
 }
 
 

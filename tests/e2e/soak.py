@@ -1,0 +1,180 @@
+"""A long night in short: `python -m tests.e2e.soak [ATTEMPTS] [KILLS] [SEED]`, 200 attempts and 100 kills unless said.
+
+First ATTEMPTS tiny runs, half of them one after the other, half in pairs. Afterwards there must be no process, port,
+shared memory or temporary folder that was not there before, and the launcher must not have grown. Then a sweep of four
+runs, two at once, in which KILLS random parts are killed. It must end complete by itself, with each step trained once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from experiments.store.files import read_jsonl
+from experiments.store.rundir import RunDir, find_runs
+from tests.e2e.kills import TRAINED
+from tests.e2e.parts import parts
+from tests.e2e.training import OTHERS_SECONDS, arguments, clean_environment
+
+TINY = ("tracking=none", "trainer.total_training_steps=1", "trainer.test_freq=-1", "trainer.val_before_train=false")
+ARMS, STEPS = 4, 40
+LONG = (
+    *("-m", f"seed={','.join(map(str, range(1, ARMS + 1)))}", "hydra.launcher.jobs=2", "hydra.launcher.retries=1000"),
+    *("tracking=none", f"trainer.total_training_steps={STEPS}", "trainer.save_freq=1", "trainer.test_freq=-1"),
+    "trainer.val_before_train=false",
+)
+SETTLED = 10  # runs after which a launcher has everything that it loads
+GROWTH_MIB = 20.0  # allowed over all runs that follow
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs might leave behind."""
+
+    processes: frozenset[int]
+    ports: frozenset[int]
+    shared: frozenset[str]
+    temporary: frozenset[str]
+
+    @classmethod
+    def now(cls) -> Machine:
+        ours = [p.pid for p in psutil.process_iter(["cmdline"]) if _is_ours(p.info["cmdline"] or [])]
+        ports = [c.laddr.port for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        folders = [path.name for path in Path(tempfile.gettempdir()).glob("r1z-*") if path.name != "r1z-devices"]
+        shared = [path.name for path in Path("/dev/shm").iterdir()]
+        return cls(frozenset(ours), frozenset(ports), frozenset(shared), frozenset(folders))
+
+    def more_than(self, before: Machine) -> list[str]:
+        """Return what there is now that was not there before."""
+        kinds = ("processes", "ports", "shared", "temporary")
+        found = {kind: sorted(getattr(self, kind) - getattr(before, kind)) for kind in kinds}
+        return [f"{kind}: {', '.join(map(str, left))}" for kind, left in found.items() if left]
+
+
+def _is_ours(command: list[str]) -> bool:
+    text = " ".join(command)
+    return ("experiments." in text and "tests.e2e.soak" not in text) or "ray::" in text or "/raylet" in text
+
+
+@dataclass
+class Memory:
+    """How much memory a launcher had, as its runs ended."""
+
+    seen: list[float] = field(default_factory=list)
+    """MiB, one for each run that ended."""
+
+    def growth(self) -> float:
+        """Return by how many MiB it grew from when it was settled to the end."""
+        settled = self.seen[min(SETTLED, len(self.seen) - 1)]
+        return max(self.seen[-1] - settled, 0.0)
+
+
+def tiny_runs(folder: Path, count: int, jobs: int) -> Memory:
+    """Train `count` runs of one step with one launcher; AssertionError if one does not finish."""
+    seeds = ",".join(map(str, range(1, count + 1)))
+    overrides = ("-m", f"seed={seeds}", f"hydra.launcher.jobs={jobs}", *TINY)
+    folder.mkdir()
+    memory, ended = Memory(), 0
+    with open(folder / "output", "w") as output:
+        launcher = psutil.Popen(
+            arguments(folder, overrides), cwd=folder, env=clean_environment(), stdout=output, stderr=output
+        )
+        while launcher.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                now = launcher.memory_info().rss / 2**20
+                finished = len(list((folder / "runs").glob("*/checkpoints/global_step_1")))
+                memory.seen += [now] * (finished - ended)
+                ended = max(ended, finished)
+            time.sleep(0.2)
+    assert launcher.returncode == 0, (folder / "output").read_text()[-3000:]
+    states = [run.state() for run in find_runs(folder / "runs")]
+    assert states == ["finished"] * count, states
+    return memory
+
+
+def trained_steps(run: RunDir) -> list[int]:
+    """Return the steps that led to a run's final weights: a resumed attempt replaces what followed its start."""
+    kept: list[int] = []
+    for attempt in run.attempts():
+        own = [int(row["step"]) for row in read_jsonl(attempt.metrics)[0] if TRAINED in row["data"]]
+        kept = [step for step in kept if not own or step < own[0]] + own
+    return kept
+
+
+def killed_sweep(folder: Path, kills: int, draw: random.Random) -> dict[str, int]:
+    """Kill random parts of a sweep, each after new rows were written; return how often each kind was killed."""
+    folder.mkdir()
+    done: dict[str, int] = {}
+    with open(folder / "output", "w") as output:
+        launcher = psutil.Popen(
+            arguments(folder, LONG), cwd=folder, env=clean_environment(), stdout=output, stderr=subprocess.STDOUT
+        )
+        wanted = 1
+        while launcher.poll() is None:
+            written = sum(file.read_bytes().count(b"\n") for file in folder.glob("runs/*/attempts/*/metrics.jsonl"))
+            if sum(done.values()) < kills and written >= wanted:
+                time.sleep(draw.uniform(0.0, 2.0))
+                victims = list(parts(launcher))
+                if victims:
+                    kind, victim = draw.choice(victims)
+                    with contextlib.suppress(psutil.Error):
+                        victim.kill()
+                        done[kind] = done.get(kind, 0) + 1
+                        print(f"{sum(done.values())}: {kind} killed after {written} rows", flush=True)
+                    wanted = written + draw.randint(1, 2)
+            time.sleep(0.05)
+    assert launcher.returncode == 0, (folder / "output").read_text()[-3000:]
+    runs = find_runs(folder / "runs")
+    assert [run.state() for run in runs] == ["finished"] * ARMS
+    for run in runs:
+        assert trained_steps(run) == list(range(1, STEPS + 1)), (run.path.name, trained_steps(run))
+    return done
+
+
+def settled(before: Machine) -> list[str]:
+    """Return what is left after a while: helpers of a launcher that has ended may need some seconds."""
+    deadline = time.monotonic() + OTHERS_SECONDS
+    while (left := Machine.now().more_than(before)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return left
+
+
+def main() -> None:
+    attempts, kills, seed = (int(value) for value in (*sys.argv[1:], *("200", "100", "0")[len(sys.argv) - 1 :]))
+    folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    before = Machine.now()
+    for jobs in (1, 2):
+        start = time.monotonic()
+        memory = tiny_runs(folder / f"jobs{jobs}", attempts // 2, jobs)
+        left = settled(before)
+        minutes = (time.monotonic() - start) / 60
+        print(
+            f"{attempts // 2} runs, {jobs} at once: {minutes:.1f} minutes; the launcher had {memory.seen[0]:.0f} to "
+            f"{memory.seen[-1]:.0f} MiB, growth after {SETTLED} runs {memory.growth():.1f} MiB; left behind: {left}",
+            flush=True,
+        )
+        assert not left, left
+        assert memory.growth() < GROWTH_MIB
+    start = time.monotonic()
+    done = killed_sweep(folder / "killed", kills, random.Random(seed))
+    left = settled(before)
+    print(
+        f"{sum(done.values())} kills in {(time.monotonic() - start) / 60:.1f} minutes, the sweep ended complete by "
+        f"itself; left behind: {left}; {done}"
+    )
+    assert sum(done.values()) == kills, "the sweep was done before all kills; make it longer"
+    assert not left, left
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
