@@ -16,9 +16,10 @@ from analysis.design.arms import Arm
 from analysis.pages.rendering import Drawn, render_study
 from analysis.pages.study import Finding, Study
 from analysis.pages.tables import CLAIM_COLUMNS, RUN_COLUMNS, claim_rows, family_text, run_rows
-from analysis.records.knobs import ALGORITHM, ALGORITHMS, ESTIMATOR
+from analysis.records.knobs import ALGORITHM, ALGORITHMS
 from analysis.records.record import RunRecord
 from analysis.records.rollouts import Rollouts, find_rollouts
+from experiments.algorithm_names import ESTIMATOR
 from experiments.errors import UserError
 
 SAMPLES_A_STEP, LONGEST_TEXT = 2, 1500

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from experiments.algorithm_names import algorithm_of
+
 SHORT_NAMES = {
     "temperature": "rollout.temperature",
     "schedule": "temperature.schedule",
@@ -33,7 +35,6 @@ ALGORITHMS = {
     "clip_cov": "Clip-Cov",
     "kl_cov": "KL-Cov",
 }
-ESTIMATOR, ACTOR = "algorithm.adv_estimator", "actor_rollout_ref.actor."
 ROLLED_OUT = "actor_rollout_ref."  # tables leave it out where a key begins so
 
 
@@ -49,25 +50,6 @@ def find_key(name: str, known: Collection[str]) -> str:
             return str(key)
     endings = [key for key in known if key.endswith(f".{name}")]
     return endings[0] if len(endings) == 1 else name
-
-
-def algorithm_of(config: Mapping[str, Any]) -> str | None:
-    """Return the file of conf/algorithm/ whose algorithm a flat veRL config describes; None if it has no estimator.
-
-    An estimator is an algorithm of that name. GRPO's estimator serves several: a loss of its own tells them apart, or
-    for DAPO the reward manager and for Dr. GRPO the advantages that are not divided and how the loss is summed.
-    """
-    estimator, loss = config.get(ESTIMATOR), config.get(f"{ACTOR}policy_loss.loss_mode")
-    if estimator == "gae":
-        return "ppo"
-    if estimator != "grpo":
-        return None if estimator is None else str(estimator)
-    if loss not in (None, "vanilla"):
-        return str(loss)
-    if config.get("reward.reward_manager.name") == "dapo":
-        return "dapo"
-    undivided = config.get("algorithm.norm_adv_by_std_in_grpo") is False
-    return "dr_grpo" if undivided and config.get(f"{ACTOR}loss_agg_mode") == "seq-mean-token-sum-norm" else "grpo"
 
 
 def with_algorithm(config: Mapping[str, Any]) -> dict[str, Any]:

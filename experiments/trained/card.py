@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.algorithm_names import algorithm_of
 from experiments.models import hub
 from experiments.store.files import read_jsonl
 from experiments.store.metrics import accuracy, greedy_accuracy
 from experiments.store.rundir import RunDir
-from experiments.values import at
+from experiments.values import at, flatten
 
 SETTINGS = {
-    "algorithm": "algorithm.adv_estimator",
     "sampling temperature": "actor_rollout_ref.rollout.temperature",
     "responses to a prompt": "actor_rollout_ref.rollout.n",
     "prompts a step": "data.train_batch_size",
@@ -66,6 +66,7 @@ def card(run: RunDir, step: int, dtype: str, prompt: str) -> str:
     config = run.load_config()
     base = _base(config)
     rows = [("run", f"`{run.path.name}`"), ("base model", f"`{base}`")]
+    rows += [("algorithm", f"`{algorithm_of(dict(flatten(config)))}`")]
     rows += [(label, f"`{value}`") for label, key in SETTINGS.items() if (value := at(config, key)) is not None]
     code = _code(run)
     if code.get("commit"):

@@ -16,7 +16,8 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from analysis.records.knobs import ALGORITHMS, algorithm_of
+from analysis.records.knobs import ALGORITHMS
+from experiments.algorithm_names import algorithm_of
 from experiments.checks.batch_sizes import group_problems
 from experiments.config.choices import options
 from experiments.config.unread import unread_problem

@@ -170,7 +170,7 @@ BAD_CHOICES: dict[str, tuple[list[str], list[str] | None]] = {
     "+experiment=[smoke,tinyzero_pp]": (["experiment must be article_grpo, "], ["+experiment=[smoke,tinyzero_ppo]"]),
     "kl=defualt": (["kl must be default, but is 'defualt'; did you mean default?"], ["kl=default"]),
     "kl=0.001": (["kl must be default, but is '0.001'; choose one of them"], None),
-    "model=lama,tny": (["model must be qwen2.5-0.5b, ", "model must be qwen2.5-0.5b, "], ["model=tiny"]),
+    "model=lama,tny": (["model must be llama3.2-1b, ", "model must be llama3.2-1b, "], ["model=tiny"]),
     "hydra/launcher=slrum": (["hydra/launcher must be basic, local, plan, slurm, "], ["hydra/launcher=slurm"]),
     "~model": (["model must be one of its choices, but is deleted (~); "], []),
 }
