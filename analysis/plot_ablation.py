@@ -71,7 +71,7 @@ def write_files(study: Study, output: OutputFolder) -> list[Path]:
         output.write(f"{ablation.name}-arms.tex", latex(summary.rows(), about))
         output.write(
             f"{ablation.name}.md",
-            markdown(ablation, finding.curves, finding.notes, summary, finding.verdicts, study.tested()),
+            markdown(ablation, finding.curves, finding.notes, summary, finding.verdicts, study.tested(), finding.fits),
         )
     figures = [output.path / f"{finding.ablation.name}.png" for finding in study.findings]
     if of_all := render_overview(study):
@@ -102,6 +102,8 @@ def print_findings(study: Study) -> None:
             print(capture.get(), end="")
         for note in finding.notes:
             print(f"  {note}")
+        for line in finding.fits.lines():
+            print(f"  {line}")
         for line in verdict_lines(finding):
             print(f"  {line}")
         print()

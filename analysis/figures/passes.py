@@ -44,7 +44,8 @@ def by_k(ablation: Ablation, passes: Mapping[str, Passes], notes: Sequence[str],
             if curve is None:
                 continue
             colour = (GREY, COLOURS[0])[place]
-            draw(axes, list(curve.by_k), list(curve.by_k.values()), colour, 1 - place, name)
+            marked = [k - 1 for k in shown(curve.by_k)] if curve.problems else None
+            draw(axes, list(curve.by_k), list(curve.by_k.values()), colour, 1 - place, name, marked)
             numbers += rows(arm, curve)
         trained = pairs[arm.label][1]
         if trained:
@@ -87,8 +88,16 @@ def over_steps(
     return Extra("pass-by-step", "pass@k in validation", grid.figure, numbers)
 
 
-def draw(axes: Axes, xs: Sequence[float], ys: Sequence[Interval], colour: str, place: int, name: str) -> None:
-    """Draw a line with its band."""
+def draw(
+    axes: Axes,
+    xs: Sequence[float],
+    ys: Sequence[Interval],
+    colour: str,
+    place: int,
+    name: str,
+    marked: list[int] | None = None,
+) -> None:
+    """Draw a line with its band. `marked`: which points get a marker; None: every one, or some of many."""
     axes.plot(
         xs,
         [y.value for y in ys],
@@ -96,7 +105,7 @@ def draw(axes: Axes, xs: Sequence[float], ys: Sequence[Interval], colour: str, p
         linestyle=DASHES[place % len(DASHES)],
         marker=MARKERS[place % len(MARKERS)],
         markersize=3.5,
-        markevery=max(1, len(xs) // MARKED),
+        markevery=marked or max(1, len(xs) // MARKED),
         linewidth=1.6,
         label=name,
     )

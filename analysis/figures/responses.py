@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from analysis.design.ablations import Ablation
-from analysis.figures import passes
+from analysis.figures import fits, passes
 from analysis.figures.layout import Extra, add_legend, arm_places, layout, mean_over_runs, notes_of, same_limits
 from analysis.figures.series import View
 from analysis.figures.style import COLOURS, DASHES, WIDTH
 from analysis.figures.timings import efficiency
 from analysis.records.passes import Passes
 from analysis.records.rollouts import PHRASES, Shares
+from analysis.statistics.arm_fits import Fits
 
 ACCURACY, FORMAT, LENGTH = "reward/acc/mean", "reward/format/mean", "response_length/mean"
 # The three colours differ in lightness too, for print in grey.
@@ -27,6 +28,7 @@ def extras(
     noted: bool = True,
     passed: Mapping[str, Passes] | None = None,
     pass_at: Sequence[int] = (),
+    found: Fits | None = None,
 ) -> list[Extra]:
     """Return the figures for which the runs recorded data, `width` inches wide.
 
@@ -35,6 +37,7 @@ def extras(
         noted: whether notes are written below them.
         passed: {run: how many of its answers to each problem were right}.
         pass_at: the k of pass@k by step; none: 1, 2, 4 ...
+        found: the arms' fits of accuracy against compute.
     """
     view, notes = view or View(), notes_of(ablation) if noted else []
     made = (
@@ -43,6 +46,7 @@ def extras(
         efficiency(ablation, notes, width),
         passes.by_k(ablation, passed or {}, notes, width),
         passes.over_steps(ablation, view, passed or {}, pass_at, notes, width),
+        fits.fitted(ablation, found, notes, width),
     )
     return [extra for extra in made if extra is not None]
 

@@ -59,7 +59,7 @@ def render_study(study: Study, kinds: Sequence[str] = KINDS, captions: bool = Tr
     try:
         with ProcessPoolExecutor(workers, context, _remember, (study,)) as pool:
             counted = pool.map(_shares, runs, [study.phrases] * len(runs), [every] * len(runs))
-            right = pool.map(read_passes, everyone, [every] * len(everyone))
+            right = pool.map(read_passes, everyone)
             said = {run.name: shares for run, shares in zip(runs, counted, strict=True)}
             passed = {run.name: passes for run, passes in zip(everyone, right, strict=True)}
             check_wanted(study.pass_at, list(passed.values()))
@@ -111,10 +111,13 @@ def _main(place: int, kinds: Sequence[str], captions: bool) -> Drawn:
 
 def _others(place: int, kinds: Sequence[str], said: Mapping[str, Shares], passed: Mapping[str, Passes]) -> list[Drawn]:
     """Return a finding's other figures."""
-    study, ablation = _study, _study.findings[place].ablation
+    study, finding = _study, _study.findings[place]
+    ablation = finding.ablation
     width = study.width
     with styled(small=width < NARROW):
-        made = extras(ablation, study.view, said, study.phrases, width, study.notes, passed, study.pass_at)
+        made = extras(
+            ablation, study.view, said, study.phrases, width, study.notes, passed, study.pass_at, finding.fits
+        )
         return [
             Drawn(f"{ablation.name}-{e.name}", e.title, save(e.figure, e.title, kinds), table_csv(e.numbers))
             for e in made

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from analysis.figures.series import View
     from analysis.records.curves import Curves
     from analysis.records.record import RunRecord
+    from analysis.statistics.arm_fits import Fits
     from analysis.statistics.claims import Verdict
     from analysis.statistics.summary import Summary
 
@@ -31,6 +32,8 @@ class Finding:
     """The figure's caption."""
     verdicts: list[Verdict]
     summary: Summary
+    fits: Fits
+    """Where accuracy would end, arm by arm."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,7 @@ def read_study(options: argparse.Namespace) -> Study:
     from analysis.sources.filters import parse_filters
     from analysis.sources.open import open_source
     from analysis.sources.trainers import read_trainers
+    from analysis.statistics.arm_fits import fit_arms
     from analysis.statistics.claims import corrected, judge
     from analysis.statistics.equal_cost import at_equal_cost
     from analysis.statistics.estimand import check_until, find_estimand
@@ -230,7 +234,8 @@ def read_study(options: argparse.Namespace) -> Study:
             summary = summarise(counted, values, None, options.threshold, estimand, options.robust)
             notes += [told] if told else []
             notes += [note for note in (estimand.note(), NO_COMMON_STEP * summary.has_no_common_step()) if note]
-            findings.append(Finding(ablation, curves, notes, verdicts, summary))
+            fits = fit_arms(ablation, curves, summary.curve, estimand, view.axis)
+            findings.append(Finding(ablation, curves, notes, verdicts, summary, fits))
     families = corrected([finding.verdicts for finding in findings])
     findings = [replace(finding, verdicts=verdicts) for finding, verdicts in zip(findings, families, strict=True)]
     check_until([finding.summary.estimand for finding in findings], ablations, options.until)

@@ -17,6 +17,7 @@ from analysis.pages.formats import MISSING, Rows, markdown_table, markdown_text,
 from analysis.records.curves import Curves, seconds_per_step
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord
+from analysis.statistics.arm_fits import Fits
 from analysis.statistics.claims import Verdict
 from analysis.statistics.estimand import Estimand
 from analysis.statistics.summary import Summary
@@ -89,6 +90,18 @@ def summary_table(summary: Summary) -> str:
     """Return the Markdown table of the arms' summaries, and a line that says what its numbers are."""
     head, *rows = summary.rows()
     return f"{markdown_table(head, rows)}\n{summary.note()}\n"
+
+
+FITTED = (
+    "The fit is R - R0 = (A - R0) / (1 + (C_mid / C)^B) of validation accuracy R against compute C; 95% intervals over "
+    "seeds. docs/analysis.md says how it is made."
+)
+
+
+def fit_table(fits: Fits) -> str:
+    """Return the Markdown table of the arms' fits, and a line that says what is fitted."""
+    head, *rows = fits.rows()
+    return f"{markdown_table(head, rows)}\n{FITTED}\n"
 
 
 def claim_rows(verdicts: Sequence[Verdict]) -> Rows:
@@ -180,6 +193,7 @@ def markdown(
     summary: Summary,
     verdicts: Sequence[Verdict] = (),
     tested: int = 0,
+    fits: Fits | None = None,
 ) -> str:
     """Return the Markdown page of an ablation: arms, notes, numbers, claims, runs, and what was left out and why.
 
@@ -196,6 +210,7 @@ def markdown(
         summary_table(summary),
         *(["\n## Claims\n", markdown_table(CLAIM_COLUMNS, claim_rows(verdicts))] if verdicts else []),
         *([f"{family_text(tested)}\n"] if verdicts and tested else []),
+        *(["\n## Where it would end\n", fit_table(fits)] if fits and fits.is_asked else []),
         "\n## Runs\n",
         markdown_table(RUN_COLUMNS, run_rows(ablation, curves)),
     ]

@@ -15,7 +15,7 @@ from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
 from analysis.pages.rendering import Drawn, render_study
 from analysis.pages.study import Finding, Study
-from analysis.pages.tables import CLAIM_COLUMNS, RUN_COLUMNS, claim_rows, family_text, run_rows
+from analysis.pages.tables import CLAIM_COLUMNS, FITTED, RUN_COLUMNS, claim_rows, family_text, run_rows
 from analysis.records.knobs import ALGORITHM, ALGORITHMS
 from analysis.records.record import RunRecord
 from analysis.records.rollouts import Rollouts, find_rollouts
@@ -117,6 +117,9 @@ def section(finding: Finding, drawn: Sequence[Drawn], steps: Sequence[int] | Non
     if finding.verdicts:
         parts.append(table("Claims", CLAIM_COLUMNS, claim_rows(finding.verdicts)))
     parts.append(table(f"Numbers: {summary.note()}", head, rows))
+    if finding.fits.is_asked:
+        head, *rows = finding.fits.rows()
+        parts.append(table(f"Where it would end: {FITTED}", head, rows))
     for number, other in enumerate(others, 1):
         parts.append(f"<h3>{escape(other.title)}</h3>{figure(other, f'{ablation.name}-{number}', [])}")
         behind = table(f"{other.title}: numbers", *numbers_of(other))

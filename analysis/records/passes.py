@@ -6,7 +6,9 @@ there, and, where there is no folder, the pass@k that the trainer logged for som
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping
@@ -21,6 +23,7 @@ from experiments.store.files import read_jsonl
 from experiments.values import is_whole
 
 LOGGED = re.compile(r"val-aux/(?P<source>.+)/acc/pass@(?P<k>\d+)")
+MOST_STEPS = 60  # of a run that are read: a panel three inches wide shows no more
 Counts = Mapping[str, tuple[int, int]]
 """{problem: (its answers, how many of them are right)}."""
 
@@ -42,11 +45,11 @@ class Passes:
         return {**self.validated, **self.evaluated}
 
 
-def read_passes(run: RunRecord, every: int = 1) -> Passes:
-    """Return what a run recorded. Of its validations, those at steps that `every` divides, the first and the last."""
+def read_passes(run: RunRecord) -> Passes:
+    """Return what a run recorded, of at most MOST_STEPS of its validations and the last one."""
     kept = find_rollouts(run, "validation")
-    ends = (min(kept.files, default=0), max(kept.files, default=0))
-    steps = [step for step in kept.files if step % every == 0 or step in ends]
+    steps = list(kept.files)
+    steps = sorted({*steps[:: max(1, math.ceil(len(steps) / MOST_STEPS))], *steps[-1:]})
     validated = {step: counts for step in steps if (counts := count(kept.read(step)))}
     return Passes(validated, _evaluated(run.folder) if run.folder else {}, _logged(run))
 
@@ -65,7 +68,8 @@ def count(rows: Iterable[Mapping[str, Any]]) -> Counts:
         if accuracy not in (0, 1):
             return {}
         key = json.dumps([row.get("input"), row.get("gts")], sort_keys=True, default=str)
-        found.setdefault(key, []).append(bool(accuracy))
+        short = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()  # prompts are long, and there are many
+        found.setdefault(short, []).append(bool(accuracy))
     usual = statistics.mode(map(len, found.values())) if found else 0
     return {key: (max(len(right), usual), sum(right)) for key, right in found.items()}
 

@@ -95,12 +95,10 @@ def check_wanted(wanted: Sequence[int], runs: Sequence[Passes]) -> None:
     """Raise UserError if no run has as many answers to a problem as a `wanted` k."""
     counted = [n for run in runs for counts in run.validated.values() for n, _ in counts.values()]
     logged = [k for run in runs for values in run.logged.values() for k in values]
-    most = max([*counted, *logged], default=0)
+    most = max([*counted, *logged], default=1)  # one answer has a pass@1: the accuracy
     above = [k for k in wanted if k > most]
     if above:
-        recorded = (
-            f"a validation problem has {most} answers" if most else "no run recorded several answers to a problem"
-        )
+        recorded = f"a validation problem has {most} answer{'s' * (most != 1)}"
         raise UserError(
             f"--pass-at must be at most the answers that a problem has, but is {', '.join(map(str, above))} and "
             f"{recorded}; choose a smaller k, or validate with more (actor_rollout_ref.rollout.val_kwargs.n)"

@@ -15,7 +15,7 @@ from experiments.errors import UserError
 from experiments.project import PROJECT_DIR
 from experiments.tasks import user_code
 from experiments.trained.problems import Problem
-from experiments.values import as_float, at
+from experiments.values import at, is_number
 
 KEY = "reward.custom_reward_function.path"
 
@@ -50,10 +50,19 @@ class Scorer:
             )
             given = asyncio.run(given) if inspect.iscoroutine(given) else given
         parts = dict(given) if isinstance(given, Mapping) else {"score": given}
-        score = as_float(parts.get("score"))
-        if score is None:
-            raise UserError(f"{self.name} of {KEY}={self.file} must return a number or a dict with score; mend it")
-        return {**parts, "score": score, "acc": as_float(parts.get("acc", score))}
+        score = _plain(parts.get("score"))
+        accuracy = _plain(parts.get("acc", score))
+        if not is_number(score) or not is_number(accuracy):
+            raise UserError(
+                f"{self.name} of {KEY}={self.file} must return a number, or a dict whose score and acc are numbers, "
+                f"but returns {user_code.short(given)}; mend it"
+            )
+        return {**parts, "score": float(score), "acc": float(accuracy)}
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's, or a truth value, as a plain number."""
+    return float(value) if isinstance(value, bool) else value.item() if hasattr(value, "item") else value
 
 
 @contextlib.contextmanager

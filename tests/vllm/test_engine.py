@@ -166,3 +166,17 @@ def test_the_sizes_of_a_head_are_those_of_vllm() -> None:
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
     assert list(HEADS) == CPUAttentionBackend.get_supported_head_sizes()
+
+
+def test_an_evaluation_s_answers_do_not_depend_on_what_is_asked_beside_them(engine: Any) -> None:
+    from experiments.trained.policy import Asked, VLLMEngine
+    from experiments.trained.sampling import Sampling
+
+    own = object.__new__(VLLMEngine)  # around the engine that is there: another one takes a minute to start
+    own.engine = engine
+    sampling = Sampling(temperature=1.0, top_k=-1, top_p=1.0, length=32)
+    asked = [Asked((2, 60), problem, sample) for problem in range(4) for sample in range(4)]
+    together = own.answer(asked, sampling)
+    assert len({tuple(answer) for answer in together}) > 8, "they differ from each other"
+    assert own.answer(asked[5:7], sampling) == together[5:7]
+    assert len({tuple(answer) for answer in own.answer(asked, sampling.greedy())}) == 1

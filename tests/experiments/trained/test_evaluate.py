@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from experiments.errors import UserError
 from experiments.pass_at import pass_at
 from experiments.runs.__main__ import main
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir
 from experiments.trained.answers import Answers
+from experiments.trained.problems import Problem
+from experiments.trained.scoring import Scorer
 from experiments.verl_plugin.training.validation import pass_at as trainer_s
 from tests.experiments.trained.conftest import PROBLEMS, STEP
 
@@ -128,3 +131,36 @@ def test_the_trainer_s_own_pass_at_k_is_the_same() -> None:
         for correct in range(n + 1):
             for k in range(1, n + 1):
                 assert pass_at(n, correct, k) == trainer_s(n, correct, k)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "return {'score': float('nan')}",
+            "must return a number, or a dict whose score and acc are numbers, but returns",
+        ),
+        ("return {'score': 1.0, 'acc': 'yes'}", "'acc': 'yes'"),
+        ("raise KeyError(solution_str[:0])", "must not raise, but raises KeyError"),
+    ],
+)
+def test_a_reward_that_scores_badly_is_one_message(body: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "reward.py").write_text(
+        f"def compute_score(data_source, solution_str, ground_truth, extra_info):\n    {body}\n"
+    )
+    chosen = {"path": str(tmp_path / "reward.py"), "name": "compute_score"}
+    scorer = Scorer({"reward": {"custom_reward_function": chosen}})
+    with pytest.raises(UserError) as caught:
+        scorer.score(Problem(0, ({"role": "user", "content": "q"},), 1, "mine", {}), "text")
+    (problem,) = caught.value.problems
+    assert said in problem
+
+
+def test_a_reward_of_a_user_s_own_may_return_a_bare_number_or_numpy_s(tmp_path: Path) -> None:
+    body = "    print('noise')\n    return numpy.float32(0.5)\n"
+    (tmp_path / "reward.py").write_text(f"import numpy\n\n\nasync def compute_score(solution_str, **kwargs):\n{body}")
+    scorer = Scorer(
+        {"reward": {"custom_reward_function": {"path": str(tmp_path / "reward.py"), "name": "compute_score"}}}
+    )
+    problem = Problem(0, ({"role": "user", "content": "q"},), 1, "mine", {})
+    assert scorer.score(problem, "text") == {"score": 0.5, "acc": 0.5}
