@@ -47,7 +47,7 @@ def test_validation_is_sampled_as_ever(annealed: Command, straight: Command) -> 
     answers, expected = (
         read_jsonl(run.attempts()[0].validation / "0.jsonl")[0] for run in (annealed.run, straight.run)
     )
-    assert len(answers) == 2 * 8
+    assert len(answers) == (4 + 1) * 8, "four sampled and a greedy one to each problem"
     assert sorted((row["input"], row["output"]) for row in answers) == sorted(
         (row["input"], row["output"]) for row in expected
     )

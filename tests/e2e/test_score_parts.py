@@ -41,7 +41,11 @@ def test_a_part_that_a_response_lacks_counts_as_0(folder: Path, fast: str) -> No
     assert row["reward/acc/mean"] == 0 and not any("note" in name for name in row)
     validated = read_jsonl(attempt.validation / "0.jsonl")[0]
     sampled = [answered(sample["output"]) for sample in validated]
-    shares = [rows(done.run)[0][f"val-aux/{source}/format/mean@1"] for source in ("countdown", "countdown_greedy")]
-    assert sum(shares) / 2 == pytest.approx(sum(sampled) / len(sampled)), "two sources of eight problems each"
+    first = rows(done.run)[0]
+    shares = first["val-aux/countdown/format/mean@4"], first["val-aux/countdown_greedy/format/mean@1"]
+    mean = (4 * shares[0] + shares[1]) / 5
+    assert mean == pytest.approx(sum(sampled) / len(sampled)), (
+        "eight problems, each sampled four times and greedily once"
+    )
     # Even if no response of a later validation has the part.
     assert "val-aux/countdown_greedy/format/mean@1" in row and "val-aux/countdown_greedy/score/mean@1" in row

@@ -41,7 +41,7 @@ def test_a_run_trains_and_leaves_its_records_and_nothing_else(straight: Command)
         assert history[step]["critic/score/mean"] == pytest.approx(history[step]["reward/score/mean"], abs=1e-6)
         assert history[step]["rollout/failed_samples"] == 0
         assert history[step]["actor/grad_norm"] > 0
-    assert {"val-core/countdown/acc/mean@1", "val-core/countdown_greedy/acc/mean@1"} <= set(history[0])
+    assert {"val-core/countdown/acc/mean@4", "val-core/countdown_greedy/acc/mean@1"} <= set(history[0])
     assert left_behind(run) == []
 
 
@@ -68,7 +68,7 @@ def test_every_rollout_is_dumped_with_its_score_parts(straight: Command) -> None
         mean = sum(row["score"] for row in dumped) / len(dumped)
         assert mean == pytest.approx(rows(straight.run)[step]["critic/score/mean"], abs=1e-6)
         assert len({row["uid"] for row in dumped}) == len(dumped)
-    assert len(read_jsonl(attempt.validation / "4.jsonl")[0]) == 2 * 8
+    assert len(read_jsonl(attempt.validation / "4.jsonl")[0]) == (4 + 1) * 8
 
 
 def test_a_checkpoint_answers_as_the_trainer_s_own_validation_did(

@@ -33,7 +33,7 @@ def test_rewards_that_never_differ_are_warned_of(folder: Path) -> None:
     assert done.code == 0, done.output
     warned = [(event["step"], event["text"]) for event in done.run.events() if event["event"] == "warned"]
     assert [step for step, _ in warned] == [0, 1], "each once"
-    assert "all 16 responses of the first validation have the same reward, 0" in warned[0][1]
+    assert "all 40 responses of the first validation have the same reward, 0" in warned[0][1]
     assert "in no group do the responses have different rewards (all are 0): the advantages are 0" in warned[1][1]
     assert all(text in done.output for _, text in warned)
     assert rows(done.run)[1]["critic/advantages/max"] == 0 == rows(done.run)[1]["critic/advantages/min"]

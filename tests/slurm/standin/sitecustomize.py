@@ -100,6 +100,7 @@ if "experiments.attempt" in sys.orig_argv:
 
     execution.train = train
     execution.verl_config = lambda config, run, here, steps, variables: (config, here, steps)
+    execution.replace_flash = lambda verl: None  # no model is loaded, and there is no config of veRL's to look into
     sys.argv = ["attempt", *sys.orig_argv[sys.orig_argv.index("experiments.attempt") + 1 :]]
     code = __main__.main()
     sys.stdout.flush()
