@@ -46,7 +46,7 @@ MISTAKES = {
     "a group's choice that is not there, two keys and two values": (
         ["algorithm=grop", "rollout.n=1", "kl.coef=-1", "kl.coeff=3", "modl=tiny"],
         [
-            "algorithm must be grpo or ppo, but is 'grop'; did you mean grpo?",
+            "algorithm must be cispo, clip_cov, dapo, ", ", but is 'grop'; did you mean grpo?",
             "rollout.n must be at least 2 with GRPO, but is 1",
             "kl.coef must be a number of at least 0, but is -1",
             "kl.coeff must be a key of the config",
@@ -56,7 +56,7 @@ MISTAKES = {
     "choices that are not there, in a sweep and of launchers": (
         ["-m", "algorithm=grpo,grop", "hydra/launcher=slrum", "seed=0.5,1"],
         [
-            "algorithm must be grpo or ppo, but is 'grop'",
+            ", but is 'grop'; did you mean grpo?",
             "did you mean slurm?",
             "seed must be a whole number of at least 0, but is 0.5",
         ],
