@@ -44,8 +44,6 @@ def test_a_part_that_a_response_lacks_counts_as_0(folder: Path, fast: str) -> No
     first = rows(done.run)[0]
     shares = first["val-aux/countdown/format/mean@4"], first["val-aux/countdown_greedy/format/mean@1"]
     mean = (4 * shares[0] + shares[1]) / 5
-    assert mean == pytest.approx(sum(sampled) / len(sampled)), (
-        "each problem four times sampled and once greedily"
-    )
+    assert mean == pytest.approx(sum(sampled) / len(sampled)), "each problem four times sampled and once greedily"
     # Even if no response of a later validation has the part.
     assert "val-aux/countdown_greedy/format/mean@1" in row and "val-aux/countdown_greedy/score/mean@1" in row

@@ -46,7 +46,8 @@ MISTAKES = {
     "a group's choice that is not there, two keys and two values": (
         ["algorithm=grop", "rollout.n=1", "kl.coef=-1", "kl.coeff=3", "modl=tiny"],
         [
-            "algorithm must be cispo, clip_cov, dapo, ", ", but is 'grop'; did you mean grpo?",
+            "algorithm must be cispo, clip_cov, dapo, ",
+            ", but is 'grop'; did you mean grpo?",
             "rollout.n must be at least 2 with GRPO, but is 1",
             "kl.coef must be a number of at least 0, but is -1",
             "kl.coeff must be a key of the config",
