@@ -1,4 +1,4 @@
-# make demo    a venv, the pinned packages, three real trainings on the CPU, the study figure
+# make demo    a venv, the pinned packages, three real trainings on the CPU, the figure
 # make study   the study of docs/study.md: the article's four ablations and a temperature schedule, eight seeds each; it
 #              takes a night, and goes on where it was when it is typed again
 # make test    a venv, the pinned packages, lint, types, every test

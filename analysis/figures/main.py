@@ -176,7 +176,7 @@ def draw_panel(axes: Axes, panel: Panel, arms: Sequence[Series]) -> None:
                 markevery=spacing(len(mean.xs)),
                 linewidth=1.9,
             )
-    drawn = any(series.seeds for series in arms)
+    drawn = any(series.seeds or series.mean for series in arms)
     if not drawn:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color=GREY)
     set_limits(axes, panel, drawn)

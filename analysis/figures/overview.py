@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -16,16 +16,16 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.design.ablations import Ablation
 from analysis.figures.captions import miniature
-from analysis.figures.layout import Extra
+from analysis.figures.layout import LINE, Extra, add_notes
 from analysis.figures.main import Panel, draw_panel, legend_handle, panels, tell_cut_bands
-from analysis.figures.series import View, arm_series
-from analysis.figures.style import GREY, NARROW, WIDTH, look, text_sizes
+from analysis.figures.series import Series, View, arm_series
+from analysis.figures.style import NARROW, WIDTH, look, text_sizes
 from analysis.records.curves import Curves
 
 TITLE = "The ablations"
 BANDS = "Bands: 95% interval of the mean over seeds (Student's t)."
 # Inches.
-LEFT, RIGHT, GAP, HEAD, ENTRY, HEIGHT, WITHIN, FOOT, LINE = 0.72, 0.1, 0.5, 0.34, 0.17, 1.6, 0.25, 0.62, 0.19
+LEFT, RIGHT, GAP, HEAD, ENTRY, HEIGHT, WITHIN, FOOT = 0.72, 0.1, 0.5, 0.34, 0.17, 1.6, 0.25, 0.62
 MOST_COLUMNS = 4
 
 
@@ -54,7 +54,7 @@ def overview(parts: Sequence[Part], view: View, width: float = WIDTH, noted: boo
     sizes = text_sizes(width)
     said = [*dict.fromkeys(note for part in parts for note in miniature(part.ablation))]
     banded = any(len(arm.averaged) > 1 for part in parts for arm in part.ablation.arms)
-    text = " ".join([BANDS] * banded + said)
+    text = " ".join([BANDS, *said] if banded else said)
     notes = textwrap.wrap(text, sizes.wrapped) if noted else []
 
     heads = [HEAD + ENTRY * max(len(part.ablation.arms) for part in block) for block in blocks]
@@ -93,8 +93,7 @@ def overview(parts: Sequence[Part], view: View, width: float = WIDTH, noted: boo
         for axes in same:
             axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
             tell_cut_bands(axes, sizes.note)
-    for number, line in enumerate(reversed(notes)):
-        figure.text(0.14 / width, (0.1 + LINE * number) / height, line, color=GREY, size=sizes.note)
+    add_notes(figure, notes)
     return Extra("overview", TITLE, figure, numbers)
 
 
@@ -106,6 +105,11 @@ def runs_shown(parts: Sequence[Part]) -> list[list[object]]:
             for run in arm.runs:
                 rows.append([part.ablation.title, arm.label, run.seed, run.name, run.history.last_step()])
     return rows
+
+
+def _without_seeds(series: Series) -> Series:
+    """Return a series whose mean stands for its finished runs; there is no room for a line of each."""
+    return replace(series, seeds=[seed for seed in series.seeds if not series.mean or not seed[0].complete])
 
 
 def _draw_part(
@@ -123,7 +127,7 @@ def _draw_part(
         box = left + across * (panel_width + LEFT), base, panel_width, HEIGHT
         axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
         arms = [arm_series(arm, panel.curve, part.curves, view) for arm in part.ablation.arms]
-        draw_panel(axes, panel, arms)
+        draw_panel(axes, panel, [_without_seeds(series) for series in arms])
         axes.set_title("")
         axes.set_xlim(-0.015 * longest, longest * 1.025)
         whole = view.axis.cost is None

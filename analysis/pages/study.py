@@ -273,6 +273,8 @@ def check_numbers(options: argparse.Namespace) -> None:
         problems.append(f"--complete-from must be a step, 1 or more, but is {options.complete_from}; e.g. 60")
     if options.until is not None and options.until < 1:
         problems.append(f"--until must be a step, 1 or more, but is {options.until}; e.g. 60")
+    if options.until is not None and options.equal != "step":
+        problems.append(f"--until must be left out with --equal {options.equal}, which compares up to a cost; drop one")
     if options.last is not None and options.last < 1:
         problems.append(f"--last must be 1 or more validations, but is {options.last}; e.g. 3")
     if options.threshold is not None and not 0 <= options.threshold <= 1:

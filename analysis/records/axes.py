@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from analysis.records.curves import TIMES, first_curve
@@ -72,6 +72,11 @@ def gpu_hours(record: RunRecord) -> dict[int, float]:
         value = record.config.get(key, 1)
         devices *= value if is_number(value) else 1
     return {step: hours * devices for step, hours in active_hours(record).items()}
+
+
+def hours_name(records: Iterable[RunRecord]) -> str:
+    """Return what the runs' `gpu_hours` are hours of: CPU-hours if all of them trained on CPUs."""
+    return "CPU-hours" if {record.config.get("hardware.name") for record in records} == {"cpu"} else "GPU-hours"
 
 
 STEP = Axis("step", "step", None)

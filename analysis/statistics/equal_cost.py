@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from analysis.design.ablations import Ablation
-from analysis.records.axes import Axis
+from analysis.records.axes import Axis, hours_name
 from analysis.records.history import TRAINED, Curve, History
 from analysis.records.record import RunRecord, is_validation
 from experiments.errors import UserError
@@ -55,16 +55,14 @@ def at_equal_cost(ablation: Ablation, axis: Axis) -> tuple[Ablation, EqualCost |
     arms = tuple(
         replace(arm, runs=tuple(read[run.name] for run in arm.runs if run.name in read)) for arm in ablation.arms
     )
-    label = "CPU-hours" if axis.name == "gpu_hours" and _on_cpus(known) else axis.label
-    notes = [f"Numbers and claims are at equal {label}: up to {total:.3g}, interpolated between steps."] * bool(known)
+    label = hours_name(known) if axis.name == "gpu_hours" else axis.label
+    notes = []
+    if known:
+        notes.append(f"Numbers and claims are at equal {label}: up to {total:.3g}, interpolated between steps.")
     if unknown:
         notes.append(f"Not counted, since their {label} were not recorded: {', '.join(unknown[:3])}.")
     cost = EqualCost(label, total / steps) if known else None
     return replace(ablation, arms=arms), cost, " ".join(notes)
-
-
-def _on_cpus(runs: Sequence[RunRecord]) -> bool:
-    return {run.config.get("hardware.name") for run in runs} == {"cpu"}
 
 
 def _validation_distance(run: RunRecord) -> int:

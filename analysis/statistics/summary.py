@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
-from analysis.records.axes import AXES
+from analysis.records.axes import AXES, hours_name
 from analysis.records.curves import VALIDATION_CURVES, Curves
 from analysis.records.history import Curve
 from analysis.records.record import RunRecord, ranges_text
@@ -75,8 +75,7 @@ class Summary:
 
     def rows(self) -> list[list[str]]:
         """Return the table: headers, then a row for each arm; with several seeds, the mean and its 95% interval."""
-        devices = {run.config.get("hardware.name") for summary in self.arms for run in summary.arm.runs}
-        hours = "CPU-hours" if devices == {"cpu"} else "GPU-hours"
+        hours = hours_name(run for summary in self.arms for run in summary.arm.runs)
         to = "to threshold" if self.threshold is None else f"to {self.threshold:.3g}"
         head = ["arm", "complete runs", f"final ({self.final_steps})", "best", "mean over training (AUC)"]
         problems = any(summary.over_problems for summary in self.arms)

@@ -26,6 +26,7 @@ from experiments.tasks.rows import Row, checked, digest
 
 FORMAT = 1  # raise it when the same rows are written another way
 ROW_GROUP = 50_000  # rows written at a time: bounds the memory that half a million prompts take
+GREEDY_AGENT = "greedy_agent"  # the agent loop that answers a row greedily
 NO_ARGUMENTS = ("name", "path", "digest", "code")  # keys under `task:` that build does not get
 
 
@@ -91,7 +92,7 @@ def make(file: Path, name: str, arguments: Mapping[str, Any], cache_dir: Path) -
 def write_rows(folder: Path, name: str, train: Iterable[Row], test: Iterable[Row]) -> dict[str, int]:
     """Write both files, as veRL's data set and reward manager read them; return how many rows each has."""
     test = list(test)
-    twice = [(name, "single_turn_agent", test), (f"{name}_greedy", "greedy_agent", test)]
+    twice = [(name, "single_turn_agent", test), (f"{name}_greedy", GREEDY_AGENT, test)]
     return {
         "train": _write(folder, "train", [(name, "single_turn_agent", train)]),
         "test": _write(folder, "test", twice),

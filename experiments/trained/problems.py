@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.tasks.dataset import GREEDY_AGENT
 from experiments.tasks.templates import wrap
 from experiments.values import at
 
-GREEDY_AGENT = "greedy_agent"  # each validation problem has a second row, which is answered greedily
 FORM = (
     'a row of veRL\'s (prompt, reward_model, data_source), or {"prompt": "a question" or [chat messages], '
     '"ground_truth": ...}'

@@ -89,6 +89,8 @@ def test_the_command_says_what_its_numbers_are_of(
     assert "6e+03 tokens" in table and "steps to" not in table
     assert main([*command, "--equal", "token"]) == 2
     assert "--equal must be one of" in capsys.readouterr().err
+    assert main([*command, "--equal", "tokens", "--until", "10"]) == 2
+    assert "--until must be left out with --equal tokens" in capsys.readouterr().err
     assert main([*command, "--equal", "hours"]) == 0, "no run recorded its hours: nothing is counted, the curves say so"
 
 

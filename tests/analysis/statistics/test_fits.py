@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +70,10 @@ def test_the_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
         (COMPUTE, START, [curve(COMPUTE, START, e, 90, 1.5) for e in (0.5, 0.6, 0.7)], "has not bent"),
     ],
 )
-def test_what_is_not_determined_has_no_fit(compute: object, start: float | None, seeds: object, reason: str) -> None:
-    found = fit(compute, start, seeds)  # type: ignore[arg-type]
+def test_what_is_not_determined_has_no_fit(
+    compute: Sequence[float], start: float | None, seeds: Sequence[Sequence[float]], reason: str
+) -> None:
+    found = fit(compute, start, seeds)
     assert isinstance(found, NoFit) and reason in found.reason
 
 
