@@ -4,7 +4,7 @@
 # make test    a venv, the pinned packages, lint, types, every test
 # make test-vllm    tests/vllm in a venv of its own: veRL's vLLM rollout, as GPUs run it, on the CPU
 # Needs Python 3.11 or 3.12; no GPU, no compiler. Some tests need more (a SLURM, a browser, namespaces: tests/needs.py).
-# Where that is missing, `make test` leaves them out, and says which and what to install. Where CI is set none is left out.
+# A C compiler and Python's headers are for reasoning-gym's tests. Where that is missing, `make test` leaves them out, and says which and what to install. Where CI is set none is left out.
 # TORCH_ARGS picks another source of torch's CPU build, e.g.
 #   make demo TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -49,6 +49,12 @@ $(VENV)/.peers: $(VENV)/.installed tests/analysis/peers.txt
 	$(PIP) install --no-deps --target $(VENV)/peers -r tests/analysis/peers.txt
 	@touch $@
 
+# reasoning-gym's pycosat has no wheel. Without a compiler or Python's headers its tests are left out (tests/needs.py).
+INCLUDES = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
+$(VENV)/.reasoning-gym: $(VENV)/.installed
+	@if echo '#include <Python.h>' | cc -E -I"$(INCLUDES)" - >/dev/null 2>&1; then \
+	  $(PIP) install -c constraints.txt reasoning-gym --no-compile && touch $@; fi
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,7 +63,7 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-tests: install $(VENV)/.peers
+tests: install $(VENV)/.peers $(VENV)/.reasoning-gym
 	$(BIN)/python -m pytest -n 2
 
 test-vllm:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.needs import NEEDS
+from tests.needs import NEEDS, Need, lacking, message
 
 ROOT = Path(__file__).parents[1]
+PROGRAMS = tuple(need for need in NEEDS if need.programs)
 # Of these files some tests are left out; of the others in NEEDS, all.
-PARTLY = sorted({need.tests.split("::")[0] for need in NEEDS if "::" in need.tests})
-FILES = (*sorted({need.tests.split("::")[0] for need in NEEDS}), "tests/test_needs.py")
+PARTLY = sorted({need.tests.split("::")[0] for need in PROGRAMS if "::" in need.tests})
+FILES = (*sorted({need.tests.split("::")[0] for need in PROGRAMS}), "tests/test_needs.py")
 
 
 def collected(folder: Path, ci: str) -> list[str]:
@@ -38,7 +39,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_where_ci_is_set_nothing_is_left_out(everything: list[str]) -> None:
-    for need in NEEDS:
+    for need in PROGRAMS:
         assert any(line.startswith(need.tests.split("::")[0]) for line in everything), need.tests
     assert not [line for line in everything if line.startswith("left out")]
 
@@ -47,10 +48,16 @@ def test_elsewhere_one_line_says_what_is_left_out_and_how_to_have_it(everything:
     *found, line = collected(tmp_path, ci="")
     assert sorted({name.split(":")[0] for name in found}) == [*PARTLY, "tests/test_needs.py"]
     assert line.startswith("left out: ") and "CI runs them" in line
-    for need in NEEDS:
+    for need in PROGRAMS:
         assert need.tests.rstrip("_") in line
-        assert set(need.packages.split()) <= set(line.split("apt-get install ")[1].split())
+        assert set(need.packages.split()) <= set(line.split("apt-get install ")[1].split(", then")[0].split())
     for program in ("sbatch", "chromium", "unshare"):
         assert program in line
     before, after = (sum(int(n.split(": ")[1]) for n in names) for names in (everything, found))
     assert before - after > 20
+
+
+def test_a_module_that_is_not_installed_is_lacking_too() -> None:
+    there, missing = Need("tests/a/", (), "", modules=("json",)), Need("tests/b/", (), "", modules=("no_such_module",))
+    assert lacking(there) == () and lacking(missing) == ("no_such_module",)
+    assert message([missing]) == "left out: tests/b/ (no no_such_module); CI runs them; to run them here: make test"

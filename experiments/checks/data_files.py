@@ -188,8 +188,8 @@ def prompt_problems(key: str, file: Path, prompts: Any, limits: Limits) -> list[
         if len("".join(read.split())) < len("".join(text.split())):
             return [
                 f"model.path must have a tokenizer that keeps every character of the prompts, but {text[:60]!r} "
-                f"of {file} is read as {read[:60]!r}; set this model's own model.template and task.space, or "
-                "write prompts with characters that it knows"
+                f"of {file} is read as {read[:60]!r}; take another model (model=...), or problems in this model's "
+                "words: for countdown, leave model.template and task.space to model=..."
             ]
     longest, limit = max(len(encoding.ids) for encoding in encodings), limits.max_prompt_length
     if longest <= limit:

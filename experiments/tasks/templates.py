@@ -20,6 +20,12 @@ TEMPLATES: dict[str, str] = {
     "compact": "{question} <think>",
 }
 
+# What a question of another data set needs, since it does not say itself in which tags we look for the answer.
+TAGGED = (
+    "{question}\n\nShow your work in <think> </think> tags. And return the final answer, and nothing else, in <answer> "
+    "</answer> tags."
+)
+
 
 def wrap(template: str, question: str) -> list[dict[str, str]]:
     """Return the chat messages of a question: one, of role "user", whose content is the whole prompt.
