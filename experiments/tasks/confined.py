@@ -41,6 +41,7 @@ class Judge:
         self._module, self._arguments = module, arguments
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._asker = os.getpid()
 
     def ask(self, request: Any) -> Any:
         """Return what the process makes of a request; None if it could not within the limits. Both are JSON.
@@ -49,6 +50,8 @@ class Judge:
         """
         line = json.dumps(request).encode() + b"\n"
         with self._lock:
+            if self._asker != os.getpid():  # this is a fork: the process answers the one that it was forked from
+                self._asker, self._process = os.getpid(), None
             if self._process is None or self._process.poll() is not None:
                 self._process = self._started()
             try:
@@ -57,7 +60,7 @@ class Judge:
                 self._end()
                 raise
             if reply is None:
-                self._end()
+                _tell(self._module, self._end(), request)
             return None if reply is None else reply["answer"]
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -71,8 +74,8 @@ class Judge:
         self._process = process
         said = self._reply(process, b"", LOADING)
         if said is None or "failed" in said:
-            self._end()
-            reason = said["failed"] if said else f"it ended with {process.returncode}"
+            ended = self._end()
+            reason = said["failed"] if said else f"it ended with {ended}"
             raise RuntimeError(f"the process of {self._module} can't judge answers: {reason}")
         return process
 
@@ -89,15 +92,29 @@ class Judge:
         said = process.stdout.readline()
         return json.loads(said) if said.endswith(b"\n") else None
 
-    def _end(self) -> None:
+    def _end(self) -> int | None:
+        """End the process; return the code with which it had ended by itself, None if it had not."""
         process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):
-                    if pipe:
-                        pipe.close()
+        if process is None:
+            return None
+        ended = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            ended = process.wait(1)  # its pipe is closed a moment before it has ended
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
+        return ended
+
+
+def _tell(module: str, ended: int | None, request: Any) -> None:
+    """Print what became of an answer without a judgement: it scores nothing, and nobody should have to guess why."""
+    reasons = {-signal.SIGPROF: f"more than {SECONDS:g} s of computing", 0: "too much memory", None: "no answer"}
+    why = reasons.get(ended, f"its process ended with {ended}")
+    with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe must not end a training run
+        print(f"not judged ({module}): {why}: {json.dumps(request)[:200]}", flush=True)
 
 
 def _path() -> str:

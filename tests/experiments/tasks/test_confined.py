@@ -49,20 +49,32 @@ def test_threads_share_a_judge_and_each_gets_its_own_answer(judge: Judge) -> Non
     assert len({process for _, process in answers}) == 1
 
 
+def test_a_fork_does_not_share_the_judge(judge: Judge) -> None:
+    before = judge.ask("os.getpid()")
+    if (child := os.fork()) == 0:
+        own = judge.ask("os.getpid()")
+        os._exit(0 if own not in (None, before) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert judge.ask("os.getpid()") == before
+
+
 @pytest.mark.parametrize(
-    "text",
+    "text, why",
     [
-        "9**9**9",  # one computation in C, in which Python handles no signal
-        "[1 for _ in iter(int, 1)]",
-        "len(bytearray(1 << 30))",
-        "os._exit(0)",
-        "os.kill(os.getpid(), 11)",
-        "1 / 0",
+        ("9**9**9", "of computing"),  # one computation in C, in which Python handles no signal
+        ("[1 for _ in iter(int, 1)]", "of computing"),
+        ("len(bytearray(1 << 30))", "too much memory"),
+        ("os._exit(3)", "its process ended with 3"),
+        ("os.kill(os.getpid(), 11)", "its process ended with -11"),
+        ("1 / 0", "its process ended with 1"),
     ],
 )
-def test_what_can_t_be_judged_within_the_limits_is_none_and_the_next_answer_is_judged(judge: Judge, text: str) -> None:
+def test_what_is_beyond_the_limits_is_none_and_the_next_answer_is_judged(
+    judge: Judge, capsys: pytest.CaptureFixture[str], text: str, why: str
+) -> None:
     before = judge.ask("os.getpid()")
     assert judge.ask(text) is None
+    assert why in capsys.readouterr().out
     assert judge.ask("os.getpid()") not in (None, before)
     assert not psutil.pid_exists(before)
 
