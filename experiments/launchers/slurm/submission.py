@@ -125,7 +125,12 @@ def refusal(message: str, settings: Settings) -> str:
     words = "; ".join(
         line.removeprefix("sbatch: error: ").removeprefix("allocation failure: ") for line in message.splitlines()
     )
-    remedies = (  # "Invalid account or account/partition combination" is about the account
+    remedies = (  # the first that fits; "Invalid account or account/partition combination" is about the account
+        (
+            "accounting/qos policy",
+            "your account or QOS allows less than these jobs ask for, or fewer jobs: sacctmgr show qos and sacctmgr "
+            "show associations user=$USER say what; ask for less (hydra.launcher.time, mem), or submit fewer runs",
+        ),
         ("account", f"hydra.launcher.account is {settings.account}; sacctmgr show associations user=$USER shows yours"),
         ("partition", f"hydra.launcher.partition is {settings.partition}; sinfo shows those that exist"),
         ("qos", f"hydra.launcher.qos is {settings.qos}; sacctmgr show qos shows those that exist"),
