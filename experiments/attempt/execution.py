@@ -157,7 +157,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
             if warning.deadline(attempt.path) is not None:  # the end that SLURM warned of, and it reached Ray first
                 run.record(Event.INTERRUPTED, attempt=attempt.number, step=run.checkpoint_step())
                 return INTERRUPTED
-            record_failure(run, attempt, watch.verdict or classify(attempt.log))
+            record_failure(run, attempt, watch.verdict or watch.of_memory(classify(attempt.log)))
             return 1
         else:
             if warning.deadline(attempt.path) is not None and run.last_step() < steps:
