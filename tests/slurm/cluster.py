@@ -1,7 +1,7 @@
 """A private SLURM cluster in a directory, on the loopback: the real slurmctld, and a real slurmd for each node.
 
-It needs no root, systemd or munge, cgroups only where asked, and is ready in about a second. Its GPUs are links to /dev/null: SLURM
-assigns them and sets CUDA_VISIBLE_DEVICES as it does for real GPUs. Read in slurm 22.05.8 (Debian 12).
+It needs no root, systemd or munge, and cgroups only where asked; it is ready in about a second. Its GPUs are links to
+/dev/null: SLURM assigns them and sets CUDA_VISIBLE_DEVICES as it does for real GPUs. Read in slurm 22.05.8 (Debian 12).
 """
 
 from __future__ import annotations
