@@ -67,7 +67,7 @@ def test_a_cluster_without_arrays_and_one_whose_queue_is_full(
     make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("experiments.launchers.slurm.submission.SBATCH_SECONDS", 2.0)
-    monkeypatch.setattr("experiments.launchers.slurm.submission.LATE_SECONDS", 0.0)
+    monkeypatch.setattr("experiments.launchers.slurm.commands.LATE_SECONDS", 0.0)
     with Cluster(nodes=1, settings={"MaxArraySize": 0, "MaxJobCount": 3}) as plain:
         use(plain, monkeypatch)
         two = make_sweep(plain, "train", "train")
@@ -296,11 +296,25 @@ def test_slurm_s_answer_is_lost(
     assert unheard.states() == ["queued"] and not list(tmp_path.glob("runs/.slurm/pending/*"))
 
 
+def test_slurm_s_answer_to_a_requeue_is_lost(sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM has queued the job again: no other one is submitted."""
+    warned = sweep("until warned")
+    text = f'PATH=$found scontrol "$@" || exit\n[[ "$1" != requeue ]] || {{ {LOST}; }}'
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", program(tmp_path, "scontrol", text))  # sbatch hands it over to the job
+        warned.launch()
+    warned.until_training()
+    warned.cluster.run("scancel", "--signal=USR1", "--batch", warned.job())
+    job = warned.until_waiting()
+    warned.must_become("queued")
+    assert queue(warned.cluster) == [job] and "SLURM: " not in str(warned.run().events()[-1].get("cause"))
+
+
 def test_an_array_that_comes_after_sbatch_has_given_up_is_taken_back(
     sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, script = sweep("train"), tmp_path / "script"
-    monkeypatch.setattr("experiments.launchers.slurm.submission.LATE_SECONDS", 0.0)
+    monkeypatch.setattr("experiments.launchers.slurm.commands.LATE_SECONDS", 0.0)
     text = f'[[ "$*" != *--hold* ]] || {{ cp "${{@: -1}}" {script}; {LOST}; }}'
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"but says: .*Socket timed out"):
         patch.setenv("PATH", program(tmp_path, "sbatch", text))
