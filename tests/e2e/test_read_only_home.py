@@ -17,6 +17,7 @@ def test_a_run_trains_under_a_read_only_home(homeless: Callable[[str], Command],
     assert done.code == 0, done.output
     assert "Read-only file system" in done.output, "the home was read-only"
     assert (done.runs_dir / ".cache" / "huggingface" / "datasets").is_dir()
+    assert list(done.run.attempts()[0].path.glob("wandb/offline-run-*/*.wandb")), "W&B's files are the attempt's"
 
 
 def test_what_the_user_has_chosen_stays(tmp_path: Path) -> None:
