@@ -6,7 +6,7 @@ import time
 
 from experiments.errors import INTERRUPTED
 from experiments.launchers.slurm import queue
-from experiments.launchers.slurm.commands import SlurmError, call
+from experiments.launchers.slurm.commands import LATE_SECONDS, SlurmError, answer_is_lost, call
 from experiments.launchers.slurm.run_job import JOB_NAME, RunJob
 from experiments.launchers.slurm.signals import Signals
 from experiments.store.events import Event
@@ -46,7 +46,9 @@ def go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals) 
             return INTERRUPTED
         except SlurmError as error:
             print(f"requeueing was refused: {error}", flush=True)
-    if signals.terminated or (requeue and _is_ending(own)):
+            if answer_is_lost(error) and _ends(own, signals):
+                return INTERRUPTED
+    if signals.terminated:
         return INTERRUPTED
     try:
         # The new job depends on this one: it must not start before its id is on the disk.
@@ -62,13 +64,18 @@ def go_on(run: RunDir, steps: int, start: int, requeue: bool, signals: Signals) 
     return 0
 
 
-def _is_ending(own: str) -> bool:
-    """Return whether SLURM is ending this job: it did requeue the job, and only its answer was lost."""
-    try:
-        now = queue.ask([RunJob(own)]).of(RunJob(own))
-    except SlurmError:
-        return False
-    return now is not None and now.state != "RUNNING"
+def _ends(own: str, signals: Signals) -> bool:
+    """Return whether SLURM ends this job within a while: it did requeue the job, and only its answer was lost."""
+    deadline = time.monotonic() + LATE_SECONDS
+    while not signals.terminated and time.monotonic() < deadline:
+        try:
+            now = queue.ask([RunJob(own)]).of(RunJob(own))
+        except SlurmError:
+            now = None
+        if now is not None and now.state != "RUNNING":
+            return True
+        time.sleep(POLL_SECONDS)
+    return bool(signals.terminated)
 
 
 def _follower(run: RunDir) -> str | None:

@@ -31,10 +31,19 @@ from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_clus
 from experiments.launchers.slurm.run_job import own_run_job, run_job
 from experiments.launchers.slurm.signals import Signals
 from experiments.processes import reaping
+from experiments.processes.cgroup import MemoryKills
 from experiments.processes.ray_cpus import cpus_offered
 from experiments.store import warning
 from experiments.store.events import TERMINAL, Event, State
-from experiments.store.failures import OUT_OF_MEMORY, classify, read_verdict
+from experiments.store.failures import (
+    KILLED,
+    MORE_MEMORY,
+    OUT_OF_MEMORY,
+    Failure,
+    classify,
+    of_memory,
+    read_verdict,
+)
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import VERDICT, RunDir
 from experiments.variables import (
@@ -113,7 +122,7 @@ def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen
     """Execute one attempt; return the job's exit code."""
     reaping.drop_dead_scratch(run.path)  # a former life may have been killed
     made, start = len(run.attempts()), run.checkpoint_step()
-    execution = uuid.uuid4().hex
+    execution, kills = uuid.uuid4().hex, MemoryKills()
     try:
         code = _attempt(run, steps, frozen, warning_seconds, signals, execution)
     except (RuntimeError, SlurmError, OSError):  # Ray did not come up on the nodes
@@ -129,7 +138,7 @@ def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen
     reaping.reap(run.path, execution=execution)
     reaping.drop_dead_scratch(run.path)
     if run.state() not in TERMINAL and not run.is_locked():
-        _note(run, code, signals)
+        _note(run, code, signals, kills.number())
     if signals.warned and not signals.terminated and run.state() == State.INTERRUPTED:
         return go_on(run, steps, start, requeue, signals)
     return code
@@ -238,8 +247,11 @@ def _see_through(
     return code if code >= 0 else 128 - code
 
 
-def _note(run: RunDir, code: int, signals: Signals) -> None:
-    """Record the end of an attempt that died without recording it itself."""
+def _note(run: RunDir, code: int, signals: Signals, kills: int) -> None:
+    """Record the end of an attempt that died without recording it itself.
+
+    `kills`: how many processes the kernel killed for memory meanwhile.
+    """
     if signals.terminated or signals.warned:
         run.record(Event.INTERRUPTED, step=run.checkpoint_step(), cause="ended by SLURM")
         return
@@ -253,10 +265,12 @@ def _note(run: RunDir, code: int, signals: Signals) -> None:
         return
     log = attempts[-1].log if attempts else run.path / "job.log"
     failure = classify(log)
-    if failure.kind == "out of memory":
-        run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy="ask for more: hydra.launcher.mem")
+    if failure.kind == OUT_OF_MEMORY:
+        failure = Failure(OUT_OF_MEMORY, failure.cause, MORE_MEMORY)
     else:
-        run.record(Event.FAILED, kind="killed", cause=cause, remedy=f"read the end of {log}, then launch it again")
+        silent = Failure(KILLED, cause, f"read the end of {log}, then launch it again")
+        failure = of_memory(silent, kills, in_job=True)
+    run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
 
 
 def main() -> int:
