@@ -11,7 +11,10 @@ import pytest
 
 from experiments.project import PROJECT_DIR
 
-HEAVY = ("torch", "ray", "verl", "wandb", "transformers", "vllm", "tensordict", "datasets")
+HEAVY = (
+    *("torch", "ray", "verl", "wandb", "transformers", "vllm", "tensordict", "datasets"),
+    *("sympy", "math_verify", "reasoning_gym"),
+)
 
 
 def heavy_after(code: str, *arguments: object) -> tuple[list[str], str]:

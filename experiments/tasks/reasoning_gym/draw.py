@@ -27,7 +27,7 @@ OURS = ("seed", "size")  # of a config: task.data_seed and the sizes decide them
 TRIED = 10  # problems that are made before any is taken, to see whether the config works
 SECONDS = 120  # for these: some configs let a data set search for ever
 
-Make = Callable[[int, int], Any]
+Make = Callable[[int, int], Iterator[dict[str, Any]]]
 
 
 def draw(name: str, config: Mapping[str, Any], train_size: int, test_size: int, data_seed: int) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def draw(name: str, config: Mapping[str, Any], train_size: int, test_size: int, 
     Raises UserError: there is no such data set, the config is wrong, or it has too few different questions.
     """
     make = _maker(name, config)
-    first = _first(name, config, make)
+    first = _first(make)
     score = scorer(name, json.dumps(config))
 
     def right(entry: Mapping[str, Any]) -> bool:
@@ -74,7 +74,10 @@ def draw(name: str, config: Mapping[str, Any], train_size: int, test_size: int, 
 
 
 def _maker(name: str, config: Mapping[str, Any]) -> Make:
-    """Return a function that makes the data set of a seed and a size; UserError if its name or config is wrong."""
+    """Return a function that makes so many problems from a seed; UserError if the name or a key is wrong.
+
+    The function raises UserError if the data set refuses the config.
+    """
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -96,24 +99,22 @@ def _maker(name: str, config: Mapping[str, Any]) -> Make:
             "take one of them"
         )
 
-    def make(seed: int, size: int) -> Any:
+    def make(seed: int, size: int) -> Iterator[dict[str, Any]]:
         try:
-            return reasoning_gym.create_dataset(name, seed=seed, size=size, **config)
+            made = reasoning_gym.create_dataset(name, seed=seed, size=size, **config)
+            for place in range(size):  # some data sets depend on the size: one of another size would not begin alike
+                yield made[place]
         except Exception as error:
-            raise _refused(name, config, error) from error
+            said = (str(error).splitlines() or [""])[0]
+            raise UserError(
+                f"task.dataset_config must be one with which {name} makes problems, but is {dict(config)}: "
+                f"{said or type(error).__name__}; change it, or leave it out"
+            ) from error
 
     return make
 
 
-def _refused(name: str, config: Mapping[str, Any], error: BaseException) -> UserError:
-    said = (str(error).splitlines() or [""])[0]
-    return UserError(
-        f"task.dataset_config must be one with which {name} makes problems, but is {dict(config)}: "
-        f"{said or type(error).__name__}; change it, or leave it out"
-    )
-
-
-def _first(name: str, config: Mapping[str, Any], make: Make) -> list[dict[str, Any]]:
+def _first(make: Make) -> list[dict[str, Any]]:
     """Return TRIED problems; UserError if they can't be made or take too long."""
 
     def late(*_: Any) -> None:
@@ -123,10 +124,6 @@ def _first(name: str, config: Mapping[str, Any], make: Make) -> list[dict[str, A
     signal.alarm(SECONDS)
     try:
         return list(_entries(make, 0, TRIED))
-    except UserError:
-        raise
-    except Exception as error:
-        raise _refused(name, config, error) from error
     finally:
         signal.alarm(0)
 
@@ -136,9 +133,7 @@ def _entries(make: Make, seed: int, size: int) -> Iterator[dict[str, Any]]:
 
     random.seed(seed)
     np.random.seed(seed)
-    made = make(seed, size)  # some data sets depend on the size: one of another size would not begin alike
-    for place in range(size):
-        yield made[place]
+    return make(seed, size)
 
 
 def _seed(data_seed: int, number: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +39,7 @@ def scorer(name: str, config: str) -> Callable[[Any], float]:
             raise
         except Exception:
             return 0.0
-        return min(max(given, 0.0), 1.0) if given == given else 0.0  # not if it is NaN
+        return min(max(given, 0.0), 1.0) if math.isfinite(given) else 0.0
 
     return score
 

@@ -1,9 +1,9 @@
 """Which data sets of reasoning-gym are offered, and how their scorers are kept from executing what a model wrote.
 
-All scorers of reasoning-gym 0.1.25 were read. Nine of its 106 evaluate the answer as Python: here they get a reader of
-literals or of formulas instead. Five others can be satisfied without a solution, or score nothing by themselves: they
-are refused. Another version is refused too, until its scorers are read; tests/experiments/tasks/reasoning_gym lists the
-calls of eval and of its kind that were found.
+All scorers of reasoning-gym 0.1.25 were read. Of its 106 data sets five are refused: four give full marks to an answer
+that solves nothing, and one has no problems of its own. Eight of the others evaluate the answer as Python: here they
+get a reader of literals or of formulas instead. Another version is refused until its scorers are read; the tests have
+the calls of eval and of its kind that were found, and show why the five are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 VERSION = "0.1.25"
 REFUSED = {
-    "coin_flip": "its scorer gives the answer 0 full marks",
+    "coin_flip": "its scorer gives the answer 0 full marks unless the right one is 1",
     "complex_arithmetic": "its scorer gives the answer nan full marks",
     "composite": "it has no problems of its own",
     "game_of_life_halting": "its scorer gives any answer full marks",

@@ -19,7 +19,7 @@ from experiments.planning.plan import PlannedRun
 from experiments.project import PROJECT_DIR
 from experiments.tasks.dataset import DataSet, prepare
 from experiments.tasks.reasoning_gym import offered
-from experiments.tasks.reasoning_gym.offered import EVAL, PARSE_EXPR
+from experiments.tasks.reasoning_gym.offered import EVAL, PARSE_EXPR, REFUSED
 from experiments.tasks.reasoning_gym.reward import compute_score
 
 FILE = PROJECT_DIR / "experiments" / "tasks" / "reasoning_gym" / "dataset.py"
@@ -39,7 +39,12 @@ for name, (made, _) in DATASETS.items():
     called = {getattr(node, "id", getattr(node, "attr", "")) for node in nodes}
     if called & functions and module is not propositional_logic:
         found[name] = " ".join(sorted(called & functions))
-print(json.dumps([len(DATASETS), found]))
+import reasoning_gym
+answers = json.loads(sys.argv[1])
+for name, answer in answers.items():
+    made = reasoning_gym.create_dataset(name, seed=1, size=8)
+    answers[name] = [made.score_answer(answer, made[place]) for place in range(8)]
+print(json.dumps([len(DATASETS), found, answers]))
 """
 
 SCORED = """
@@ -90,9 +95,11 @@ def printed(code: str, *arguments: str, given: Any = None) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_no_other_data_set_evaluates_text() -> None:
-    number, found = printed(CALLS)
-    assert number == 106
+def test_no_other_data_set_evaluates_text_and_what_is_refused_can_be_deceived() -> None:
+    tricks = {"coin_flip": "0", "complex_arithmetic": "nan", "game_of_life_halting": "so", "puzzle24": "6*4*1*1"}
+    number, found, scores = printed(CALLS, json.dumps(tricks))
+    assert number == 106 and set(tricks) | {"composite"} == set(REFUSED)
+    assert all(given.count(1.0) >= 7 for given in scores.values()), scores
     assert found == (
         dict.fromkeys((*EVAL, *TRUSTED), "eval")
         | dict.fromkeys((*PARSE_EXPR, "puzzle24"), "parse_expr")
