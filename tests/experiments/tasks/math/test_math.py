@@ -147,6 +147,8 @@ def test_the_miniature_can_t_read_it_and_says_what_to_do(ask: Callable[..., list
 
 RIGHT = [
     *(("72", answer) for answer in ("72", "72.0", "$72", "72 apples", "$72$", "\\boxed{72}", "x = 72", "70 + 2")),
+    *(("\\$32,\\!348", answer) for answer in ("32348", "\\$32,348", "$32,348")),
+    *(("15\\%", answer) for answer in ("15%", "$15\\%$", "15\\%")),
     *(("\\frac{1}{2}", answer) for answer in ("1/2", "0.5", "\\frac12", "$\\dfrac{1}{2}$")),
     *(("(3,\\infty)", "(3, \\infty)"), ("\\text{Evelyn}", "Evelyn"), ("x^2+2x+1", "(x+1)^2"), ("1,2", "2, 1")),
 ]
@@ -157,6 +159,8 @@ WRONG = [
     ("(3,\\infty)", "3"),
     ("(1,2)", "(2,1)"),
     ("\\text{Evelyn}", "Eve"),
+    ("3", "3} 4"),
+    ("3", "3 or 4"),
 ]
 HOSTILE = [
     "9**9**9**9",
