@@ -45,8 +45,8 @@ class Copied:
             versions = {package: version(package) for package in SCORED_WITH}
         except PackageNotFoundError:
             problems.append(
-                "the answers of this task must be scored by math-verify, but it is not installed; do: pip install -c "
-                "constraints.txt -e '.[math]'"
+                "the answers of this task must be scored by math-verify, but it is not installed; do: pip install -e "
+                "'.[math]'"
             )
         try:
             files = [file for split in self._files(source).values() for file in split]

@@ -41,8 +41,8 @@ def version_problem() -> str | None:
     if installed == VERSION:
         return None
     return (
-        f"task=reasoning_gym must have reasoning-gym {VERSION}, but it is {installed}; do: pip install -c "
-        "constraints.txt -e '.[reasoning-gym]' (it needs a C compiler and Python's headers)"
+        f"task=reasoning_gym must have reasoning-gym {VERSION}, but it is {installed}; do: pip install -e "
+        "'.[reasoning-gym]' (it needs a C compiler and Python's headers)"
     )
 
 

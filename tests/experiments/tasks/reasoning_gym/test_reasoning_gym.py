@@ -192,6 +192,6 @@ def test_the_plan_tells_all_at_once(ask: Ask, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UserError) as error:
         ask("task=reasoning_gym task.dataset=null task.dataset_config=[1] rollout.n=1")
     said = "\n".join(error.value.problems)
-    assert "must have reasoning-gym 0.0.1, but it is 0.1.25; do: pip install -c constraints.txt -e" in said
+    assert "must have reasoning-gym 0.0.1, but it is 0.1.25; do: pip install -e '.[reasoning-gym]'" in said
     assert "task.dataset must be the name of one" in said and "task.dataset_config must be null or a mapping" in said
     assert "rollout.n must be at least 2" in said and len(error.value.problems) == 4
