@@ -162,8 +162,8 @@ WRONG = [
     ("3", "3} 4"),
     ("3", "3 or 4"),
 ]
+# The plan's check of the reward, in the test above, has 9**9**9, which costs seconds.
 HOSTILE = [
-    "9**9**9**9",
     "$" + "\\frac{1}{" * 60 + "$",
     "(" * 400,
     "(" * 100_000,
