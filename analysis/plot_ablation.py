@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.pages.study import add_options, read_study
+from analysis.pages.options import add_options
+from analysis.pages.study import read_study
 from experiments.errors import UserError, nobody_reads, print_errors
 from experiments.project import check_python
 
@@ -20,7 +21,7 @@ WIDTH = 80  # columns, where the output is no terminal
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command line's arguments: those of `analysis.pages.study`, and out (a path)."""
+    """Return the command line's arguments: those of `analysis.pages.options`, and out (a path)."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.plot_ablation",
         description="Group the runs by the setting they vary and draw validation accuracy, training reward, "

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.pages.study import add_options, read_study
+from analysis.pages.options import add_options
+from analysis.pages.study import read_study
 from experiments.errors import UserError, nobody_reads, print_errors
 from experiments.project import check_python
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command line's arguments: those of `analysis.pages.study`, out (a path) and steps (a list)."""
+    """Return the command line's arguments: those of `analysis.pages.options`, out (a path) and steps (a list)."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.report",
         description="Write one HTML page with the figures, verdicts on the article's claims, tables, sample texts, "

@@ -16,6 +16,7 @@ from analysis.statistics.arm_fits import ArmFit, Fits
 from analysis.statistics.fits import Fit, curve
 
 BEYOND = 1.25  # times the last point's compute
+MANY_POINTS = 500  # of seeds in a panel; above, they are an image in the SVG and the PDF: 90 bytes a point otherwise
 TITLE = "Accuracy against compute, and where it would end"
 COLUMNS = ["arm", "kind", "compute", "value", "low", "high"]
 LEGEND = ["a seed", "mean over seeds", "fit", "asymptote, 95%"]
@@ -49,9 +50,10 @@ def fitted(ablation: Ablation, fits: Fits | None, notes: Sequence[str], width: f
 
 def draw(axes: Axes, arm: ArmFit) -> None:
     """Draw an arm's points and, if there is a fit, its curve; else say why there is none."""
+    many = sum(map(len, arm.seeds)) > MANY_POINTS
     for number, seed in enumerate(arm.seeds):
         label = LEGEND[0] if number == 0 else None
-        axes.plot(arm.compute, seed, ".", color=COLOURS[0], alpha=0.35, markersize=4, label=label)
+        axes.plot(arm.compute, seed, ".", color=COLOURS[0], alpha=0.35, markersize=4, label=label, rasterized=many)
     if arm.seeds:
         axes.plot(
             arm.compute, np.mean(arm.seeds, axis=0), "o", color=COLOURS[0], markersize=4, label=LEGEND[1], zorder=3

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from experiments.attempt.caches import tell_imported
+from experiments.attempt.devices import check_gpus
 from experiments.attempt.environment import environment, verl_config
 from experiments.attempt.flash_attention import replace_flash
 from experiments.attempt.recovery import repair_checkpoints, restore_row
@@ -37,7 +38,7 @@ from experiments.variables import EXECUTION, MARKER, RAY_ADDRESS, own_job
 
 
 def train(verl: Any, here: bool, watch: Watch) -> None:
-    """Run veRL's own entry on a Ray cluster of this process, and end the cluster.
+    """Run veRL's own entry on a Ray cluster of this process, and end the cluster. UserError without the GPUs it needs.
 
     `here`: veRL's task runner runs in this process, and not in a Ray actor. `watch`: says what died, if it raises.
     """
@@ -48,6 +49,8 @@ def train(verl: Any, here: bool, watch: Watch) -> None:
 
     from experiments.attempt.task_runner import actor_class
 
+    if verl.trainer.device != "cpu":
+        check_gpus(int(verl.trainer.n_gpus_per_node))
     validate_config(verl, need_reference_policy(verl), need_critic(verl))
     try:
         run_ppo(verl, task_runner_class=actor_class(here))
@@ -145,6 +148,9 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
             if text := replace_flash(verl):
                 run.record(Event.WARNED, step=run.last_step(), text=text)
             train(verl, bool(config["hardware"]["fast"]), watch)
+        except UserError as error:
+            record_failure(run, attempt, of_an_error(error))
+            return 1
         except (KeyboardInterrupt, SystemExit):  # Ray turns a SIGTERM into sys.exit
             if watch.verdict is not None:
                 record_failure(run, attempt, watch.verdict)
@@ -157,7 +163,7 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
             if warning.deadline(attempt.path) is not None:  # the end that SLURM warned of, and it reached Ray first
                 run.record(Event.INTERRUPTED, attempt=attempt.number, step=run.checkpoint_step())
                 return INTERRUPTED
-            record_failure(run, attempt, watch.verdict or classify(attempt.log))
+            record_failure(run, attempt, watch.verdict or watch.of_memory(classify(attempt.log)))
             return 1
         else:
             if warning.deadline(attempt.path) is not None and run.last_step() < steps:

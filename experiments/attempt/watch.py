@@ -23,9 +23,10 @@ from experiments.attempt.ray_waits import ray_waits
 from experiments.attempt.stacks import write_stacks
 from experiments.attempt.stall import Stall
 from experiments.processes import endings, reaping
+from experiments.processes.cgroup import MemoryKills
 from experiments.processes.helper import PID
 from experiments.store.events import Event
-from experiments.store.failures import KILLED, RESUMES, STALLED, Failure, how, last_lines
+from experiments.store.failures import KILLED, RESUMES, STALLED, Failure, how, last_lines, of_memory
 from experiments.store.files import write_atomically
 from experiments.store.metrics import step_times
 from experiments.store.rundir import STACKS, VERDICT, Attempt, RunDir
@@ -55,7 +56,7 @@ class Watch:
         self.head = _pid(self.cluster) if self.cluster is not None else 0
         self.supervisor = int(os.environ.get(SUPERVISOR, 0))
         self.daemons: dict[int, str] = {}
-        self.asked = Asked()
+        self.asked, self.kills = Asked(), MemoryKills()
         self._over, self._known, self._warned = threading.Event(), is_known(), False
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -70,6 +71,10 @@ class Watch:
         while self.verdict is None and time.monotonic() < deadline:
             time.sleep(0.1)
             self._note(self.look())
+
+    def of_memory(self, failure: Failure) -> Failure:
+        """Return a failure of this attempt; out of memory, if the kernel has killed a process of it for that."""
+        return of_memory(failure, self.kills.number(), in_job=bool(self.supervisor))
 
     def look(self) -> str | None:
         """Return in words what has died; None if nothing has."""
@@ -125,7 +130,7 @@ class Watch:
             self._decide(Failure(KILLED, found, RESUMES))
 
     def _decide(self, verdict: Failure) -> None:
-        self.verdict = verdict
+        self.verdict = verdict = self.of_memory(verdict)
         print(f"{verdict.cause}: the attempt is ended", file=sys.stderr, flush=True)
         with contextlib.suppress(OSError):
             write_atomically(self.attempt.path / VERDICT, json.dumps(self.verdict.__dict__) + "\n")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.models.shape import Shape
-from experiments.values import divisors, is_whole
+from experiments.values import at, divisors, is_whole
 from experiments.verl_keys import (
     ACTOR,
     CRITIC_TOKENS,
@@ -73,6 +73,20 @@ def sequence_problems(config: Mapping[str, Any], shape: Shape | None) -> list[st
             )
         elif shape is not None and not splits_heads(shape, size):
             found.append(f"{key} must {split_of(shape)}, but is {size}; set {key}=1")
+    return found
+
+
+def sharding_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return problems of the groups of ranks over which a model is sharded: ranks left over would be in none."""
+    found, ranks = [], ranks_of(config)
+    keys = [f"{ACTOR}.fsdp_config.fsdp_size"]
+    keys += [f"{REFERENCE}.fsdp_config.fsdp_size"] if has_reference(config) else []
+    keys += ["critic.fsdp.fsdp_size"] if has_critic(config) else []
+    for key in keys:
+        size = at(config, key)
+        if not (is_whole(size, 1) and (size >= ranks or ranks % size == 0)) and size != -1:
+            told = "null" if size is None else size
+            found.append(f"{key} must divide the {ranks} GPUs, or be -1 for all of them, but is {told}; set {key}=-1")
     return found
 
 

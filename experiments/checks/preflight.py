@@ -19,7 +19,13 @@ from experiments.checks.flash_attention import flash_problems
 from experiments.checks.folders import folder_problems
 from experiments.checks.gpu_memory import memory_problems
 from experiments.checks.model_files import model_path_problems, model_problems
-from experiments.checks.parallelism import length_problems, rollout_problems, sequence_problems, token_problems
+from experiments.checks.parallelism import (
+    length_problems,
+    rollout_problems,
+    sequence_problems,
+    sharding_problems,
+    token_problems,
+)
 from experiments.checks.ray import ray_problems
 from experiments.checks.resume import resume_problems
 from experiments.checks.unread_keys import kl_problems, legacy_problems, rate_problems
@@ -87,6 +93,7 @@ CHECKS: tuple[Callable[[Config, Model], list[str]], ...] = (
     lambda config, model: rate_problems(config),
     lambda config, model: rollout_problems(config, model.shape),
     lambda config, model: sequence_problems(config, model.shape),
+    lambda config, model: sharding_problems(config),
     lambda config, model: token_problems(config),
     lambda config, model: length_problems(config, model.positions),
     lambda config, model: memory_problems(config, model.memory),

@@ -6,11 +6,11 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
-CGROUP = Path("/sys/fs/cgroup")  # version 2; in a container it is the container's own
+from experiments.processes import cgroup
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -23,31 +23,17 @@ class Gpus:
     """Who says so, for a message."""
 
 
-def cores(cgroup: Path = CGROUP) -> int:
+def cores() -> int:
     """Return how many CPU cores this process may use: its affinity, and its cgroup's quota if that is less."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota(cgroup)
+    quota = cgroup.cpu_quota()
     return max(1, min(own, int(quota)) if quota is not None else own)
 
 
-def _quota(cgroup: Path) -> float | None:
-    """Return how many cores the cgroup may keep busy; None if it is not limited."""
-    try:
-        allowed, period = (cgroup / "cpu.max").read_text().split()
-        return int(allowed) / int(period)
-    except (OSError, ValueError):  # "max", or no cgroup of version 2
-        return None
-
-
-def free_memory(cgroup: Path = CGROUP) -> int:
+def free_memory() -> int:
     """Return how many bytes of memory new processes may take: what is free, and what the cgroup still allows."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit, used = (int((cgroup / name).read_text()) for name in ("memory.max", "memory.current"))
-        stats = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return free
-    return min(free, max(0, limit - used + int(stats.get("inactive_file", 0))))  # the kernel drops such pages first
+    free, allowed = int(psutil.virtual_memory().available), cgroup.free_memory()
+    return free if allowed is None else min(free, allowed)
 
 
 def gpus() -> Gpus | None:

@@ -16,7 +16,7 @@ from experiments.store.failures import OUT_OF_MEMORY, passes
 from experiments.store.rundir import RunDir
 from experiments.values import is_whole
 
-PAUSE_SECONDS = 5.0  # before a run's first new try; the second waits twice as long, and so on
+PAUSE_SECONDS = 5.0  # before a new try; each try but the first comes after progress, so it need not grow
 
 
 def retries_problem(most: Any) -> str | None:
@@ -54,7 +54,7 @@ class Retries:
         if failed is None or not passes(failed) or made >= self.most or step <= self.reached.get(name, -1):
             return None
         self.made[name], self.reached[name] = made + 1, step
-        self.due[name] = time.monotonic() + PAUSE_SECONDS * (made + 1)
+        self.due[name] = time.monotonic() + PAUSE_SECONDS
         if failed.get("kind") == OUT_OF_MEMORY:
             self.alone.add(name)
         why = f"{failed.get('kind')}: {failed.get('cause')}"

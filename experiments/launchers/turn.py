@@ -21,10 +21,11 @@ from experiments.launchers.places import Place
 from experiments.launchers.progress import Row
 from experiments.planning.plan import PlannedRun, attempt_arguments
 from experiments.processes import reaping
+from experiments.processes.cgroup import MemoryKills
 from experiments.processes.helper import HelperEnded
 from experiments.processes.standby import Standby
 from experiments.store.events import Event, State
-from experiments.store.failures import Failure, of_a_silent_end, of_an_error
+from experiments.store.failures import Failure, of_a_silent_end, of_an_error, of_memory
 from experiments.store.rundir import VERDICT, AlreadyRunning, RunDir
 from experiments.variables import CORES, MARKER
 
@@ -55,6 +56,7 @@ class Turn:
     interrupted: bool = False
     outside: Outside | None = None
     """Watches the attempt for a stall that it can't end by itself."""
+    kills: MemoryKills = field(default_factory=MemoryKills)
     _events: int = 0
 
     @classmethod
@@ -153,6 +155,7 @@ class Turn:
             verdict = attempt.path / VERDICT
             ending = self._ending(patience=0.0 if exit_code < 0 or verdict.exists() else NOTED_SECONDS)
             failure = of_a_silent_end(folder.path, exit_code, verdict, attempt.log, ending)
+            failure = of_memory(failure, self.kills.number())
         elif exit_code and silent:
             failure = Failure("error", f"the attempt ended with {exit_code} before it started", "read what it printed")
         if failure is not None:

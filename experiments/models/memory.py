@@ -1,10 +1,10 @@
 """Estimate the GPU memory that a step needs, phase by phase, from shapes alone: it needs no GPU and no torch.
 
 Assumptions: veRL's FSDP engines in mixed precision (weights, gradients and Adam's moments in fp32, sharded over all
-ranks; a layer is gathered in bf16), vLLM in bf16, every response as long as it may be. The transformers rollout
-(rollout.name=hf) keeps a whole copy of the weights and generates all its responses at once. Not counted: the
-allocator's fragments, for which FITS leaves room. No GPU has confirmed the constants yet. Log-probs are computed by our
-code, with flash-attn and without (verl_plugin/training/log_probs.py), so its memory is the same with both.
+ranks or groups of fsdp_size; a layer is gathered in bf16), vLLM in bf16, every response as long as it may be. The
+transformers rollout (rollout.name=hf) keeps a whole copy of the weights and generates all its responses at once. Not
+counted: the allocator's fragments, for which FITS leaves room. No GPU has confirmed the constants yet. Log-probs are
+computed by our code (verl_plugin/training/log_probs.py), so their memory is the same with flash-attn and without.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ class Setup:
     critic_param_offload: bool = False
     critic_optimizer_offload: bool = False
     critic_tokens: int = 0
+    fsdp_size: int = -1
+    """Over how many ranks the policy is sharded; -1: all, here and below."""
+    critic_fsdp_size: int = -1
     tensor_parallel: int = 1
     sequence: int = 1280
     """The most tokens of prompt and response together."""
@@ -79,9 +82,10 @@ class Setup:
     copy_bytes: int = 0
     """Bytes per parameter of the transformers rollout's own copy of the weights; 0 with vLLM."""
 
-    def shard(self, bytes_per_parameter: int) -> float:
-        """Return the GiB that a rank's shard of the model takes."""
-        return self.shape.parameters * bytes_per_parameter / self.ranks / GIB
+    def shard(self, bytes_per_parameter: int, critic: bool = False) -> float:
+        """Return the GiB that a rank's shard of the policy, or of the critic, takes."""
+        size = self.critic_fsdp_size if critic else self.fsdp_size
+        return self.shape.parameters * bytes_per_parameter / (self.ranks if size < 1 else min(size, self.ranks)) / GIB
 
     def resident(self, actor: bool = False, critic: bool = False) -> dict[str, float]:
         """Return the GiB of each part that is on a GPU: what always stays, and the named models' offloaded parts.
@@ -90,13 +94,15 @@ class Setup:
         veRL keeps its weights on the CPU and loads a layer at a time, whatever ref.fsdp_config.param_offload says
         (verl/workers/engine/fsdp/transformer_impl.py, forward_only).
         """
-        held = {
-            "weights": (actor or not self.param_offload) + (self.critic and (critic or not self.critic_param_offload)),
-            "optimizer": (actor or not self.optimizer_offload)
-            + (self.critic and (critic or not self.critic_optimizer_offload)),
+        held = {  # (bytes per parameter, whether the policy's are there, whether the critic's are)
+            "weights": (4, actor or not self.param_offload, critic or not self.critic_param_offload),
+            "optimizer": (8, actor or not self.optimizer_offload, critic or not self.critic_optimizer_offload),
         }
-        sizes = {"weights": 4, "optimizer": 8}
-        return {name: count * self.shard(sizes[name]) for name, count in held.items()} | self.engine()
+        sizes = {
+            name: policy * self.shard(size) + (self.critic and values) * self.shard(size, critic=True)
+            for name, (size, policy, values) in held.items()
+        }
+        return sizes | self.engine()
 
     def engine(self) -> dict[str, float]:
         """Return the GiB that a rollout engine keeps while the models train, by part."""
@@ -228,7 +234,7 @@ def _critic_update(setup: Setup, tokens: int) -> dict[str, float]:
     gathered, one_layer, saved = _layers(setup, setup.critic_checkpointing)
     return {
         **setup.resident(critic=True),
-        "gradients": setup.shard(4),
+        "gradients": setup.shard(4, critic=True),
         "gathered layer": gathered,
         "critic's activations": tokens * (saved + one_layer) / GIB,
     }
@@ -272,6 +278,8 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
         reference=reference,
         param_offload=actor["fsdp_config"]["param_offload"],
         optimizer_offload=actor["fsdp_config"]["optimizer_offload"],
+        fsdp_size=_group(actor["fsdp_config"]["fsdp_size"]),
+        critic_fsdp_size=_group(critic["fsdp"]["fsdp_size"]),
         critic_param_offload=critic["fsdp"]["param_offload"],
         critic_optimizer_offload=critic["fsdp"]["optimizer_offload"],
         update_tokens=update,
@@ -291,6 +299,11 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
 
 
 ESTIMATED = ("vllm", "hf")  # the engines whose memory this file can estimate
+
+
+def _group(size: Any) -> int:
+    """Return over how many ranks a model is sharded; -1, all, for an invalid size; preflight reports it."""
+    return int(size) if is_whole(size, 1) else -1
 
 
 def _tokens(section: Mapping[str, Any], dynamic: str, work: str, sequence: int) -> int | None:

@@ -8,11 +8,12 @@ import time
 
 from experiments.errors import UserError
 from experiments.runs.status import settle
-from experiments.store.events import State
+from experiments.store.events import Event, State
 from experiments.store.rundir import Attempt, RunDir
 
 POLL_SECONDS = 0.3
 LOOK_SECONDS = 5.0  # how often SLURM is asked about the job
+BEGIN_SECONDS = 30.0  # after that a launcher has taken hold of the runs that it launched
 ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.?)")
 # A log has text that a model wrote, which must not control the terminal. A progress bar's returns become lines.
 CONTROLS = bytes(code for code in range(256) if (code < 32 and code not in b"\t\n\r") or code == 127)
@@ -21,7 +22,7 @@ CONTROLS = bytes(code for code in range(256) if (code < 32 and code not in b"\t\
 def logs(run: RunDir, follow: bool) -> int:
     """Print the log of the run's last attempt; return the exit code. `follow`: until the run ends, attempt by attempt.
 
-    UserError if there is no attempt and none to wait for.
+    UserError if there is no attempt and none to wait for, or no longer one to wait for.
     """
     attempt, offset, looked = _last(run), 0, time.monotonic()
     if attempt is None and not (follow and run.state() in (State.PLANNED, State.QUEUED)):
@@ -29,6 +30,7 @@ def logs(run: RunDir, follow: bool) -> int:
     while True:
         if time.monotonic() > looked + LOOK_SECONDS:  # what SLURM does to a job stands in the events once we have asked
             settle([run])
+            _check_awaited(run)
             looked = time.monotonic()
         ended = run.state() not in (
             State.PLANNED,
@@ -44,6 +46,15 @@ def logs(run: RunDir, follow: bool) -> int:
             return 0
         else:
             time.sleep(POLL_SECONDS)
+
+
+def _check_awaited(run: RunDir) -> None:
+    """Raise UserError if the run waits for its turn in a launch on this machine that is no longer there."""
+    last = (run.events() or [{}])[-1]
+    ours = last.get("event") == Event.LAUNCHED and last.get("launcher") == "local"
+    if ours and time.time() > last.get("time", 0) + BEGIN_SECONDS and not run.is_wanted() and not run.is_locked():
+        problem = f"{run.path.name} must wait for its turn in a launch, but its launch has ended without it"
+        raise UserError(f"{problem}; type the launch again, and it goes on where it was")
 
 
 def _last(run: RunDir) -> Attempt | None:

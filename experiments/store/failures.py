@@ -36,6 +36,10 @@ NO_RAY = "Ray could not start"
 MACHINE_MEMORY = "it is the machine's own memory"
 REWARD_ERROR = "reward error"
 NAN_LOSS = "NaN loss"
+OF_THE_MACHINE = (
+    f"{MACHINE_MEMORY}, not the device's: end other programs or ask for more, or lower data.train_batch_size"
+)
+MORE_MEMORY = "ask for more: hydra.launcher.mem"
 RESUMES = "start again: the run resumes from its last whole checkpoint"
 
 ROOM_BYTES = 64 << 10  # with less than this left, not even the cause of a failure can be written down
@@ -65,7 +69,7 @@ CLASSES = (
     (
         OUT_OF_MEMORY,
         r"OutOfMemoryError|std::bad_alloc|Cannot allocate memory|killed due to the node running low|oom_kill event",
-        f"{MACHINE_MEMORY}, not the device's: end other programs or ask for more, or lower data.train_batch_size",
+        OF_THE_MACHINE,
     ),
     (
         NO_RAY,
@@ -167,6 +171,21 @@ def of_a_silent_end(run: Path, code: int, verdict: Path, log: Path | None, other
     if said.kind == "error":  # its last line is no cause, and may be anybody's
         return Failure(KILLED, f"the attempt's process {how(code)}; its log ends: {said.cause}", RESUMES)
     return Failure(said.kind, f"{said.cause} (the attempt {how(code)})", said.remedy)
+
+
+def of_memory(failure: Failure, kills: int, in_job: bool = False) -> Failure:
+    """Return the failure of an attempt during which the kernel killed so many processes for memory.
+
+    `in_job`: whether a SLURM job was submitted for the attempt, and can be submitted with more.
+    """
+    if not kills or failure.kind != KILLED:
+        return failure
+    processes = "a process" if kills == 1 else f"{kills} processes"
+    return Failure(
+        OUT_OF_MEMORY,
+        f"{failure.cause}: the kernel killed {processes} for memory",
+        MORE_MEMORY if in_job else OF_THE_MACHINE,
+    )
 
 
 def passes(failed: Mapping[str, Any]) -> bool:

@@ -250,10 +250,18 @@ class RunDir:
 
     def is_locked(self) -> bool:
         """Return whether a living process executes the run."""
+        return self._is_held("lock", fcntl.LOCK_SH)
+
+    def is_wanted(self) -> bool:
+        """Return whether a living launcher of this machine has the run before it, or at work."""
+        return self._is_held("wanted.lock", fcntl.LOCK_EX)
+
+    def _is_held(self, name: str, kind: int) -> bool:
+        """Return whether another process holds a lock so that one of this kind can't be had."""
         try:
-            with open(self.path / "lock", "rb") as file:
+            with open(self.path / name, "rb") as file:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    fcntl.flock(file, kind | fcntl.LOCK_NB)
                 except BlockingIOError:
                     return True
         except FileNotFoundError:

@@ -3,6 +3,7 @@
 First ATTEMPTS tiny runs, half of them one after the other, half in pairs. Afterwards there must be no process, port,
 shared memory or temporary folder that was not there before, and the launcher must not have grown. Then a sweep of four
 runs, two at once, in which KILLS random parts are killed. It must end complete by itself, with each step trained once.
+A part is killed once the runs that lose by it have gone on since their last loss: others are not tried again.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import psutil
 
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir, find_runs
+from experiments.variables import MARKER
 from tests.e2e.kills import TRAINED
 from tests.e2e.parts import parts
 from tests.e2e.training import OTHERS_SECONDS, arguments, clean_environment
 
 TINY = ("tracking=none", "trainer.total_training_steps=1", "trainer.test_freq=-1", "trainer.val_before_train=false")
-ARMS, STEPS = 4, 40
+ARMS, STEPS = 4, 250
 LONG = (
     *("-m", f"seed={','.join(map(str, range(1, ARMS + 1)))}", "hydra.launcher.jobs=2", "hydra.launcher.retries=1000"),
     *("tracking=none", f"trainer.total_training_steps={STEPS}", "trainer.save_freq=1", "trainer.test_freq=-1"),
@@ -110,28 +112,36 @@ def trained_steps(run: RunDir) -> list[int]:
     return kept
 
 
+def losing(victim: psutil.Process, folder: Path) -> list[RunDir]:
+    """Return the runs that lose by a process's end: its own, or all that are under way if it is the launch's."""
+    running = [run for run in find_runs(folder / "runs") if run.is_locked()]
+    own = victim.environ().get(MARKER)
+    return [run for run in running if own in (None, str(run.path))]
+
+
 def killed_sweep(folder: Path, kills: int, draw: random.Random) -> dict[str, int]:
-    """Kill random parts of a sweep, each after new rows were written; return how often each kind was killed."""
+    """Kill random parts of a sweep; return how often each kind was killed."""
     folder.mkdir()
     done: dict[str, int] = {}
+    lost: dict[Path, int] = {}  # the checkpoint that a run had when it last lost
     with open(folder / "output", "w") as output:
         launcher = psutil.Popen(
             arguments(folder, LONG), cwd=folder, env=clean_environment(), stdout=output, stderr=subprocess.STDOUT
         )
-        wanted = 1
         while launcher.poll() is None:
-            written = sum(file.read_bytes().count(b"\n") for file in folder.glob("runs/*/attempts/*/metrics.jsonl"))
-            if sum(done.values()) < kills and written >= wanted:
-                time.sleep(draw.uniform(0.0, 2.0))
-                victims = list(parts(launcher))
-                if victims:
-                    kind, victim = draw.choice(victims)
-                    with contextlib.suppress(psutil.Error):
+            time.sleep(draw.uniform(0.0, 2.0))
+            victims = list(parts(launcher)) if sum(done.values()) < kills else []
+            if victims:
+                kind, victim = draw.choice(victims)
+                with contextlib.suppress(psutil.Error):
+                    losers = losing(victim, folder)
+                    steps = {run.path: run.checkpoint_step() for run in losers}
+                    if losers and all(step > lost.get(path, 0) for path, step in steps.items()):
                         victim.kill()
+                        lost |= steps
                         done[kind] = done.get(kind, 0) + 1
-                        print(f"{sum(done.values())}: {kind} killed after {written} rows", flush=True)
-                    wanted = written + draw.randint(1, 2)
-            time.sleep(0.05)
+                        names = ", ".join(f"{path.name} at step {step}" for path, step in steps.items())
+                        print(f"{sum(done.values())}: {kind} killed: {names}", flush=True)
     assert launcher.returncode == 0, (folder / "output").read_text()[-3000:]
     runs = find_runs(folder / "runs")
     assert [run.state() for run in runs] == ["finished"] * ARMS

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.training import arguments, clean_environment
-
-HOME_VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+from tests.e2e.training import Command
 
 
 @pytest.mark.parametrize("fast", ["true", "false"])
-def test_a_run_trains_under_a_read_only_home(tmp_path: Path, fast: str) -> None:
+def test_a_run_trains_under_a_read_only_home(homeless: Callable[[str], Command], fast: str) -> None:
     """The home is an empty read-only file system in a mount namespace."""
-    home, place = tmp_path / "home", tmp_path / "place"
-    home.mkdir()
-    place.mkdir()
-    user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    inside = (
-        'mount -t tmpfs none "$1" && mount -o remount,ro "$1" && export HOME="$1" && shift && '
-        '! touch "$HOME/x" 2>&1 && exec "$@"'
-    )
-    overrides = [f"hardware.fast={fast}", "trainer.total_training_steps=1", "trainer.val_before_train=false"]
-    done = subprocess.run(
-        ["unshare", "--mount", *user, "sh", "-c", inside, "sh", str(home), *arguments(place, overrides)],
-        cwd=place,
-        env={key: value for key, value in clean_environment().items() if key not in HOME_VARIABLES},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Read-only file system" in done.stdout, "the home was read-only"
-    assert (place / "runs" / ".cache" / "huggingface" / "datasets").is_dir()
+    done = homeless(fast)
+    assert done.code == 0, done.output
+    assert "Read-only file system" in done.output, "the home was read-only"
+    assert (done.runs_dir / ".cache" / "huggingface" / "datasets").is_dir()
+    assert list(done.run.attempts()[0].path.glob("wandb/offline-run-*/*.wandb")), "W&B's files are the attempt's"
 
 
 def test_what_the_user_has_chosen_stays(tmp_path: Path) -> None:

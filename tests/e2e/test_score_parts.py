@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from experiments.config.verl import override
 from experiments.store.files import read_jsonl
-from tests.e2e.training import rows, train
-
-SCORE = """
-def compute_score(data_source, solution_str, ground_truth, **others):
-    if "<answer>" not in solution_str or "</answer>" not in solution_str:
-        return 0.0
-    return {"score": 0.1, "acc": False, "format": 1.0, "note": "read"}
-"""
+from tests.e2e.training import Command, rows
 
 
 def answered(output: str) -> bool:
@@ -23,14 +15,8 @@ def answered(output: str) -> bool:
 
 
 @pytest.mark.parametrize("fast", ["true", "false"])
-def test_a_part_that_a_response_lacks_counts_as_0(folder: Path, fast: str) -> None:
-    place = folder / f"parts-{fast}"
-    place.mkdir()
-    score = place / "score.py"
-    score.write_text(SCORE)
-    once = ("trainer.total_training_steps=1", "trainer.test_freq=1", "trainer.save_freq=-1", "tracking=none")
-    path = override("reward.custom_reward_function.path", str(score))
-    done = train(place, path, f"hardware.fast={fast}", *once)
+def test_a_part_that_a_response_lacks_counts_as_0(homeless: Callable[[str], Command], fast: str) -> None:
+    done = homeless(fast)
     assert done.code == 0, done.output
     attempt, row = done.run.attempts()[0], rows(done.run)[1]
     dumped = read_jsonl(attempt.rollouts / "1.jsonl")[0]

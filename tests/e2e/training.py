@@ -22,9 +22,11 @@ from experiments.config.verl import override
 from experiments.processes import reaping
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir, find_runs
+from tests.needs import NEEDS, lacking
 
 COMPILER = re.compile(r"(^|-)(cc|gcc|[cg]\+\+|clang|clang\+\+|cpp|nvcc|ninja|g?make)(-[\d.]+)?$")
 OTHERS_SECONDS = 60.0  # how long helpers of a launcher that another test killed may take to end
+HOME_VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 ANNEALED = ("temperature=linear", "rollout.temperature=1.2", "temperature.steps=3", "tracking=none")
 REWARD = """
 import experiments
@@ -58,14 +60,34 @@ def arguments(folder: Path, overrides: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "experiments.run", "experiment=smoke", *paths, *overrides]
 
 
-def train(folder: Path, *overrides: str, **environment: str) -> Command:
-    """Run the command to its end; `environment` replaces variables of its environment."""
+def train(folder: Path, *overrides: str, within: Sequence[str] = (), **environment: str) -> Command:
+    """Run the command to its end.
+
+    `within`: the command that executes it, if it is not to be executed as it is. `environment` replaces variables of
+    its environment.
+    """
     folder.mkdir(exist_ok=True)
     variables = {**clean_environment(), **environment}
-    done = subprocess.run(
-        arguments(folder, overrides), cwd=folder, capture_output=True, text=True, timeout=900, env=variables
-    )
+    command = [*within, *arguments(folder, overrides)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, env=variables)
     return Command(done.returncode, done.stdout + done.stderr, folder / "runs")
+
+
+def under_a_read_only_home(home: Path) -> list[str]:
+    """Return a command that executes another one with an empty home that can't be written, and prints that it can't.
+
+    Without mount namespaces there is none: the command is then executed as it is.
+    """
+    if any(lacking(need) for need in NEEDS if need.tests.startswith("tests/e2e/test_read_only_home.py")):
+        return []
+    home.mkdir()
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    inside = (
+        'mount -t tmpfs none "$1" && mount -o remount,ro "$1" && export HOME="$1" && shift && '
+        '! touch "$HOME/x" 2>&1 && exec "$@"'
+    )
+    unset = [part for name in HOME_VARIABLES for part in ("-u", name)]
+    return ["env", *unset, "unshare", "--mount", *user, "sh", "-c", inside, "sh", str(home)]
 
 
 def train_edited(folder: Path, *overrides: str) -> Command:

@@ -11,7 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from experiments.checks.parallelism import length_problems, rollout_problems, sequence_problems, token_problems
+from experiments.checks.parallelism import (
+    length_problems,
+    rollout_problems,
+    sequence_problems,
+    sharding_problems,
+    token_problems,
+)
 from experiments.checks.preflight import examine, faults_of
 from experiments.models.shape import Shape
 
@@ -57,6 +63,7 @@ def parallel_problems(config: Config, shape: Shape | None, positions: int | None
     return [
         *rollout_problems(config, shape),
         *sequence_problems(config, shape),
+        *sharding_problems(config),
         *token_problems(config),
         *length_problems(config, positions),
     ]

@@ -1,7 +1,7 @@
 """A private SLURM cluster in a directory, on the loopback: the real slurmctld, and a real slurmd for each node.
 
-It needs no root, systemd, munge or cgroups, and is ready in about a second. Its GPUs are links to /dev/null: SLURM
-assigns them and sets CUDA_VISIBLE_DEVICES as it does for real GPUs. Read in slurm 22.05.8 (Debian 12).
+It needs no root, systemd or munge, and cgroups only where asked; it is ready in about a second. Its GPUs are links to
+/dev/null: SLURM assigns them and sets CUDA_VISIBLE_DEVICES as it does for real GPUs. Read in slurm 22.05.8 (Debian 12).
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from typing import Any
 import psutil
 
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # where Debian puts daemons; not on everybody's PATH
+CGROUPS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup/freezer"))  # of version 1, in which SLURM confines jobs
 PARTITIONS = "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP"
+
+
+def may_confine() -> bool:
+    """Return whether this machine lets us make the cgroups in which SLURM confines jobs."""
+    return all(os.access(folder, os.W_OK) for folder in CGROUPS)
 
 
 def free_ports(count: int) -> list[int]:
@@ -53,11 +59,14 @@ class Cluster:
         settings: dict[str, Any] | None = None,
         partitions: str = PARTITIONS,
         accounting: bool = False,
+        confined: bool = False,
     ) -> None:
+        """`confined`: the kernel enforces the memory of jobs, by cgroups; else SLURM looks at it now and then."""
         self.base = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # short: sockets hold 107 bytes
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.cpus, self.memory_mb, self.gpus = cpus, memory_mb, gpus
         self.settings, self.partitions, self.accounting = settings or {}, partitions, accounting
+        self.confined = confined
         self.daemons: dict[str, subprocess.Popen] = {}
 
     @property
@@ -146,6 +155,12 @@ class Cluster:
             "MaxArraySize": 1001,
             "MaxJobCount": 20_000,
         }
+        if self.confined:
+            settings |= {
+                "ProctrackType": "proctrack/cgroup",
+                "TaskPlugin": "task/cgroup",
+                "JobAcctGatherParams": "NoOverMemoryKill",
+            }
         if self.accounting:
             settings |= {
                 "AccountingStorageType": "accounting_storage/slurmdbd",
@@ -163,7 +178,9 @@ class Cluster:
         ]
         self.config.write_text("\n".join([*lines, self.partitions]) + "\n")
         # naming v1 skips slurmd's look at /sys/fs/cgroup, which is not mounted everywhere
-        (self.base / "etc" / "cgroup.conf").write_text("CgroupAutomount=no\nCgroupPlugin=cgroup/v1\n")
+        (self.base / "etc" / "cgroup.conf").write_text(
+            f"CgroupAutomount=no\nCgroupPlugin=cgroup/v1\nConstrainRAMSpace={'yes' if self.confined else 'no'}\n"
+        )
         for number in range(self.gpus):
             (self.base / "dev" / f"gpu{number}").symlink_to("/dev/null")  # gres.conf wants a character device
         if self.gpus:
@@ -345,3 +362,7 @@ class Cluster:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         shutil.rmtree(self.base, ignore_errors=True)
+        for top in [folder / f"slurm_{node}" for folder in CGROUPS for node in self.nodes if self.confined]:
+            for folder in sorted(top.glob("**/"), reverse=True):  # the innermost first
+                with contextlib.suppress(OSError):
+                    folder.rmdir()

@@ -16,6 +16,7 @@ from experiments.errors import UserError
 from experiments.launchers.slurm.launch import catch_up
 from experiments.launchers.slurm.ray_cluster import NODE
 from experiments.launchers.slurm.settle import settle
+from experiments.runs.__main__ import main
 from experiments.variables import NOTIFY, SWEEP
 from tests.slurm.calls import Calls
 from tests.slurm.cluster import Cluster
@@ -50,8 +51,11 @@ def test_one_array_for_each_resource_shape(sweep: Sweeps) -> None:
     )
 
 
-def test_an_array_above_the_cluster_s_limit_is_split(make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Cluster(nodes=1, settings={"MaxArraySize": 3}) as small:
+@pytest.mark.parametrize("limit", [{"MaxArraySize": 3}, {"SchedulerParameters": "max_array_tasks=3"}])
+def test_an_array_above_the_cluster_s_limit_is_split(
+    make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch, limit: dict[str, Any]
+) -> None:
+    with Cluster(nodes=1, settings=limit) as small:
         use(small, monkeypatch)
         many = make_sweep(small, *["train"] * 7)
         many.launch(sbatch=LATER)
@@ -64,7 +68,7 @@ def test_a_cluster_without_arrays_and_one_whose_queue_is_full(
     make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("experiments.launchers.slurm.submission.SBATCH_SECONDS", 2.0)
-    monkeypatch.setattr("experiments.launchers.slurm.submission.LATE_SECONDS", 0.0)
+    monkeypatch.setattr("experiments.launchers.slurm.commands.LATE_SECONDS", 0.0)
     with Cluster(nodes=1, settings={"MaxArraySize": 0, "MaxJobCount": 3}) as plain:
         use(plain, monkeypatch)
         two = make_sweep(plain, "train", "train")
@@ -304,11 +308,25 @@ def test_slurm_s_answer_is_lost(
     assert unheard.states() == ["queued"] and not list(tmp_path.glob("runs/.slurm/pending/*"))
 
 
+def test_slurm_s_answer_to_a_requeue_is_lost(sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM has queued the job again: no other one is submitted."""
+    warned = sweep("until warned")
+    text = f'PATH=$found scontrol "$@" || exit\n[[ "$1" != requeue ]] || {{ {LOST}; }}'
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", program(tmp_path, "scontrol", text))  # sbatch hands it over to the job
+        warned.launch()
+    warned.until_training()
+    warned.cluster.run("scancel", "--signal=USR1", "--batch", warned.job())
+    job = warned.until_waiting()
+    warned.must_become("queued")
+    assert queue(warned.cluster) == [job] and "SLURM: " not in str(warned.run().events()[-1].get("cause"))
+
+
 def test_an_array_that_comes_after_sbatch_has_given_up_is_taken_back(
     sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, script = sweep("train"), tmp_path / "script"
-    monkeypatch.setattr("experiments.launchers.slurm.submission.LATE_SECONDS", 0.0)
+    monkeypatch.setattr("experiments.launchers.slurm.commands.LATE_SECONDS", 0.0)
     text = f'[[ "$*" != *--hold* ]] || {{ cp "${{@: -1}}" {script}; {LOST}; }}'
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"but says: .*Socket timed out"):
         patch.setenv("PATH", program(tmp_path, "sbatch", text))
@@ -359,6 +377,37 @@ def test_an_account_and_a_qos_that_there_are_not(make_sweep: Sweeps, monkeypatch
                 mistaken.launch(**values)
         mistaken.launch(account="mine", sbatch=LATER)
         assert mistaken.states() == ["queued"]
+
+
+def test_the_limits_of_a_qos(
+    make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enforced = {"AccountingStorageEnforce": "associations,limits,qos"}
+    with Cluster(nodes=1, accounting=True, settings=enforced) as strict:
+        use(strict, monkeypatch)
+        limits = ("set", "MaxSubmitJobsPerUser=2", "MaxWall=30", "MaxJobsPerUser=1")
+        strict.run("sacctmgr", "-i", "modify", "qos", "normal", *limits)
+        for what in (("account", "mine"), ("user", getpass.getuser(), "account=mine")):
+            strict.run("sacctmgr", "-i", "add", *what)
+        three = make_sweep(strict, "train", "train", "train")
+        said = r"job submit limit.*your account or QOS allows less.*sacctmgr show qos.*submit fewer runs"
+        with pytest.raises(UserError, match=said):
+            three.launch(account="mine")
+        assert queue(strict) == [] and three.states() == ["planned"] * 3
+        long = make_sweep(strict, "train")
+        long.launch(account="mine")  # for an hour
+        long.until(lambda: "QOSMaxWall" in strict.run("squeue", "-h", "-o", "%r"), "the reason")
+        long.must_become("queued")
+        assert main(["--runs-dir", str(long.run().path.parent), "list"]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert "QOSMaxWallDurationPerJobLimit" in told and "submit it again with another hydra.launcher.time" in told
+        strict.cancel_all()
+        two = make_sweep(strict, "train", "train")
+        two.launch(account="mine", time="0:20:00")  # one after the other: the second waits, and nothing is wrong
+        two.until_training(1)
+        assert not any(event["event"] == "held" for event in two.run(2).events())
+        two.until_over()
+        two.must_become("finished", "finished")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Real veRL in SLURM jobs: two attempts on one node at the same time, of which SLURM warns one."""
+"""Real veRL in SLURM jobs: two attempts on one node at the same time; SLURM warns one and cancels the other."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def until(true: Callable[[], object], what: str, seconds: float = 900.0) -> None
         time.sleep(0.2)
 
 
-def test_two_trainings_on_one_node_one_of_them_warned(one_node: Cluster, tmp_path: Path) -> None:
+def test_two_trainings_on_one_node_one_of_them_warned_and_the_other_cancelled(
+    one_node: Cluster, tmp_path: Path
+) -> None:
     reward, meeting = tmp_path / "reward.py", tmp_path / "meeting"
     meeting.mkdir()
     reward.write_text(REWARD.replace("MEETING", str(meeting)))
@@ -84,6 +86,7 @@ def test_two_trainings_on_one_node_one_of_them_warned(one_node: Cluster, tmp_pat
     assert [len(own) for own in clusters] == [1, 1] and clusters[0] != clusters[1], "each a Ray of its own, at once"
     job, beside = (found.id for run in (warned, other) if (found := run_job(run.events())))
     assert one_node.states()[beside] == "RUNNING", "both train at the same time"
+    one_node.run("scancel", beside)
     one_node.run("scancel", "--signal=USR1", "--batch", job)
     until(lambda: one_node.states()[job] == "PENDING", "saved and requeued")
     saved = warned.checkpoint_step()
@@ -91,12 +94,13 @@ def test_two_trainings_on_one_node_one_of_them_warned(one_node: Cluster, tmp_pat
     assert wandb_log(warned).rows[-1][0] == saved, "W&B's last step is on disk"
     start_requeued(one_node, job)
     until(lambda: not {"PENDING", "RUNNING", "COMPLETING"} & set(one_node.states().values()), "both over")
-    assert set(one_node.states().values()) == {"COMPLETED"}, [run.events()[-1] for run in (warned, other)]
+    assert one_node.states() == {job: "COMPLETED", beside: "CANCELLED"}
     assert settle([warned, other]) is None
+    assert states(warned, other) == ["finished", "cancelled"], [run.events()[-1] for run in (warned, other)]
+    assert trained_steps(warned) == list(range(1, STEPS + 1)), "no step is lost, none is trained twice"
     for run in (warned, other):
-        assert run.state() == "finished", run.events()[-1]
-        assert trained_steps(run) == list(range(1, STEPS + 1)), "no step is lost, none is trained twice"
         assert not left_behind(run)
+        assert not list(reaping.SCRATCH.glob(f"{reaping.scratch_prefix(run.path)}*"))
     assert [len(run.attempts()) for run in (warned, other)] == [2, 1]
     logs = [wandb_log(warned, attempt) for attempt in (0, 1)]
     assert {log.run_id for log in logs} == {warned.id}, "one run for W&B, by what its own files say"

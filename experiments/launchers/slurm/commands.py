@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +18,22 @@ LEAKS_ONE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL
 KEPT = ("SLURM_CONF", NOTIFY, SWEEP)  # which cluster, and whom the jobs tell of the end of which sweep
 
 
+# The words of a program that has no answer from slurmctld, which may have done what it was asked to do, or do it yet.
+LOST = r"timed out|unable to contact|communication|connection|zero bytes|endpoint|not responding|did not answer"
+LATE_SECONDS = 10.0  # how much later than such words it may be done
+
+
 class SlurmError(Exception):
     """A program of SLURM failed, did not answer in time, or is not installed. The text is the program's own message."""
 
 
 class SlurmRefused(SlurmError):
     """A program of SLURM ended with an error: it did not do what it was asked to do."""
+
+
+def answer_is_lost(error: SlurmError) -> bool:
+    """Return whether the program failed on the way to slurmctld or back, so that nobody knows what was done."""
+    return not isinstance(error, SlurmRefused) or re.search(LOST, str(error), re.IGNORECASE) is not None
 
 
 def clean_environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:

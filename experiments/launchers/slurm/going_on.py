@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.errors import INTERRUPTED
 from experiments.launchers.slurm import queue
-from experiments.launchers.slurm.commands import SlurmError, call
+from experiments.launchers.slurm.commands import LATE_SECONDS, SlurmError, answer_is_lost, call
 from experiments.launchers.slurm.groups import log_marks
 from experiments.launchers.slurm.run_job import RunJob
 from experiments.launchers.slurm.signals import Signals
@@ -67,7 +67,9 @@ def go_on(runs: Mapping[RunDir, int], next_job: NextJob, requeue: bool, signals:
             return INTERRUPTED
         except SlurmError as error:
             print(f"requeueing was refused: {error}", flush=True)
-    if signals.terminated or (requeue and _is_ending(own)):
+            if answer_is_lost(error) and _ends(own, signals):
+                return INTERRUPTED
+    if signals.terminated:
         return INTERRUPTED
     try:
         # The new job depends on this one: it must not start before its id is on the disk.
@@ -93,13 +95,18 @@ def _record(runs: Mapping[RunDir, int], job: RunJob, cause: str, **named: str | 
         run.record(Event.SUBMITTED, job=job.id, **named, cause=cause, **where)
 
 
-def _is_ending(own: str) -> bool:
-    """Return whether SLURM is ending this job: it did requeue the job, and only its answer was lost."""
-    try:
-        now = queue.ask([RunJob(own)]).of(RunJob(own))
-    except SlurmError:
-        return False
-    return now is not None and now.state != "RUNNING"
+def _ends(own: str, signals: Signals) -> bool:
+    """Return whether SLURM ends this job within a while: it did requeue the job, and only its answer was lost."""
+    deadline = time.monotonic() + LATE_SECONDS
+    while not signals.terminated and time.monotonic() < deadline:
+        try:
+            now = queue.ask([RunJob(own)]).of(RunJob(own))
+        except SlurmError:
+            now = None
+        if now is not None and now.state != "RUNNING":
+            return True
+        time.sleep(POLL_SECONDS)
+    return bool(signals.terminated)
 
 
 def _waiting(next_job: NextJob) -> str | None:

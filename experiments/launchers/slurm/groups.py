@@ -64,7 +64,8 @@ def companions(run: RunDir, job: RunJob, without: Collection[RunDir] = ()) -> li
     """Return the other runs that a run's job is still to train; `without`: runs that do not count."""
     folder = _folder(run, job)
     others = [arm.run for arm in read_group(folder, _task(job))] if folder else []
-    return [other for other in others if other != run and other not in without and has(job, other)]
+    left_out = {run.id, *(one.id for one in without)}  # by id: a folder may have two paths
+    return [other for other in others if other.id not in left_out and has(job, other)]
 
 
 def ask_to_end(run: RunDir, job: RunJob) -> None:

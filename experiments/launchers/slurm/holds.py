@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from experiments.store.rundir import RunDir
 
 HELD = "held"  # the kind of hold that can be released
 # SLURM's reasons for which a job waits for ever, each with the setting that is wrong. A job whose reason says "held"
-# can be released; a job with any other reason may start by itself.
+# can be released.
 NEVER = {
     "PartitionTimeLimit": "hydra.launcher.time",
     "PartitionNodeLimit": "hardware.nodes",
@@ -21,6 +22,25 @@ NEVER = {
     "InvalidQOS": "hydra.launcher.qos",
     "DependencyNeverSatisfied": "hydra.launcher.sbatch",
 }
+# The limits of an association or a QOS that a single job breaks; what other jobs use up is free again some day.
+OF_ONE_JOB = re.compile(
+    r"(?:QOS|Assoc)(?:Max(?P<most>WallDuration|[A-Za-z]+Minutes|Cpu|GRES|Mem|Memory|Node)Per(?:Job|Node)(?:Limit)?"
+    r"|Min(?P<least>Cpu|GRES|Memory|Node)(?:NotSatisfied)?)"
+)
+LIMITED = {
+    "Cpu": "hydra.launcher.cpus_per_task",
+    "GRES": "hardware.gpus_per_node",
+    "Mem": "hydra.launcher.mem",
+    "Memory": "hydra.launcher.mem",
+    "Node": "hardware.nodes",
+}
+
+
+def wrong_setting(reason: str) -> str | None:
+    """Return the setting for which a job with this reason waits for ever; None if it may start by itself."""
+    if limit := OF_ONE_JOB.fullmatch(reason):
+        return LIMITED.get(limit["most"] or limit["least"], "hydra.launcher.time")
+    return NEVER.get(reason)
 
 
 def told(run: RunDir, job: Job) -> dict[str, Any] | None:
@@ -30,10 +50,10 @@ def told(run: RunDir, job: Job) -> dict[str, Any] | None:
     if job.held:
         kind = HELD
         remedy = f"mend what the reason names, then: scontrol release {job.id}, or {command} retry {run.id}"
-    elif job.reason in NEVER:
+    elif setting := wrong_setting(job.reason):
         kind = "never starts"
         again = f"{command} cancel {run.id}, then submit it again with another"
-        remedy = f"{again} {NEVER[job.reason]}"
+        remedy = f"{again} {setting}"
     else:
         return None
     cause = f"SLURM does not start job {job.id}: {job.reason}"

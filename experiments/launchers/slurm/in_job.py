@@ -27,15 +27,25 @@ from experiments.launchers.notify import tell_from_job
 from experiments.launchers.retries import Retries
 from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError
+from experiments.launchers.slurm.former_life import given_away, is_restarted, outlives
 from experiments.launchers.slurm.going_on import NextJob, go_on, got_further
 from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_cluster
-from experiments.launchers.slurm.run_job import JOB_NAME, own_run_job, run_job
+from experiments.launchers.slurm.run_job import JOB_NAME
 from experiments.launchers.slurm.signals import Signals
 from experiments.processes import reaping
+from experiments.processes.cgroup import MemoryKills
 from experiments.processes.ray_cpus import cpus_offered
 from experiments.store import warning
 from experiments.store.events import TERMINAL, Event, State
-from experiments.store.failures import OUT_OF_MEMORY, classify, read_verdict
+from experiments.store.failures import (
+    KILLED,
+    MORE_MEMORY,
+    OUT_OF_MEMORY,
+    Failure,
+    classify,
+    of_memory,
+    read_verdict,
+)
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import VERDICT, RunDir
 from experiments.variables import (
@@ -52,7 +62,6 @@ from experiments.variables import (
 )
 
 POLL_SECONDS = 0.2
-FORMER_LIFE_SECONDS = 600.0  # how long to wait for processes that this job started before SLURM requeued it
 
 
 def execute(
@@ -71,15 +80,15 @@ def execute(
     signals = Signals()
     signals.listen()
     print(f"{queue.LOG_HEADER}{own_job_id()}", flush=True)
-    owner = _given_away(run)
+    owner = given_away(run)
     if owner:
         print(f"{run.path.name} has been given to {owner}; this job has nothing to do", flush=True)
         return 0
     if run.is_locked():
-        if not _restarted(run):
+        if not is_restarted(run):
             print(f"{run.path.name} is running already; this job has nothing to do", flush=True)
             return 0
-        if not _outlived(run):
+        if not outlives(run):
             print(f"{run.path.name} is still being executed by this job's former life; cancel that one", flush=True)
             return 1
     if run.state() == State.FINISHED and run.reached() >= steps:
@@ -115,7 +124,7 @@ def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool | None,
     """Execute one attempt; return the job's exit code."""
     reaping.drop_dead_scratch(run.path)  # a former life may have been killed
     made, start = len(run.attempts()), run.checkpoint_step()
-    execution = uuid.uuid4().hex
+    execution, kills = uuid.uuid4().hex, MemoryKills()
     try:
         code = _attempt(run, steps, frozen, warning_seconds, signals, execution)
     except (RuntimeError, SlurmError, OSError):  # Ray did not come up on the nodes
@@ -131,48 +140,11 @@ def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool | None,
     reaping.reap(run.path, execution=execution)
     reaping.drop_dead_scratch(run.path)
     if run.state() not in TERMINAL and not run.is_locked():
-        _note(run, code, signals)
+        _note(run, code, signals, kills.number())
     if requeue is not None and signals.warned and not signals.terminated and run.state() == State.INTERRUPTED:
         next_job = NextJob(run.path / "job.sh", f"{JOB_NAME}{run.id}")
         return go_on({run: steps}, next_job, requeue, signals) if got_further(run, start) else 1
     return code
-
-
-def _is_restarted() -> bool:
-    """Return whether SLURM has requeued and restarted this job."""
-    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-
-
-def _restarted(run: RunDir) -> bool:
-    """Return whether SLURM has requeued and restarted this job, and the run belongs to it."""
-    own = own_run_job()
-    return _is_restarted() and own is not None and own.is_same(run_job(run.events()))
-
-
-def _given_away(run: RunDir) -> str | None:
-    """Return in words what the run was given to while this job, which had it before, waited to be restarted."""
-    own, events = own_run_job(), run.events()
-    if own is None or not _is_restarted():
-        return None
-    had = any(own.is_same(run_job([event])) for event in events if event["event"] in (Event.SUBMITTED, Event.STARTED))
-    now = run_job(events)
-    if not had or own.is_same(now):
-        return None
-    return str(now) if now else "a launcher that trains it without SLURM"
-
-
-def _outlived(run: RunDir) -> bool:
-    """End the processes that this job left running before it was requeued; return whether the run is free then.
-
-    A node that lost contact keeps a job's processes while SLURM queues the job again. Processes on another node are
-    waited for: the node's slurmd ends them when it is back, and the lock of a dead node is released after a time.
-    """
-    reaping.reap(run.path)
-    deadline = time.monotonic() + FORMER_LIFE_SECONDS
-    while run.is_locked() and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    time.sleep(5 * POLL_SECONDS)  # the former in_job records the attempt's end first
-    return not run.is_locked()
 
 
 def _attempt(run: RunDir, steps: int, frozen: str, warning_seconds: float, signals: Signals, execution: str) -> int:
@@ -241,8 +213,11 @@ def _see_through(
     return code if code >= 0 else 128 - code
 
 
-def _note(run: RunDir, code: int, signals: Signals) -> None:
-    """Record the end of an attempt that died without recording it itself."""
+def _note(run: RunDir, code: int, signals: Signals, kills: int) -> None:
+    """Record the end of an attempt that died without recording it itself.
+
+    `kills`: how many processes the kernel killed for memory meanwhile.
+    """
     if signals.terminated or signals.warned:
         run.record(Event.INTERRUPTED, step=run.checkpoint_step(), cause="ended by SLURM")
         return
@@ -256,10 +231,12 @@ def _note(run: RunDir, code: int, signals: Signals) -> None:
         return
     log = attempts[-1].log if attempts else run.path / "job.log"
     failure = classify(log)
-    if failure.kind == "out of memory":
-        run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy="ask for more: hydra.launcher.mem")
+    if failure.kind == OUT_OF_MEMORY:
+        failure = Failure(OUT_OF_MEMORY, failure.cause, MORE_MEMORY)
     else:
-        run.record(Event.FAILED, kind="killed", cause=cause, remedy=f"read the end of {log}, then launch it again")
+        silent = Failure(KILLED, cause, f"read the end of {log}, then launch it again")
+        failure = of_memory(silent, kills, in_job=True)
+    run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
 
 
 def _end_with(parent: int) -> None:

@@ -19,11 +19,10 @@ from experiments.launchers.slurm.half_submitted import take_back
 from experiments.launchers.slurm.queue import LOG_HEADER, WAITING, Job, ask
 from experiments.launchers.slurm.run_job import RunJob, cluster_name, run_job
 from experiments.store.events import OPEN, Event, State
-from experiments.store.failures import DISK_FULL, ROOM_BYTES
+from experiments.store.failures import DISK_FULL, MORE_MEMORY, ROOM_BYTES
 from experiments.store.rundir import RunDir
 
 MEMORY = re.compile(r"exceeded (job |step )?memory limit|oom.kill|out of memory", re.IGNORECASE)
-MORE_MEMORY = "ask for more: hydra.launcher.mem"
 LOG_BYTES = 100_000
 OUTPUT_FILE_SIGNAL = 53  # "0:53": slurmstepd could not open --output
 REQUEUED = "DUE TO JOB REQUEUE"  # slurmstepd's last words when a job ends that will run again

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from experiments.errors import UserError
-from experiments.launchers.slurm import queue
+from experiments.launchers.slurm import commands, queue
 from experiments.launchers.slurm.arms_per_job import in_arrays
-from experiments.launchers.slurm.commands import SlurmError, SlurmRefused, call
+from experiments.launchers.slurm.commands import SlurmError, answer_is_lost, call
 from experiments.launchers.slurm.groups import Arm, log_marks, write_groups
 from experiments.launchers.slurm.half_submitted import begin, cancel_runs, complete
 from experiments.launchers.slurm.nodes import waited_for
@@ -34,10 +34,7 @@ from experiments.store.events import Event
 from experiments.store.files import write_atomically
 
 UNAVAILABLE = "Requested node configuration is not available"
-# sbatch's words when it has no answer from slurmctld, which may have accepted the job.
-LOST = r"timed out|unable to contact|communication|connection|zero bytes|endpoint|not responding|did not answer"
 SBATCH_SECONDS = 60.0  # sbatch itself would try again for two minutes, without a word, where the queue is full
-LATE_SECONDS = 10.0  # how much later than such words the job may be there
 WRITERS = 16  # how many runs' files are written at the same time
 
 
@@ -130,7 +127,12 @@ def refusal(message: str, settings: Settings) -> str:
     words = "; ".join(
         line.removeprefix("sbatch: error: ").removeprefix("allocation failure: ") for line in message.splitlines()
     )
-    remedies = (  # "Invalid account or account/partition combination" is about the account
+    remedies = (  # the first that fits; "Invalid account or account/partition combination" is about the account
+        (
+            "accounting/qos policy",
+            "your account or QOS allows less than these jobs ask for, or fewer jobs: sacctmgr show qos and sacctmgr "
+            "show associations user=$USER say what; ask for less (hydra.launcher.time, mem), or submit fewer runs",
+        ),
         ("account", f"hydra.launcher.account is {settings.account}; sacctmgr show associations user=$USER shows yours"),
         ("partition", f"hydra.launcher.partition is {settings.partition}; sinfo shows those that exist"),
         ("qos", f"hydra.launcher.qos is {settings.qos}; sacctmgr show qos shows those that exist"),
@@ -212,8 +214,8 @@ def _accepted(folder: Path, error: SlurmError) -> str:
     note stays, so that a later look takes the array back.
     """
     name = f"{JOB_NAME}{folder.name}"
-    is_refusal = isinstance(error, SlurmRefused) and not re.search(LOST, str(error), re.IGNORECASE)
-    deadline = time.monotonic() + (0.0 if is_refusal else LATE_SECONDS)
+    is_lost = answer_is_lost(error)
+    deadline = time.monotonic() + (commands.LATE_SECONDS if is_lost else 0.0)
     try:
         while not (found := queue.named([name]).get(name)) and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -221,7 +223,7 @@ def _accepted(folder: Path, error: SlurmError) -> str:
         raise error from None
     if found:
         return found[0].id.split("_")[0]
-    if is_refusal:
+    if not is_lost:
         complete(folder)
     raise error
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.optimize import curve_fit
 
-from analysis.figures.fits import BEYOND, fitted
+from analysis.figures.fits import BEYOND, draw, fitted
+from analysis.figures.main import save
 from analysis.pages.study import read_study
 from analysis.pages.tables import fit_table
 from analysis.plot_ablation import parse
+from analysis.statistics.arm_fits import ArmFit
 from analysis.statistics.fits import Fit, NoFit, curve, fit, least_squares
 
 MakeRun = Callable[..., Path]
@@ -104,3 +107,14 @@ def test_an_arm_s_fit_is_drawn_a_little_beyond_the_data_and_tabled(make: MakeRun
     assert (min(line), max(line)) == pytest.approx((5.0, 60.0 * BEYOND))
     assert [row["arm"] for row in numbers if str(row["kind"]).startswith("no fit")] == ["temperature=0.6"]
     assert [row["value"] for row in numbers if row["kind"] == "asymptote"] == [repr(found.asymptote.value)]
+
+
+def test_a_figure_of_ten_thousand_points_stays_small() -> None:
+    random, compute = np.random.default_rng(0), np.linspace(5, 60, 500)
+    seeds = [(curve(compute, START, END, HALF, STEEP) + random.normal(0, 0.02, 500)).tolist() for _ in range(20)]
+    sizes = {}
+    for number in (1, 20):
+        figure = Figure(figsize=(4, 3))
+        draw(figure.add_subplot(), ArmFit("n=8", compute.tolist(), seeds[:number], NoFit("not asked for")))
+        sizes[number] = len(save(figure, "fit", ("svg",))["svg"])
+    assert sizes[20] < 3 * sizes[1] and sizes[20] < 300_000  # a vector a point: 1.2 MB

@@ -19,6 +19,7 @@ Config = dict[str, Any]
 Resolve = Callable[..., Config]
 SHAPE = Shape(2048, 11008, 36, 16, 2, 151936, True)
 A, R, F, C = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref", "critic"
+FS = f"{A}.fsdp_config.fsdp_size"
 TP, SP = f"{R}.tensor_model_parallel_size", "ulysses_sequence_parallel_size"
 
 
@@ -60,6 +61,12 @@ def test_the_presets_have_no_problems(base: Config, article: Config) -> None:
             f"actor_rollout_ref.model.use_remove_padding must be true with {A}.{SP}=2, but is false; "
             "set actor_rollout_ref.model.use_remove_padding=true",
         ),
+        (
+            {FS: 3, "trainer.n_gpus_per_node": 8},
+            f"{FS} must divide the 8 GPUs, or be -1 for all of them, but is 3; set {FS}=-1",
+        ),
+        ({FS: 0}, f"{FS} must divide the 2 GPUs, or be -1 for all of them, but is 0; set {FS}=-1"),
+        ({FS: 4, f"{F}.fsdp_config.fsdp_size": 1, f"{C}.fsdp.fsdp_size": 3}, None),
         (
             {f"{R}.log_prob_use_dynamic_bsz": False},
             f"{R}.log_prob_use_dynamic_bsz must be {A}.use_dynamic_bsz=true, but is false; "

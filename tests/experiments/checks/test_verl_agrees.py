@@ -21,7 +21,7 @@ from tensordict import TensorDict
 
 from experiments.checks.batch_sizes import batch_problems
 from experiments.checks.model_files import model_problems
-from experiments.checks.parallelism import sequence_problems
+from experiments.checks.parallelism import sequence_problems, sharding_problems
 from experiments.checks.value_rules import faults
 from experiments.config.verl import verl_node
 from experiments.models.shape import Shape
@@ -161,6 +161,26 @@ def test_sequences_are_split_by_heads(
             apply_monkey_patch(model, ulysses_sp_size=size)
     else:
         apply_monkey_patch(model, ulysses_sp_size=size)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1, 2, 3, 4, 8, 16])
+def test_every_rank_is_in_a_group_of_shards(base: Config, size: int) -> None:
+    """veRL leaves ranks without a place on the mesh, and shards nothing there, where groups do not divide them."""
+    from torch import distributed
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+    from verl.workers.engine.fsdp.utils import create_device_mesh
+
+    refused = sharding_problems(with_values(base, {f"{A}.fsdp_config.fsdp_size": size, "trainer.n_gpus_per_node": 8}))
+    distributed.init_process_group("fake", store=FakeStore(), rank=7, world_size=8)  # the last of eight ranks
+    try:
+        if size == 0:
+            with pytest.raises(ZeroDivisionError):
+                create_device_mesh(8, size)
+            assert refused
+        else:
+            assert (create_device_mesh(8, size).get_coordinate() is None) == bool(refused)
+    finally:
+        distributed.destroy_process_group()
 
 
 WORKER = """

@@ -130,18 +130,6 @@ def test_without_the_variable_nvidia_smi_tells(tmp_path: Path, monkeypatch: pyte
     assert machine.gpus() is None
 
 
-def test_the_cgroup_s_limits_count(tmp_path: Path) -> None:
-    for name, text in (
-        *(("cpu.max", "150000 100000"), ("memory.max", "5000"), ("memory.current", "4000")),
-        ("memory.stat", "anon 3000\ninactive_file 700\n"),
-    ):
-        (tmp_path / name).write_text(text)
-    assert machine.cores(tmp_path) == 1 and machine.free_memory(tmp_path) == 1700
-    (tmp_path / "cpu.max").write_text("max 100000")
-    (tmp_path / "memory.max").write_text("max")
-    assert machine.cores(tmp_path) == len(os.sched_getaffinity(0)) and machine.free_memory(tmp_path) > 2**20
-
-
 # Locks
 
 

@@ -93,6 +93,9 @@ def test_each_part_counts(resolved: Resolve) -> None:
     assert offloaded["update"] == before["update"], "it comes back for the update"
     assert totals(replace(base, reference=False)) == before, "veRL keeps a reference off the GPU"
     assert totals(replace(base, ranks=4))["update"] < before["update"]
+    assert totals(replace(base, ranks=4, fsdp_size=2, critic_fsdp_size=1)) == before, "two groups of two"
+    of_critic = totals(replace(base, ranks=4, fsdp_size=4, critic=True, critic_fsdp_size=1))["rollout"]
+    assert of_critic - totals(replace(base, ranks=4))["rollout"] == pytest.approx(2 * 3 * weights), "a whole one a GPU"
     logits = 2 * base.update_tokens * base.shape.vocab_size / GIB
     for phase, more in (("log-prob", logits), ("update", 2 * logits)):
         assert totals(replace(base, padded=True))[phase] - before[phase] == pytest.approx(more)

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from experiments.project import PROJECT_DIR
+from experiments.runs import logs
 from experiments.store.code_copy import snapshot
 from experiments.store.config_yaml import as_yaml
 from experiments.store.frozen import freeze_launch
@@ -186,6 +188,21 @@ def test_following_a_log_ends_with_the_run(folder: Any, attempt: Any, wait_for: 
     assert "".join(first) + rest == run.attempts()[0].log.read_text()
 
 
+def test_following_a_run_whose_launch_was_killed_ends(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(logs, "BEGIN_SECONDS", 1.0)
+    run = folder.make("a-1", ("launched", {"launcher": "local", "steps": 40}))
+    with run.wanted():  # as the launcher holds it while other runs are before this one
+        follower = threading.Thread(target=lambda: told.append(folder.command("logs", "-f", "a")))
+        told: list[Any] = []
+        follower.start()
+        follower.join(2.0)
+        assert follower.is_alive()
+    follower.join(20.0)
+    ((code, _, said),) = told
+    assert code == 2 and "its launch has ended without it; type the launch again" in said
+
+
 # cancel
 
 
@@ -252,6 +269,7 @@ def test_only_what_failed_is_tried_again(folder: Any) -> None:
 # This replaces the attempt in the copy of the code with which a run was launched.
 COPIED = """
 import sys
+import threading
 from pathlib import Path
 from experiments.store.rundir import RunDir
 RunDir(Path(sys.argv[1])).record("finished", step=60, arguments=sys.argv[2:])

@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from experiments.errors import UserError
-from experiments.store.failures import PHASES, TAIL_BYTES, classify, of_a_silent_end, of_an_error
+from experiments.store.failures import (
+    PHASES,
+    TAIL_BYTES,
+    Failure,
+    classify,
+    of_a_silent_end,
+    of_an_error,
+    of_memory,
+    passes,
+)
 from experiments.values import flatten
 
 NOISE = """\
@@ -413,3 +422,13 @@ def test_a_silent_end_is_not_blamed_on_the_last_line_of_the_log(tmp_path: Path) 
     )
     known = of_a_silent_end(tmp_path, 1, verdict, tmp_path / "log", "Ray's raylet (process 12) was killed by SIGKILL")
     assert known.cause == "Ray's raylet (process 12) was killed by SIGKILL"
+
+
+def test_a_kill_for_memory_is_no_other_kill() -> None:
+    killed, mistake = Failure("killed", "the attempt was killed by SIGKILL", "r"), Failure("error", "KeyError", "r")
+    assert of_memory(killed, 0) == killed and of_memory(mistake, 1) == mistake
+    here, in_job = of_memory(killed, 1), of_memory(killed, 2, in_job=True)
+    assert here.kind == in_job.kind == "out of memory"
+    assert here.cause.endswith("SIGKILL: the kernel killed a process for memory") and passes(here.__dict__)
+    assert "killed 2 processes for memory" in in_job.cause and not passes(in_job.__dict__)
+    assert in_job.remedy == "ask for more: hydra.launcher.mem"

@@ -1,0 +1,49 @@
+"""A run that asked for GPUs trains on GPUs or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.attempt.devices import check_gpus
+from experiments.errors import UserError
+from experiments.store.rundir import find_runs
+from tests.e2e.training import arguments, clean_environment
+
+
+def test_without_a_build_for_cuda() -> None:
+    with pytest.raises(UserError, match=r"torch must see 2 GPUs on this node, but sees 0: torch \S+ was built without"):
+        check_gpus(2)
+
+
+def test_a_driver_that_is_too_old_and_a_gpu_that_is_not_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_old() -> bool:
+        warnings.warn("The NVIDIA driver on your system is too old (found version 12040). Please update.", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", too_old)
+    with pytest.raises(UserError, match=r"built for CUDA 13\.0, .*driver on your system is too old \(found version"):
+        check_gpus(1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    check_gpus(1)
+    with pytest.raises(UserError, match=r"see 2 GPUs on this node, but sees 1: .*CUDA_VISIBLE_DEVICES is 3; compare"):
+        check_gpus(2)
+
+
+def test_nothing_is_trained_on_the_cpu_instead(tmp_path: Path) -> None:
+    """veRL would take the CPU where torch has no CUDA, and finish."""
+    command = arguments(tmp_path, ["hardware=cuda", "tracking=none"])
+    environment = {**clean_environment(), "CUDA_VISIBLE_DEVICES": "0"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (run,) = find_runs(tmp_path / "runs")
+    failed = run.events()[-1]
+    assert failed["event"] == "failed" and failed["cause"].startswith("torch must see 1 GPU on this node, but sees 0")
+    assert run.last_step() == 0 and sum(event["event"] == "started" for event in run.events()) == 1
