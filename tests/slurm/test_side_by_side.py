@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,6 +14,7 @@ from experiments.launchers.slurm.arms_per_job import outlook
 from experiments.launchers.slurm.resources import Resources
 from experiments.launchers.slurm.settle import verdict
 from experiments.runs.cancel import cancel
+from experiments.store.rundir import RunDir
 from tests.slurm.conftest import Sweep, Sweeps, launcher_defaults
 
 LATER = {"begin": "now+1hour"}
@@ -96,11 +98,13 @@ def test_one_run_of_a_job_ends_and_the_others_go_on(sweep: Sweeps, capsys: pytes
     several.until(lambda: not last.run().is_locked(), "nothing of it is left", 20)
 
 
-def test_the_last_run_that_is_cancelled_takes_the_job_along(sweep: Sweeps) -> None:
+def test_the_last_run_that_is_cancelled_takes_the_job_along(sweep: Sweeps, tmp_path: Path) -> None:
     both = sweep("train", "train")
     both.launch(arms_per_job=2, sbatch=LATER)
     assert cancel([both.run(1)]) == 0 and both.states() == ["cancelled", "queued"]
-    assert cancel([both.run(2)]) == 0 and both.states() == ["cancelled", "cancelled"]
+    (tmp_path / "another path").symlink_to(both.run().path.parent)
+    assert cancel([RunDir(tmp_path / "another path" / both.run(2).path.name)]) == 0
+    assert both.states() == ["cancelled", "cancelled"]
     assert both.cluster.run("squeue", "-h") == ""
 
 
