@@ -70,6 +70,11 @@ class SlurmLauncher(PlannedLauncher):
         catch_up(Path(self.config.runs_dir).absolute())
         return super().launch(job_overrides, initial_job_idx)
 
+    def outlook(self, runs: Sequence[PlannedRun], starting: bool) -> list[str]:
+        from experiments.launchers.slurm.arms_per_job import outlook
+
+        return outlook(runs, self.values, starting)
+
     def start(self, runs: Sequence[PlannedRun]) -> int:
         from experiments.launchers.slurm.launch import launch
 

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 
 from experiments.errors import UserError
-from experiments.launchers.slurm import queue
+from experiments.launchers.slurm import groups, queue
 from experiments.launchers.slurm.commands import SlurmError
-from experiments.launchers.slurm.queue import ask
+from experiments.launchers.slurm.queue import Job, ask
 from experiments.launchers.slurm.run_job import RunJob, cluster_name, run_job
 from experiments.processes import reaping
 from experiments.store.events import OPEN, TERMINAL, Event, State, last_event
@@ -50,8 +50,11 @@ def cancel(runs: Sequence[RunDir]) -> int:
         problems = [problem for run in runs if (problem := _problem(run, run.events(), run in living))]
         if problems:
             raise UserError(*problems)
-        queue.cancel([jobs[run].id for run in living])
-    ended = _wait(jobs)
+        shared = {run for run in living if groups.companions(run, jobs[run], without=living)}
+        for run in shared:
+            groups.ask_to_end(run, jobs[run])
+        queue.cancel({jobs[run].id for run in living - shared})
+    ended = _wait(jobs, shared)
     for run in runs:
         if run.is_locked() and (run not in jobs or (run in ended and _is_here(run))):
             _end(run)
@@ -61,10 +64,11 @@ def cancel(runs: Sequence[RunDir]) -> int:
     return 0
 
 
-def _wait(jobs: Mapping[RunDir, RunJob]) -> set[RunDir]:
-    """Wait until the runs are free and SLURM lets none of their jobs run; return the runs of which SLURM says so.
+def _wait(jobs: Mapping[RunDir, RunJob], shared: Collection[RunDir]) -> set[RunDir]:
+    """Wait until the runs are free and no job executes them any more; return the runs of which that is known.
 
-    An attempt records its end before we do, so it is given JOB_PATIENCE_SECONDS.
+    An attempt records its end before we do, so it is given JOB_PATIENCE_SECONDS. `shared`: runs whose jobs go on with
+    other runs.
     """
     deadline = time.monotonic() + JOB_PATIENCE_SECONDS
     while any(run.is_locked() for run in jobs) and time.monotonic() < deadline:
@@ -72,22 +76,33 @@ def _wait(jobs: Mapping[RunDir, RunJob]) -> set[RunDir]:
     with _slurm(jobs.values()):
         while True:
             known = ask(list(jobs.values()))
-            ended = {run for run, job in jobs.items() if (found := known.of(job)) is None or found.state not in LIVING}
+            ended = {run for run, job in jobs.items() if _is_over(run, known.of(job), run in shared)}
             if len(ended) == len(jobs) or time.monotonic() > deadline:
                 return ended
             time.sleep(0.5)
 
 
+def _is_over(run: RunDir, job: Job | None, is_shared: bool) -> bool:
+    """Return whether SLURM will not let a run's job execute the run; the job has recorded the end of a shared one.
+
+    A job that waits passes over the runs that are cancelled when it starts.
+    """
+    if job is None or job.state not in LIVING:
+        return True
+    return is_shared and (job.state in queue.WAITING or run.state() in (State.CANCELLED, State.FINISHED))
+
+
 def _record(run: RunDir, has_ended: bool) -> str | None:
     """Record that a run is cancelled; return why it can't be, None if it is. `has_ended`: its job, if it has one."""
     if not has_ended:
-        return _goes_on(run, "SLURM, which was told to cancel its job, says that it runs")
+        return _goes_on(run, "its job, which was told so, goes on")
     try:
         with run.lock():
             if run.state() == State.FINISHED:
                 print(f"{run.path.name}: finished before it could be cancelled")
             else:
-                run.record(Event.CANCELLED)
+                if run.state() != State.CANCELLED:  # its job, which goes on, has recorded it
+                    run.record(Event.CANCELLED)
                 print(f"{run.path.name}: cancelled")
     except AlreadyRunning:
         started = last_event(run.events(), Event.STARTED) or {}

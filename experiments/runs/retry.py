@@ -53,7 +53,7 @@ def retry(runs: Sequence[RunDir]) -> int:
             problems.append(f"{run.path.name} must be tried again where it ran; do: sbatch {shlex.quote(str(script))}")
     if problems:
         raise UserError(*problems)
-    release([job for job in holds.values() if job is not None])
+    release(list(dict.fromkeys(job for job in holds.values() if job is not None)))
     if not runs:
         if not holds:
             print("no run has failed: there is nothing to try again")

@@ -23,6 +23,7 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Sweeps, clear_up, sweeps_in, use
 
 LATER = {"begin": "now+1hour"}  # jobs that stay in the queue
+BAD = (0, -1, 1.5, "x", True, None)
 
 
 def of_eight(shape: dict[str, Any]) -> Any:
@@ -118,6 +119,17 @@ def test_a_job_that_printed_nothing_may_have_had_a_full_disk(sweep: Sweeps) -> N
         ({"requeue": "nope"}, ["hydra.launcher.requeue must be true or false, but is 'nope'"]),
         ({"partitoin": "gpu"}, ["hydra.launcher.partitoin must be a key", "did you mean hydra.launcher.partition"]),
         ({"wait": "nope"}, ["hydra.launcher.wait must be true or false, but is 'nope'"]),
+        *[
+            ({"arms_per_job": bad}, [f"arms_per_job must be a whole number of at least 1, but is {bad!r}"])
+            for bad in BAD
+        ],
+        ({"arms_per_job": 0, "time": "soon"}, ["arms_per_job must be", "hydra.launcher.time must be minutes"]),
+        ({"arms_per_job": 2, "nodes": 2}, ["arms_per_job must be 1 where hardware.nodes is above 1 (it is 2)"]),
+        (
+            {"arms_per_job": 2, "gpus_per_node": 2},
+            ["arms_per_job must be at most 1, since no node has room for more runs that take --gpus-per-node=2 "],
+        ),
+        ({"arms_per_job": 5, "mem": "15G"}, ["--mem=15G each, but is 5; set hydra.launcher.arms_per_job=1"]),
     ],
 )
 def test_a_mistake_is_told_and_nothing_is_submitted(sweep: Sweeps, values: dict[str, Any], said: list[str]) -> None:

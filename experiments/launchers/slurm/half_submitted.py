@@ -15,12 +15,11 @@ from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.launchers.slurm import queue
-from experiments.launchers.slurm.run_job import JOB_NAME, cluster_name, run_job
+from experiments.launchers.slurm.run_job import ARRAYS, JOB_NAME, cluster_name, run_job
 from experiments.store.events import Event, State
 from experiments.store.files import write_atomically
 from experiments.store.rundir import RunDir
 
-FOLDER = ".slurm"  # in runs_dir; it holds a folder for each array
 FORGOTTEN_SECONDS = 3600.0  # after this time, an sbatch that was sent has arrived or never will
 CAUSE = "the submission was not completed"
 
@@ -28,7 +27,7 @@ CAUSE = "the submission was not completed"
 @contextlib.contextmanager
 def one_at_a_time(runs_dir: Path, wait: bool = True) -> Iterator[None]:
     """Let only one launcher at a time submit into a runs folder. Without `wait`: BlockingIOError if another does."""
-    folder = runs_dir / FOLDER
+    folder = runs_dir / ARRAYS
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -71,7 +70,7 @@ def take_back(runs_dirs: Collection[Path], seconds: float = 5.0) -> bool:
 def pending(runs_dir: Path) -> list[Path]:
     """Return the notes of arrays that were begun and not completed, sorted."""
     try:
-        return sorted(file for file in (runs_dir / FOLDER / "pending").iterdir() if not file.name.startswith("."))
+        return sorted(file for file in (runs_dir / ARRAYS / "pending").iterdir() if not file.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
 
@@ -82,7 +81,7 @@ def _take_back(runs_dir: Path, seconds: float) -> None:
     found = [file for file in pending(runs_dir) if file.read_text() in own]
     known = queue.named([f"{JOB_NAME}{file.name}" for file in found], deadline - time.monotonic()) if found else {}
     for file in found:
-        folder = runs_dir / FOLDER / file.name
+        folder = runs_dir / ARRAYS / file.name
         tasks = known.get(f"{JOB_NAME}{file.name}", [])
         held = [task for task in tasks if task.held]
         if not tasks and time.time() - file.stat().st_mtime < FORGOTTEN_SECONDS:

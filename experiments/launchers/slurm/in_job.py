@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import uuid
@@ -26,9 +27,10 @@ from experiments.launchers.notify import tell_from_job
 from experiments.launchers.retries import Retries
 from experiments.launchers.slurm import queue
 from experiments.launchers.slurm.commands import SlurmError
-from experiments.launchers.slurm.going_on import go_on
+from experiments.launchers.slurm.former_life import given_away, is_restarted, outlives
+from experiments.launchers.slurm.going_on import NextJob, go_on, got_further
 from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_cluster
-from experiments.launchers.slurm.run_job import own_run_job, run_job
+from experiments.launchers.slurm.run_job import JOB_NAME
 from experiments.launchers.slurm.signals import Signals
 from experiments.processes import reaping
 from experiments.processes.cgroup import MemoryKills
@@ -60,33 +62,33 @@ from experiments.variables import (
 )
 
 POLL_SECONDS = 0.2
-FORMER_LIFE_SECONDS = 600.0  # how long to wait for processes that this job started before SLURM requeued it
 
 
 def execute(
-    run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen: str = FIRST, retries: int = 0
+    run: RunDir, steps: int, warning_seconds: float, requeue: bool | None, frozen: str = FIRST, retries: int = 0
 ) -> int:
     """Execute the run in this allocation; return the job's exit code.
 
     Args:
         steps: the step to train to.
         warning_seconds: how long before the time limit SLURM sends SIGUSR1.
-        requeue: go on by requeueing this job; else by a new job.
+        requeue: go on by requeueing this job (True) or by a new job (False); None: the process that started this one
+            sees to it, since the job has other runs too.
         frozen: the frozen config in the run's folder that the attempts read.
         retries: how often the run is tried again in this job, if it fails by what passes.
     """
     signals = Signals()
     signals.listen()
     print(f"{queue.LOG_HEADER}{own_job_id()}", flush=True)
-    owner = _given_away(run)
+    owner = given_away(run)
     if owner:
         print(f"{run.path.name} has been given to {owner}; this job has nothing to do", flush=True)
         return 0
     if run.is_locked():
-        if not _restarted(run):
+        if not is_restarted(run):
             print(f"{run.path.name} is running already; this job has nothing to do", flush=True)
             return 0
-        if not _outlived(run):
+        if not outlives(run):
             print(f"{run.path.name} is still being executed by this job's former life; cancel that one", flush=True)
             return 1
     if run.state() == State.FINISHED and run.reached() >= steps:
@@ -118,7 +120,7 @@ def _try_again(run: RunDir, steps: int, tries: Retries, signals: Signals) -> boo
     return True
 
 
-def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen: str, signals: Signals) -> int:
+def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool | None, frozen: str, signals: Signals) -> int:
     """Execute one attempt; return the job's exit code."""
     reaping.drop_dead_scratch(run.path)  # a former life may have been killed
     made, start = len(run.attempts()), run.checkpoint_step()
@@ -139,46 +141,10 @@ def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool, frozen
     reaping.drop_dead_scratch(run.path)
     if run.state() not in TERMINAL and not run.is_locked():
         _note(run, code, signals, kills.number())
-    if signals.warned and not signals.terminated and run.state() == State.INTERRUPTED:
-        return go_on(run, steps, start, requeue, signals)
+    if requeue is not None and signals.warned and not signals.terminated and run.state() == State.INTERRUPTED:
+        next_job = NextJob(run.path / "job.sh", f"{JOB_NAME}{run.id}")
+        return go_on({run: steps}, next_job, requeue, signals) if got_further(run, start) else 1
     return code
-
-
-def _is_restarted() -> bool:
-    """Return whether SLURM has requeued and restarted this job."""
-    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-
-
-def _restarted(run: RunDir) -> bool:
-    """Return whether SLURM has requeued and restarted this job, and the run belongs to it."""
-    own = own_run_job()
-    return _is_restarted() and own is not None and own.is_same(run_job(run.events()))
-
-
-def _given_away(run: RunDir) -> str | None:
-    """Return in words what the run was given to while this job, which had it before, waited to be restarted."""
-    own, events = own_run_job(), run.events()
-    if own is None or not _is_restarted():
-        return None
-    had = any(own.is_same(run_job([event])) for event in events if event["event"] in (Event.SUBMITTED, Event.STARTED))
-    now = run_job(events)
-    if not had or own.is_same(now):
-        return None
-    return str(now) if now else "a launcher that trains it without SLURM"
-
-
-def _outlived(run: RunDir) -> bool:
-    """End the processes that this job left running before it was requeued; return whether the run is free then.
-
-    A node that lost contact keeps a job's processes while SLURM queues the job again. Processes on another node are
-    waited for: the node's slurmd ends them when it is back, and the lock of a dead node is released after a time.
-    """
-    reaping.reap(run.path)
-    deadline = time.monotonic() + FORMER_LIFE_SECONDS
-    while run.is_locked() and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    time.sleep(5 * POLL_SECONDS)  # the former in_job records the attempt's end first
-    return not run.is_locked()
 
 
 def _attempt(run: RunDir, steps: int, frozen: str, warning_seconds: float, signals: Signals, execution: str) -> int:
@@ -273,18 +239,34 @@ def _note(run: RunDir, code: int, signals: Signals, kills: int) -> None:
     run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
 
 
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, as SLURM would: the attempt sees that, and ends itself."""
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(1)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that a job has for each of its runs."""
+    parser.add_argument("--warning-seconds", type=float, default=120.0, help="how long before the end SIGUSR1 comes")
+    parser.add_argument("--no-requeue", dest="requeue", action="store_false", help="go on in a new job")
+    parser.add_argument("--retries", type=int, default=0, help="how often a run is tried again (default: never)")
+
+
 def main() -> int:
     """Execute what the command line asks for; return the job's exit code."""
     parser = argparse.ArgumentParser(description="Execute one attempt of a run in a SLURM job.")
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--steps", type=int, required=True, help="train to this step")
     parser.add_argument("--config", default=FIRST, help="which frozen config in the folder (default: the first)")
-    parser.add_argument("--warning-seconds", type=float, default=120.0, help="how long before the end SIGUSR1 comes")
-    parser.add_argument("--no-requeue", dest="requeue", action="store_false", help="go on in a new job")
-    parser.add_argument("--retries", type=int, default=0, help="how often a run is tried again (default: never)")
+    parser.add_argument("--beside-others", action="store_true", help="the parent process has other runs in this job")
+    add_options(parser)
     arguments = parser.parse_args()
     run, frozen = RunDir(arguments.run.absolute()), arguments.config
-    code = execute(run, arguments.steps, arguments.warning_seconds, arguments.requeue, frozen, arguments.retries)
+    if arguments.beside_others:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    requeue = None if arguments.beside_others else arguments.requeue
+    code = execute(run, arguments.steps, arguments.warning_seconds, requeue, frozen, arguments.retries)
     tell_from_job(run)
     return code
 

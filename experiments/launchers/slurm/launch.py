@@ -18,6 +18,7 @@ from experiments.config.overrides import unknown_key
 from experiments.errors import UserError
 from experiments.launchers.notify import for_jobs
 from experiments.launchers.progress import labels
+from experiments.launchers.slurm.arms_per_job import nodes_problems, room_problems
 from experiments.launchers.slurm.commands import SlurmError, call
 from experiments.launchers.slurm.half_submitted import one_at_a_time
 from experiments.launchers.slurm.holds import last_hold
@@ -42,6 +43,7 @@ from experiments.store.events import OPEN, State
 from experiments.store.rundir import find_runs
 from experiments.store.warning import END_SECONDS
 from experiments.terminal import console, counted
+from experiments.values import is_whole
 from experiments.variables import NOTIFY, SWEEP
 
 CHECKPOINT_BYTES_PER_SECOND = 1e9  # the most that a cluster's file system can write
@@ -79,14 +81,18 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any], notify: str 
         return 0
     runs_dir = runs[0].folder.path.parent
     costs = {run.name: cost for run, cost in zip(runs, estimates(runs), strict=True)}
-    wanted = {run.name: warned_in_time(resources(run.config, launcher), costs[run.name]) for run in runs}
+    arms = settings.arms_per_job if is_whole(settings.arms_per_job, 1) else 1
+    wanted = {run.name: warned_in_time(resources(run.config, launcher), costs[run.name], arms) for run in runs}
     problems = [*key_problems(launcher), *flag_problems(settings), *folder_problems(runs_dir)]
     if not isinstance(launcher["wait"], bool):
         problems.append(f"hydra.launcher.wait must be true or false, but is {launcher['wait']!r}; choose one")
     for run in runs:
-        found = resource_problems(wanted[run.name], run.config)
-        found = found or time_problems(costs[run.name], wanted[run.name])
+        found = [*resource_problems(wanted[run.name], run.config), *nodes_problems(wanted[run.name], arms)]
+        found = found or time_problems(costs[run.name], wanted[run.name], arms)
         problems += [problem for problem in found if problem not in problems]
+    if not problems:
+        asked = [(run, wanted[run.name]) for run in runs if run.action not in ("skip", "wait")]
+        problems = room_problems(asked, arms, settings.partition)
     problems = problems or partition_problems((needs.time for needs in wanted.values()), settings)
     if problems:
         raise UserError(*problems)
@@ -130,19 +136,25 @@ def checkpoint_seconds(cost: Cost) -> float:
     return cost.checkpoint / CHECKPOINT_BYTES_PER_SECOND
 
 
-def warned_in_time(wanted: Resources, cost: Cost) -> Resources:
-    """Return the resources; if the user set no warning_seconds, with enough for a step, a checkpoint and the end."""
+def warned_in_time(wanted: Resources, cost: Cost, arms: int = 1) -> Resources:
+    """Return the resources; if the user set no warning_seconds, with enough for a step, a checkpoint and the end.
+
+    `arms`: how many runs of a job may save at the same time.
+    """
     if wanted.warning_seconds is not None:
         return wanted
-    needed = (cost.seconds_per_step or 0) + checkpoint_seconds(cost) + END_SECONDS
+    needed = (cost.seconds_per_step or 0) + arms * checkpoint_seconds(cost) + END_SECONDS
     return replace(wanted, warning_seconds=max(LEAST_WARNING_SECONDS, 60 * math.ceil(needed / 60)))
 
 
-def time_problems(cost: Cost, wanted: Resources) -> list[str]:
-    """Return a problem if the time limit is too short for a step and the warning, or for a step and a checkpoint."""
+def time_problems(cost: Cost, wanted: Resources, arms: int = 1) -> list[str]:
+    """Return a problem if the time limit is too short for a step and the warning, or for a step and a checkpoint.
+
+    `arms`: as in `warned_in_time`.
+    """
     if wanted.time is None or wanted.warning_seconds is None:
         return []
-    step, checkpoint = cost.seconds_per_step or 0, checkpoint_seconds(cost)
+    step, checkpoint = cost.seconds_per_step or 0, arms * checkpoint_seconds(cost)
     needed = step + max(wanted.warning_seconds, checkpoint)
     if time_limit_seconds(wanted.time) > needed:
         return []
@@ -168,9 +180,9 @@ def partition_problems(limits: Iterable[str | None], settings: Settings) -> list
 def print_submitted(arrays: Sequence[Array]) -> None:
     """Print the job ids, and commands that the user may type next."""
     for array in arrays:
-        console.print(
-            f"submitted job {array.job}: {counted(len(array.runs), 'run')}  {array.resources}", soft_wrap=True
-        )
+        runs, most = counted(len(array.runs), "run"), max(map(len, array.tasks))
+        beside = f" in {counted(len(array.tasks), 'job')}, up to {most} side by side in one" if most > 1 else ""
+        console.print(f"submitted job {array.job}: {runs}{beside}  {array.resources}", soft_wrap=True)
         if array.waits_for:
             console.print(f"job {array.job} waits until a node is back: {array.waits_for}", soft_wrap=True)
     ids = ",".join(array.job for array in arrays)

@@ -24,17 +24,30 @@ def waited_for(needs: Resources, partition: str | None) -> str | None:
     `partition`: the partitions asked for, separated by commas; None: the cluster's default.
     """
     try:
-        partitions = set(partition.split(",")) if partition else _default_partitions()
-        nodes = [_fields(line) for line in call("scontrol", "--oneliner", "show", "node").splitlines()]
+        fitting = [node for node in _nodes(partition) if _fits(node, needs)]
     except SlurmError:
         return None
-    fitting = [
-        node
-        for node in nodes
-        if (not partitions or partitions & set(node.get("Partitions", "").split(","))) and _fits(node, needs)
-    ]
     away = [f"{node['NodeName']} is {node['State'].lower()}{_reason(node)}" for node in fitting if _is_away(node)]
     return ", ".join(away[:4]) + (", ..." if len(away) > 4 else "") if away and len(fitting) >= needs.nodes else None
+
+
+def most_on_a_node(needs: Resources, wanted: int, partition: str | None) -> int | None:
+    """Return how many runs with these needs one node has room for, `wanted` at most; None if SLURM does not say.
+
+    `partition`: as in `waited_for`. Nodes that are down count too: a job waits for them.
+    """
+    try:
+        nodes = _nodes(partition)
+    except SlurmError:
+        return None
+    return next((runs for runs in range(wanted, 0, -1) if any(_fits(node, needs.times(runs)) for node in nodes)), 0)
+
+
+def _nodes(partition: str | None) -> list[dict[str, str]]:
+    """Return what SLURM says of each node of the partitions. Raises SlurmError."""
+    partitions = set(partition.split(",")) if partition else _default_partitions()
+    nodes = [_fields(line) for line in call("scontrol", "--oneliner", "show", "node").splitlines()]
+    return [node for node in nodes if not partitions or partitions & set(node.get("Partitions", "").split(","))]
 
 
 def _default_partitions() -> set[str]:

@@ -65,10 +65,10 @@ class Job:
         return self.state in WAITING and "held" in self.reason.lower()
 
 
-def log_bytes(run: Path) -> int:
-    """Return the size of a run's job.log in bytes: the next job's part begins there."""
+def file_bytes(log: Path) -> int:
+    """Return the size of a log in bytes, 0 if it is not there: the next job's part begins there."""
     try:
-        return (run / "job.log").stat().st_size
+        return log.stat().st_size
     except OSError:
         return 0
 

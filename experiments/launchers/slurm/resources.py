@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from experiments.values import at
@@ -12,11 +12,12 @@ from experiments.values import at
 TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS
 MEMORY = re.compile(r"\d+[KMGT]?")
 GPUS = re.compile(r"gpu(?::[^:,\d][^:,]*)?(?::(\d+))?(?:\(.*)?")  # an entry of a gres: gpu, gpu:2, gpu:a100:2
+NOT_OF_A_NODE = ("nodes", "ntasks-per-node", "time", "signal")  # options that take nothing of a node
 
 
 @dataclass(frozen=True)
 class Resources:
-    """The resources of one run's allocation, in sbatch's own words. Runs with equal resources go into one array."""
+    """The resources of a job's allocation, in sbatch's own words. Jobs with equal resources go into one array."""
 
     nodes: int = 1
     gpus_per_node: int = 0
@@ -41,8 +42,37 @@ class Resources:
             flags["signal"] = f"B:USR1@{self.warning_seconds}"  # B: only to our own process, which passes it on
         return flags
 
+    def times(self, runs: int) -> Resources:
+        """Return what so many runs ask for together in one job on one node; the time limit is that of each."""
+        if runs == 1:
+            return self
+        cpus, mem = self.cpus_per_task, None if self.mem is None else str(self.mem)
+        digits = "" if mem is None else mem.rstrip("KMGT")
+        return replace(
+            self,
+            gpus_per_node=self.gpus_per_node * runs,
+            gres=None if self.gres is None else ",".join(_more_gpus(part, runs) for part in self.gres.split(",")),
+            cpus_per_task=None if cpus is None else cpus * runs,
+            mem=None if mem is None else f"{int(digits) * runs}{mem[len(digits) :]}",
+        )
+
+    def of_a_node(self) -> str:
+        """Return in words what this takes of a node, e.g. "--gpus-per-node=2 --cpus-per-task=16 --mem=240G"."""
+        asked = {name: value for name, value in self.flags().items() if name not in NOT_OF_A_NODE}
+        return " ".join(f"--{name}={value}" for name, value in asked.items()) or "a core"
+
     def __str__(self) -> str:
         return "  ".join(f"--{name}={value}" for name, value in self.flags().items())
+
+
+def _more_gpus(entry: str, runs: int) -> str:
+    """Return an entry of a gres with so many times the GPUs; an entry of anything else as it is."""
+    count = GPUS.fullmatch(entry)
+    if count is None:
+        return entry
+    if count[1] is None:
+        return f"{entry}:{runs}"
+    return f"{entry[: count.start(1)]}{int(count[1]) * runs}{entry[count.end(1) :]}"
 
 
 NAMES = tuple(field.name for field in fields(Resources))

@@ -17,6 +17,7 @@ from experiments.store.events import Event
 from experiments.variables import own_job
 
 JOB_NAME = "r1z-"  # all our jobs' names begin so
+ARRAYS = ".slurm"  # in runs_dir; it holds a folder for each array, whose name is its job's name without JOB_NAME
 _here: dict[str | None, str] = {}  # the name of the cluster that each SLURM_CONF leads to
 
 

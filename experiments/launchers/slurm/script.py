@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.launchers.retries import retries_problem
+from experiments.launchers.slurm.arms_per_job import value_problems
 from experiments.launchers.slurm.resources import Resources
 from experiments.launchers.slurm.run_job import JOB_NAME
 from experiments.store.code_copy import PROJECT_DIR
 from experiments.store.frozen import FIRST
 from experiments.store.rundir import id_of
+from experiments.terminal import counted
 from experiments.variables import ORIGIN
 
 # Options of sbatch that hydra.launcher.sbatch must not set. OURS: the launcher sets them itself, or would not
@@ -43,6 +45,7 @@ class Settings:
     sbatch: Mapping[str, Any] | None = None
     python: str | None = None
     array_parallelism: int | None = None
+    arms_per_job: int = 1
     requeue: bool = True
     retries: int = 2
 
@@ -64,29 +67,11 @@ class Settings:
 def job_script(run: Path, steps: int, wanted: Resources, settings: Settings, code: Path, config: str = FIRST) -> str:
     """Return a run's job.sh; `config`: the file in the run's folder with the frozen config of this submission."""
     flags = {"job-name": f"{JOB_NAME}{id_of(run.name)}", "output": _file_name(run / "job.log")}
-    python = settings.python or sys.executable
-    command = [
-        python,
-        "-P",
-        "-m",
-        "experiments.launchers.slurm.in_job",
-        str(run),
-        "--steps",
-        str(steps),
-        "--config",
-        config,
-    ]
-    command += ["--warning-seconds", str(wanted.warning_seconds or 120)]
-    command += [] if settings.requeue else ["--no-requeue"]
-    command += ["--retries", str(settings.retries)]
     lines = [
         "#!/bin/bash",
         f"# One run, to step {steps}. By hand: sbatch {shlex.quote(str(run / 'job.sh'))}",
         *_directives({**flags, **wanted.flags(), **settings.flags()}),
-        f"export {ORIGIN}={shlex.quote(str(PROJECT_DIR))}",
-        f"export PYTHONPATH={shlex.quote(str(code))}  # the code as it was when this was submitted",
-        *(settings.setup or ()),
-        f"exec {shlex.join(command)}",
+        *_execution(settings, code, ["in_job", str(run), "--steps", str(steps), "--config", config], wanted),
     ]
     return "\n".join(lines) + "\n"
 
@@ -96,19 +81,51 @@ def array_script(folder: Path, tasks: int | None, wanted: Resources, settings: S
 
     `tasks`: how many; None: a plain job for the first run, since the cluster allows no arrays.
     """
-    throttle = f"%{settings.array_parallelism}" if settings.array_parallelism else ""
-    flags = {
-        "job-name": f"{JOB_NAME}{folder.name}",
-        **({} if tasks is None else {"array": f"0-{tasks - 1}{throttle}"}),
-        "output": _file_name(folder / ("0.log" if tasks is None else "%a.log"), "%a"),  # a link to the run's job.log
-    }
     lines = [
         "#!/bin/bash",
         f"# {tasks or 1} runs. By hand: sbatch {shlex.quote(str(folder / 'array.sh'))}",
-        *_directives({**flags, **wanted.flags(), **settings.flags()}),
+        *_directives({**_array_flags(folder, tasks, settings), **wanted.flags(), **settings.flags()}),
         f'exec bash "$(sed -n "$((${{SLURM_ARRAY_TASK_ID:-0}} + 1))p" {shlex.quote(str(folder / "runs.txt"))})/job.sh"',
     ]
     return "\n".join(lines) + "\n"
+
+
+def groups_script(folder: Path, tasks: int | None, wanted: Resources, settings: Settings, code: Path) -> str:
+    """Return the script of an array whose task k trains the k-th group of runs of the folder side by side (groups.py).
+
+    `tasks`: as in `array_script`.
+    """
+    lines = [
+        "#!/bin/bash",
+        f"# {counted(tasks or 1, 'job')}, each with several runs side by side. One run by hand: sbatch its job.sh",
+        *_directives({**_array_flags(folder, tasks, settings), **wanted.flags(), **settings.flags()}),
+        *_execution(settings, code, ["side_by_side", str(folder)], wanted),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _array_flags(folder: Path, tasks: int | None, settings: Settings) -> dict[str, str]:
+    """Return the options that make a job an array, or a plain job if `tasks` is None."""
+    throttle = f"%{settings.array_parallelism}" if settings.array_parallelism else ""
+    return {
+        "job-name": f"{JOB_NAME}{folder.name}",
+        **({} if tasks is None else {"array": f"0-{tasks - 1}{throttle}"}),
+        "output": _file_name(folder / ("0.log" if tasks is None else "%a.log"), "%a"),  # of one run: a link to job.log
+    }
+
+
+def _execution(settings: Settings, code: Path, command: Sequence[str], wanted: Resources) -> list[str]:
+    """Return the lines that execute a module of this package with its arguments, from the copy of the code."""
+    python = [settings.python or sys.executable, "-P", "-m", f"experiments.launchers.slurm.{command[0]}", *command[1:]]
+    python += ["--warning-seconds", str(wanted.warning_seconds or 120)]
+    python += [] if settings.requeue else ["--no-requeue"]
+    python += ["--retries", str(settings.retries)]
+    return [
+        f"export {ORIGIN}={shlex.quote(str(PROJECT_DIR))}",
+        f"export PYTHONPATH={shlex.quote(str(code))}  # the code as it was when this was submitted",
+        *(settings.setup or ()),
+        f"exec {shlex.join(python)}",
+    ]
 
 
 def flag_problems(settings: Settings) -> list[str]:
@@ -140,6 +157,7 @@ def flag_problems(settings: Settings) -> list[str]:
         found.append(f"hydra.launcher.requeue must be true or false, but is {settings.requeue!r}; choose one")
     if problem := retries_problem(settings.retries):
         found.append(problem)
+    found += value_problems(settings.arms_per_job)
     most: Any = settings.array_parallelism
     if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
         found.append(f"hydra.launcher.array_parallelism must be a whole number of at least 1, but is {most!r}")

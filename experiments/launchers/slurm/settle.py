@@ -8,13 +8,15 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
 from experiments.launchers.slurm import holds
 from experiments.launchers.slurm.commands import SlurmError
+from experiments.launchers.slurm.groups import job_output, log_marks
 from experiments.launchers.slurm.half_submitted import take_back
-from experiments.launchers.slurm.queue import LOG_HEADER, WAITING, Job, ask, log_bytes
+from experiments.launchers.slurm.queue import LOG_HEADER, WAITING, Job, ask
 from experiments.launchers.slurm.run_job import RunJob, cluster_name, run_job
 from experiments.store.events import OPEN, Event, State
 from experiments.store.failures import DISK_FULL, MORE_MEMORY, ROOM_BYTES
@@ -155,7 +157,7 @@ def _queued(run: RunDir, job: Job, cause: str) -> dict[str, Any]:
         "launcher": "slurm",
         "job": job.id,
         "cause": cause,
-        "log_bytes": log_bytes(run.path),
+        **log_marks(run, run_job(run.events())),
     }
 
 
@@ -227,21 +229,33 @@ def _unheard(run: RunDir, job: Job, said: Sequence[str]) -> tuple[str, str, str]
 def _began(run: RunDir) -> bool:
     """Return whether the run's last job could write into the log that it began."""
     try:
-        return (run.path / "job.log").stat().st_size > _bytes_before(run.events())
+        return (run.path / "job.log").stat().st_size > _bytes_before(run.events(), "log_bytes")
     except OSError:
         return False
 
 
-def _bytes_before(events: Sequence[Mapping[str, Any]]) -> int:
-    """Return how many bytes of job.log are of the run's former jobs: the last job's part comes after them."""
-    return next((event["log_bytes"] for event in reversed(events) if isinstance(event.get("log_bytes"), int)), 0)
+def _bytes_before(events: Sequence[Mapping[str, Any]], field: str) -> int:
+    """Return how many bytes of a log are of the run's former jobs: the last job's part comes after them."""
+    marked: Mapping[str, Any] = next(
+        (event for event in reversed(events) if isinstance(event.get("log_bytes"), int)), {}
+    )
+    return marked.get(field) or 0
 
 
 def _said(run: RunDir, events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the lines that the last job left in job.log, with slurmstepd's lines; none if the job never started."""
-    before = _bytes_before(events)
+    """Return the lines that the last job left in job.log, with slurmstepd's lines; none if the job never started.
+
+    Where the job has several runs, its own lines and slurmstepd's are in a file of the job: they come first.
+    """
+    output = job_output(run, run_job(events))
+    of_the_job = _part(output, _bytes_before(events, "output_bytes")) if output else []
+    return of_the_job + _part(run.path / "job.log", _bytes_before(events, "log_bytes"))
+
+
+def _part(log: Path, before: int) -> list[str]:
+    """Return the lines of the last job in a log, which begin after byte `before`."""
     try:
-        with open(run.path / "job.log", "rb") as file:
+        with open(log, "rb") as file:
             file.seek(max(before, file.seek(0, 2) - LOG_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:

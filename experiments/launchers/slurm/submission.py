@@ -19,12 +19,14 @@ from typing import TypeVar
 
 from experiments.errors import UserError
 from experiments.launchers.slurm import commands, queue
+from experiments.launchers.slurm.arms_per_job import in_arrays
 from experiments.launchers.slurm.commands import SlurmError, answer_is_lost, call
-from experiments.launchers.slurm.half_submitted import FOLDER, begin, cancel_runs, complete
+from experiments.launchers.slurm.groups import Arm, log_marks, write_groups
+from experiments.launchers.slurm.half_submitted import begin, cancel_runs, complete
 from experiments.launchers.slurm.nodes import waited_for
 from experiments.launchers.slurm.resources import Resources
-from experiments.launchers.slurm.run_job import JOB_NAME, cluster_name
-from experiments.launchers.slurm.script import Settings, array_script, job_script
+from experiments.launchers.slurm.run_job import ARRAYS, JOB_NAME, cluster_name
+from experiments.launchers.slurm.script import Settings, array_script, groups_script, job_script
 from experiments.planning.content import code_version
 from experiments.planning.plan import PlannedRun, launched
 from experiments.store.code_copy import snapshot
@@ -36,22 +38,28 @@ SBATCH_SECONDS = 60.0  # sbatch itself would try again for two minutes, without 
 WRITERS = 16  # how many runs' files are written at the same time
 
 
+Group = Sequence[PlannedRun]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Array:
-    """A submitted job array; task k is runs[k]."""
+    """A submitted job array; task k trains the runs of tasks[k], side by side if there are several."""
 
     job: str
     resources: Resources
-    runs: Sequence[PlannedRun]
+    tasks: Sequence[Group]
     folder: Path
     is_array: bool
-    """False for a plain job of one run, on a cluster that allows no arrays."""
+    """False for a plain job, on a cluster that allows no arrays."""
     waits_for: str | None = None
     """Which nodes must come back before a task can start; None: tasks may start at once, or when others have ended."""
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """The runs of all tasks."""
+        return [run for group in self.tasks for run in group]
 
     @property
     def name(self) -> str:
@@ -75,23 +83,20 @@ def submit(wanted: Sequence[tuple[PlannedRun, Resources]], settings: Settings, r
             "cluster": cluster_name(),
             "job_name": array.name,
         }
-        said = queue.log_bytes(run.folder.path)
-        run.folder.record(Event.SUBMITTED, **job, log_bytes=said, **launched("slurm", run, code))
+        run.folder.record(Event.SUBMITTED, **job, **log_marks(run.folder, None), **launched("slurm", run, code))
 
     each(write_script, wanted)
-    shapes: dict[Resources, list[PlannedRun]] = {}
-    for run, needs in wanted:
-        shapes.setdefault(needs, []).append(run)
     arrays: list[Array] = []
     with _interrupts_deferred() as interrupts:
         try:
             most = max_array_size()
-            for needs, runs in shapes.items():
-                for start in range(0, len(runs), max(1, most)):
-                    some = runs[start : start + max(1, most)]
-                    arrays.append(_hold(some, needs, settings, runs_dir, len(arrays), is_array=most > 0))
+            for needs, groups in in_arrays(wanted, settings.arms_per_job).items():
+                for start in range(0, len(groups), max(1, most)):
+                    some = groups[start : start + max(1, most)]
+                    arrays.append(_hold(some, needs, settings, runs_dir, code, len(arrays), is_array=most > 0))
                     _check(interrupts)
-            each(record, [(array, task, run) for array in arrays for task, run in enumerate(array.runs)])
+            tasks = [(array, task, group) for array in arrays for task, group in enumerate(array.tasks)]
+            each(record, [(array, task, run) for array, task, group in tasks for run in group])
             _check(interrupts)
             _release(arrays)
             for array in arrays:
@@ -155,17 +160,36 @@ def max_array_size() -> int:
     return min(found) if found else 1000
 
 
+def _write_array(
+    folder: Path, tasks: Sequence[Group], count: int | None, needs: Resources, settings: Settings, code: Path
+) -> None:
+    """Write the script of an array into its folder, and what the script reads there. `count`: as script.py has it."""
+    runs = [run for group in tasks for run in group]
+    write_atomically(folder / "runs.txt", "".join(f"{run.folder.path}\n" for run in runs))
+    if len(runs) > len(tasks):
+        write_groups(folder, [[Arm(run.folder, run.steps, run.frozen) for run in group] for group in tasks])
+        script = groups_script(folder, count, needs, settings, code)
+    else:
+        for task, run in enumerate(runs):
+            (folder / f"{task}.log").symlink_to(run.folder.path / "job.log")
+        script = array_script(folder, count, needs, settings)
+    write_atomically(folder / "array.sh", script)
+
+
 def _hold(
-    runs: Sequence[PlannedRun], needs: Resources, settings: Settings, runs_dir: Path, number: int, is_array: bool
+    tasks: Sequence[Group],
+    needs: Resources,
+    settings: Settings,
+    runs_dir: Path,
+    code: Path,
+    number: int,
+    is_array: bool,
 ) -> Array:
     """Submit one array that waits until it is released. `number`: which array of this submission it is."""
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{number}-"
-    folder = Path(tempfile.mkdtemp(prefix=stamp, dir=runs_dir / FOLDER))
+    folder = Path(tempfile.mkdtemp(prefix=stamp, dir=runs_dir / ARRAYS))
     folder.chmod(0o755)
-    for task, run in enumerate(runs):
-        (folder / f"{task}.log").symlink_to(run.folder.path / "job.log")
-    write_atomically(folder / "runs.txt", "".join(f"{run.folder.path}\n" for run in runs))
-    write_atomically(folder / "array.sh", array_script(folder, len(runs) if is_array else None, needs, settings))
+    _write_array(folder, tasks, len(tasks) if is_array else None, needs, settings, code)
     waits = None
     try:  # `sbatch --hold` accepts a job that no node could run; `--test-only` tells us now
         call("sbatch", "--test-only", folder / "array.sh", seconds=120.0)
@@ -180,7 +204,7 @@ def _hold(
         job = said.strip().split(";")[0]
     except SlurmError as error:
         job = _accepted(folder, error)
-    return Array(job, needs, runs, folder, is_array, waits)
+    return Array(job, needs, tasks, folder, is_array, waits)
 
 
 def _accepted(folder: Path, error: SlurmError) -> str:
