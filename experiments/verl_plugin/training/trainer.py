@@ -33,7 +33,7 @@ from experiments.verl_plugin.training.kept_forward import KEEP_FORWARD, worth_ke
 from experiments.verl_plugin.training.temperature import at_step, set_temperature
 from experiments.verl_plugin.training.validation import ValidationRows, named_by_n, numbered, one_each, pass_metrics
 
-# The fields of a batch that a worker on a CPU reads, for a forward pass and for an update. veRL would fetch all fields,
+# The fields of a batch that a worker reads, for a forward pass and for an update. veRL would fetch all fields,
 # texts and scores included, and each field of each sample is a message: that takes a tenth of a small model's step.
 READ_FORWARD = {"input_ids", "position_ids", "loss_mask"}
 READ_ACTOR = READ_FORWARD | {
@@ -157,9 +157,8 @@ class AblationTrainer(PPOTrainerSync):
         return batch
 
     def _narrow(self, batch: Any, read: set[str]) -> Any:
-        """Return the batch. On a CPU a worker's next call then fetches only those of its fields that are in `read`."""
-        if self.config.trainer.device == "cpu":
-            batch.fields = sorted(read if batch.fields is None else read.intersection(batch.fields))
+        """Return the batch, of whose fields a worker's next call fetches only those that are in `read`."""
+        batch.fields = sorted(read if batch.fields is None else read.intersection(batch.fields))
         return batch
 
     def _compute_old_log_prob(self, batch: Any, metrics: Any) -> Any:

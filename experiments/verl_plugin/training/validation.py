@@ -5,13 +5,13 @@ Read in veRL 0.9.1: verl/trainer/ppo/metric_utils.py (process_validation_metrics
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments.pass_at import pass_at
 from experiments.verl_plugin.rollout.agent_loop import GREEDY, ROLLOUT_N
 
 
@@ -69,17 +69,6 @@ def named_by_n(metrics: Mapping[str, float], most: Mapping[str, int]) -> dict[st
     return renamed
 
 
-def pass_at(n: int, correct: int, k: int) -> float:
-    """Return the chance that at least one of k of a row's n answers is correct: 1 - C(n-c, k) / C(n, k).
-
-    This is the unbiased estimate of Chen et al. 2021 (Codex, arXiv 2107.03374, equation 1). veRL's best@k draws the k
-    answers with replacement, which is biased low.
-    """
-    if not 1 <= k <= n:
-        raise ValueError(f"k must be from 1 to n={n}, but is {k}")
-    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
-
-
 def powers(n: int) -> list[int]:
     """Return 2, 4, 8 ... below n, and n itself; [] for n = 1."""
     return sorted({2**i for i in range(1, n.bit_length()) if 2**i < n} | {n}) if n > 1 else []
@@ -90,7 +79,8 @@ def pass_metrics(
 ) -> dict[str, float]:
     """Return val-aux/<source>/acc/pass@k, the mean over a source's rows, for k = 2, 4, 8 ... up to their n.
 
-    An answer that failed counts as wrong. A source whose accuracies are not all 0 or 1 gets none.
+    veRL's best@k draws the k answers with replacement, which is biased low. An answer that failed counts as wrong. A
+    source whose accuracies are not all 0 or 1 gets none.
     """
     answers: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for source, uid, accuracy in zip(data_sources, uids, accuracies, strict=True):

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from experiments.errors import UserError
-from experiments.pass_at import pass_at
 from experiments.runs.__main__ import main
 from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir
 from experiments.trained.answers import Answers
 from experiments.trained.problems import Problem
 from experiments.trained.scoring import Scorer
-from experiments.verl_plugin.training.validation import pass_at as trainer_s
 from tests.experiments.trained.conftest import PROBLEMS, STEP
 
 SAMPLES = 4
@@ -124,13 +122,6 @@ def test_a_sample_shows_the_prompt_the_answer_and_its_scores(run: RunDir, capsys
     printed = capsys.readouterr().out
     assert "numbers 3, 7, 12 target 45 <think>\n---\n" in printed and "score" not in printed
     assert "the model did not read all of PROMPT" in printed
-
-
-def test_the_trainer_s_own_pass_at_k_is_the_same() -> None:
-    for n in (1, 2, 4, 5):
-        for correct in range(n + 1):
-            for k in range(1, n + 1):
-                assert pass_at(n, correct, k) == trainer_s(n, correct, k)
 
 
 @pytest.mark.parametrize(

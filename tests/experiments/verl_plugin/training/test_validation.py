@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from verl.trainer.ppo.metric_utils import process_validation_metrics
 
+from experiments.pass_at import pass_at
 from experiments.verl_plugin.rollout.agent_loop import GREEDY, ROLLOUT_N
 from experiments.verl_plugin.training.trainer import AblationTrainer
-from experiments.verl_plugin.training.validation import ValidationRows, pass_at, pass_metrics, powers
+from experiments.verl_plugin.training.validation import ValidationRows, pass_metrics, powers
 
 
 def rows(agents: list[str]) -> dict[str, Any]:
@@ -34,18 +32,6 @@ def test_a_sampled_row_is_answered_n_times_and_a_greedy_row_once() -> None:
         batch["uid"] = np.array([f"{number}-{row}" for row in range(len(batch["raw_prompt"]))], dtype=object)
     assert seen == [4, 1, 1]
     assert loader.sources() == {"0-0": "t", "0-1": "t_greedy", "1-0": "t_greedy"}
-
-
-@given(n=st.integers(1, 8), correct=st.integers(0, 8), k=st.integers(1, 8))
-def test_pass_at_k_is_the_share_of_all_choices_of_k_that_hold_a_correct_answer(n: int, correct: int, k: int) -> None:
-    if correct > n or k > n:
-        if k > n:
-            with pytest.raises(ValueError, match="k must be from 1"):
-                pass_at(n, min(correct, n), k)
-        return
-    answers = [index < correct for index in range(n)]
-    choices = list(itertools.combinations(answers, k))
-    assert pass_at(n, correct, k) == pytest.approx(sum(map(any, choices)) / len(choices))
 
 
 def test_which_k() -> None:
