@@ -113,7 +113,7 @@ def what_is_lost(
 ) -> str:
     """Return which of the values that the claim is about are missing although they were recorded once, "" if none."""
     names = [run.name for runs in complete.values() for run in runs]
-    at = claim.at if claim.kind in ("order", "slope", "close", "settles") else (0.0, 1.0)
+    at = claim.at if claim.kind in ("order", "rises_faster", "close", "settles") else (0.0, 1.0)
     lost = common.lost_in(names, at)
     texts = [f"{name} at {ranges_text([(step, step) for step in steps])}" for name, steps in lost.items()]
     damaged = [text for arm in arms.values() if arm and (text := estimand.damaged(arm))]

@@ -157,12 +157,15 @@ def means_of(claim: Claim, values: Values, last: int) -> dict[Hashable, tuple[fl
     return {level: tuple(window_mean(curve, claim.at, last) for curve in curves) for level, curves in values.items()}
 
 
-def compare_slope(claim: Claim, values: Values, last: int, pairs: Pairs) -> list[Comparison]:
-    """Return by how much more each level rises within the claim's part of the training than the next level."""
-    rises = {value: tuple(rise_over(curve, claim.at, last) for curve in curves) for value, curves in values.items()}
+def compare_speed(claim: Claim, values: Values, last: int, pairs: Pairs) -> list[Comparison]:
+    """Return by how much each level is further above its start, within the claim's part, than the next level.
+
+    A slope would not do: of two curves that meet at the end of the part, the one that lags before has the steeper one.
+    """
+    rises = {value: tuple(mean_gain(curve, claim.at, last) for curve in curves) for value, curves in values.items()}
     return [
         Comparison(
-            f"rise at {a} - rise at {b}",
+            f"mean gain at {a} - mean gain at {b}",
             rises[frozen(a)],
             rises[frozen(b)],
             pairs(a, b),
@@ -257,6 +260,12 @@ def window_mean(curve: Curve, at: tuple[float, float], last: int) -> float:
     return mean([y for _, y in window(curve, at, last)] or [math.nan])
 
 
+def mean_gain(curve: Curve, at: tuple[float, float], last: int) -> float:
+    """Return how far a part of a curve is, on average, above its first point; NaN below two points."""
+    points = [y for _, y in window(curve, at, last)]
+    return mean(points[1:]) - points[0] if len(points) > 1 else math.nan
+
+
 def rise_over(curve: Curve, at: tuple[float, float], last: int) -> float:
     """Return how much a part of a curve rises: its least-squares slope times its steps; NaN below two points."""
     points = window(curve, at, last)
@@ -271,7 +280,7 @@ def rise_over(curve: Curve, at: tuple[float, float], last: int) -> float:
 COMPARISONS = {
     "order": compare_order,
     "close": compare_close,
-    "slope": compare_slope,
+    "rises_faster": compare_speed,
     "rises": compare_change,
     "falls": compare_change,
     "never_rises": compare_no_rise,

@@ -112,11 +112,12 @@ def fit(compute: Sequence[float], start: float | None, seeds: Sequence[Sequence[
     without = (table.sum(axis=0) - table) / (count - 1)
     gains, halves, steeps = least_squares(at, np.vstack([table.mean(axis=0), without]), LIMIT - start)
     asymptote, half, steepness = (jackknife(values, count) for values in (start + gains, halves, steeps))
-    if table.mean(axis=0)[-1] <= 0 or asymptote.low <= start:
+    last = table[:, -1]
+    if last.mean() - t_quantile(count - 1) * last.std(ddof=1) / math.sqrt(count) <= 0:
         return NoFit("accuracy did not rise for sure")
     if asymptote.value >= LIMIT - 1e-6:
         return NoFit("the curve has not bent: no end below 1 is in sight")
-    if halves[0] > math.log(at[-1]) or asymptote.high - asymptote.value > WIDEST:
+    if halves[0] > math.log(at[-1]) or asymptote.high - asymptote.value > WIDEST or asymptote.low <= start:
         reach = f"{asymptote.value:.2f} ± {asymptote.high - asymptote.value:.2f}"
         return NoFit(f"the curve has not bent far enough to tell where it ends (asymptote {reach})")
     return Fit(start, asymptote, exponential(half), exponential(steepness), (float(at[0]), float(at[-1])), count)

@@ -20,7 +20,7 @@ from experiments.project import SWEEPS_DIR
 from experiments.values import is_number
 
 KEYS = ("title", "factor", "levels", "arms", "seeds", "claims", "include")
-KINDS = ("order", "slope", "close", "rises", "falls", "never_rises", "slows", "settles", "minimum_inside")
+KINDS = ("order", "rises_faster", "close", "rises", "falls", "never_rises", "slows", "settles", "minimum_inside")
 SIGNS = (">", ">=")
 KEY = re.compile(r"(\+\+?)?[A-Za-z_][\w@/.-]*")  # of a config, or the name of a group
 NO_FACTORS = ("seed", "sweeps", "arms")
@@ -306,7 +306,7 @@ def _claim(given: Any, levels: Sequence[Level]) -> Claim:
     if levels and (strange := [item for item in spoken if _same(item) not in known]):
         values = ", ".join(str(level.value) for level in levels)
         raise Wrong(f"speak in claim {name} of its levels, but {_short(strange[0])} is none; take some of {values}")
-    least = 2 if kinds[0] in ("order", "slope", "close") else 1
+    least = 2 if kinds[0] in ("order", "rises_faster", "close") else 1
     most = 2 if kinds[0] == "close" else len(spoken)
     if not least <= len(set(map(_same, spoken))) == len(spoken) <= most:
         number = "two" if most == 2 == least else f"at least {'two' if least == 2 else 'one'}"

@@ -73,9 +73,9 @@ def saturating(share: float, n: int) -> float:
         ("minimum_inside", (3, 5, 8), dipping, "supported"),
         ("minimum_inside", (5,), rising, "contradicted"),
         ("minimum_inside", (5,), lambda share, n: 50 - 30 * share, "contradicted"),
-        ("slope", (8, 5, 3), rising, "supported"),
-        ("slope", (3, 5), rising, "contradicted"),
-        ("slope", (3, 5), lambda share, n: n + share, "undecided"),
+        ("rises_faster", (8, 5, 3), rising, "supported"),
+        ("rises_faster", (3, 5), rising, "contradicted"),
+        ("rises_faster", (3, 5), lambda share, n: n + share, "undecided"),
         ("settles", (3, 8), saturating, "supported"),
         ("settles", (8,), rising, "contradicted"),
         ("settles", (8,), lambda share, n: 50 - 30 * share, "contradicted"),
@@ -89,6 +89,12 @@ def test_three_seeds_decide_what_is_plain(kind: str, levels: tuple[int, ...], sh
     answer = verdict(kind, levels, shape, seeds=3, noise=0.005)
     assert answer.verdict == expected, answer.reason
     assert "3" in answer.reason and "[" in answer.reason, "it tells the interval and the seeds"
+
+
+def test_who_lags_and_catches_up_does_not_rise_faster() -> None:
+    """Both go from 0 to 1 in the first half; 8 begins later, so that a line through it is steeper."""
+    answer = verdict("rises_faster", (8, 5), lambda s, n: (2 * s) ** (3 if n == 8 else 0.5), seeds=3, at=(0.0, 0.5))
+    assert answer.verdict == "contradicted"
 
 
 def test_at_least_allows_a_twentieth_less_and_no_more() -> None:
@@ -154,7 +160,7 @@ def test_a_claim_of_sampled_validation_is_judged_by_the_greedy_where_there_is_no
     assert answer.verdict == "supported" and f"+{3 / 50 / 0.9:.4f}" in answer.reason
 
 
-KINDS_TESTED = ["order", "slope", "rises", "falls", "never_rises", "close", "slows", "settles", "minimum_inside"]
+KINDS_TESTED = ["order", "rises_faster", "rises", "falls", "never_rises", "close", "slows", "settles", "minimum_inside"]
 
 
 def test_no_kind_goes_untested() -> None:

@@ -53,7 +53,8 @@ def test_arms_of_other_lengths_and_cadences_differ_as_rarely_as_equal_arms_shoul
     """Compared at their own ends and steps, the same arms looked different in up to 93% of these sweeps."""
     draw, trials = np.random.default_rng(seeds), 150
     claims = tuple(
-        Claim(kind, "text", METRIC, kind, (8, 5), at) for kind, at in (("order", (0.8, 1.0)), ("slope", (0.0, 0.5)))
+        Claim(kind, "text", METRIC, kind, (8, 5), at)
+        for kind, at in (("order", (0.8, 1.0)), ("rises_faster", (0.0, 0.5)))
     )
     sweep = Sweep("n", "n", "rollout.n", (Level(5, "5"), Level(8, "8")), (1,), claims)
     final = area = 0

@@ -69,9 +69,9 @@ def test_arms_of_other_lengths_and_cadences_are_compared_up_to_a_common_step_and
     assert found.arms[0].area == found.arms[1].area and found.arms[0].best == found.arms[1].best
     assert "Numbers and claims are of the steps up to 60 (dotted line)." in found.note()
     claim = Claim("name", "text", METRIC, "order", (8, 5), (0.0, 1.0))
-    slope = Claim("name", "text", METRIC, "slope", (8, 5), (0.0, 1.0))
+    faster = Claim("name", "text", METRIC, "rises_faster", (8, 5), (0.0, 1.0))
     length = Claim("name", "text", "response_length/mean", "order", (8, 5), (0.8, 1.0))
-    sweep = Sweep("n", "n", "rollout.n", (Level(5, "5"), Level(8, "8")), (1,), (claim, slope, length))
+    sweep = Sweep("n", "n", "rollout.n", (Level(5, "5"), Level(8, "8")), (1,), (claim, faster, length))
     for verdict in judge(ablation, sweep):
         assert verdict.verdict == "undecided" and verdict.comparisons[0].effect() == pytest.approx(0)
     assert judge(ablation, sweep)[0].reason.count("steps 0-60") == 1

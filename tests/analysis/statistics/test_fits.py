@@ -71,6 +71,7 @@ def test_the_intervals_hold_the_truth_as_often_as_they_say(seeds: int) -> None:
         (COMPUTE, START, [START + d + 0 * COMPUTE for d in (0, 0.01, -0.01)], "accuracy did not rise"),
         (COMPUTE, START, [START - 0.001 * COMPUTE + d for d in (0, 0.01, -0.01)], "accuracy did not rise"),
         (COMPUTE, START, [curve(COMPUTE, START, e, 90, 1.5) for e in (0.5, 0.6, 0.7)], "has not bent"),
+        (COMPUTE, START, [START + rise * np.log(COMPUTE) for rise in (0.04, 0.06, 0.08)], "has not bent"),
     ],
 )
 def test_what_is_not_determined_has_no_fit(

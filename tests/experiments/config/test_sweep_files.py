@@ -144,7 +144,7 @@ BROKEN = {
     ),
     "a claim of no kind": (
         claiming({key: CLAIM[key] for key in ("name", "text", "metric")}),
-        "say one thing in claim c, one of order, slope, ",
+        "say one thing in claim c, one of order, rises_faster, ",
     ),
     "a claim of two kinds": (claiming({**CLAIM, "close": [3]}), "but says order and close; drop one"),
     "a claim with more": (
