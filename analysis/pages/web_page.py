@@ -37,7 +37,7 @@ ASKED = {
     "trainer.total_training_steps": "trainer.total_training_steps",
 }
 COORDINATES = re.compile(r'\s(?:d|x|y)="[^"]*"')
-LONG_NUMBER = re.compile(r"(\d\.\d\d)\d+")  # of a figure's coordinates: a hundredth of a point is seen by nobody
+TOO_FINE = re.compile(r"(?<=\.\d\d)\d+")  # of a figure's coordinates: a hundredth of a point is seen by nobody
 SWIPE = "<p class='swipe' aria-hidden='true'>Swipe sideways to see all of it \u2192</p>"  # on a phone
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #555; --line: #d5d5d5; --back: #fff; --box: #f6f6f4;
@@ -158,7 +158,7 @@ def figure(drawn: Drawn, prefix: str, notes: Sequence[str]) -> str:
     text = drawn.files["svg"].decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = COORDINATES.sub(lambda found: LONG_NUMBER.sub(r"\1", found[0]), text)
+    text = COORDINATES.sub(lambda found: TOO_FINE.sub("", found[0]), text)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = text.replace("<svg", "<svg aria-hidden='true' focusable='false'", 1)
