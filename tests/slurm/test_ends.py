@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.launchers.slurm.settle import may_try_again
 from experiments.processes import reaping
 from tests.slurm.conftest import Sweep, look
 
@@ -53,6 +54,21 @@ def test_what_is_not_the_config_s_fault_is_tried_again_in_the_same_job(sweep: Sw
     assert [tried.job(seed) for seed in (1, 2, 3)] == jobs
     (again,) = [event for event in tried.run().events() if event["event"] == "retried"]
     assert (again["number"], again["of"], again["step"]) == (1, 2, 2) and "SIGKILL" in again["cause"]
+
+
+def test_a_failed_run_is_waited_for_while_its_job_may_try_again(sweep: Sweep) -> None:
+    """Between an attempt's end and the next try the run is failed, and its job goes on."""
+    one = sweep("hang")
+    one.launch()
+    one.until_training()
+    run = one.run()
+    for kind, goes_on in (("error", False), ("killed", True)):
+        run.record("failed", kind=kind, cause="as if", remedy="none")
+        assert may_try_again([run]) == goes_on
+    one.cluster.run("scancel", one.job())
+    one.until_over()
+    run.record("failed", kind="killed", cause="as if", remedy="none")
+    assert not may_try_again([run])
 
 
 def test_cancelled_while_it_runs_and_while_it_waits(sweep: MakeSweep) -> None:

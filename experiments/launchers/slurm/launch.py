@@ -32,7 +32,7 @@ from experiments.launchers.slurm.resources import (
 )
 from experiments.launchers.slurm.run_job import RunJob, known_cluster_name, run_job
 from experiments.launchers.slurm.script import Settings, flag_problems
-from experiments.launchers.slurm.settle import settle, still_there
+from experiments.launchers.slurm.settle import may_try_again, settle, still_there
 from experiments.launchers.slurm.submission import Array, each, submit
 from experiments.launchers.summary import print_summary
 from experiments.planning.cost import Cost, check_disk, disk_needed
@@ -247,7 +247,9 @@ def follow(runs: Sequence[PlannedRun]) -> int:
                 elif counts != last:
                     console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
                 last = counts
-                if not requeued and not any(state in OPEN and state != State.INTERRUPTED for state in states):
+                failed = [run.folder for run, state in zip(runs, states, strict=True) if state == State.FAILED]
+                is_open = any(state in OPEN and state != State.INTERRUPTED for state in states)
+                if not (is_open or requeued or may_try_again(failed)):
                     break
                 time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from experiments.launchers.slurm.half_submitted import take_back
 from experiments.launchers.slurm.queue import LOG_HEADER, WAITING, Job, ask
 from experiments.launchers.slurm.run_job import RunJob, cluster_name, run_job
 from experiments.store.events import OPEN, Event, State
-from experiments.store.failures import DISK_FULL, MORE_MEMORY, ROOM_BYTES
+from experiments.store.failures import DISK_FULL, MORE_MEMORY, ROOM_BYTES, passes
 from experiments.store.rundir import RunDir
 
 MEMORY = re.compile(r"exceeded (job |step )?memory limit|oom.kill|out of memory", re.IGNORECASE)
@@ -96,6 +96,20 @@ def still_there(ended: Sequence[RunDir]) -> dict[RunDir, RunJob]:
     return {
         run: job for run, job in jobs.items() if run in living or run.state() not in (State.INTERRUPTED, State.KILLED)
     }
+
+
+def may_try_again(failed: Sequence[RunDir]) -> bool:
+    """Return whether the job of one of these failed runs goes on: it may try a run again that failed by what passes."""
+    jobs = []
+    for run in failed:
+        events = run.events()
+        if (job := run_job(events)) is not None and passes(events[-1]):
+            jobs.append(job)
+    try:
+        known = ask(jobs)
+    except SlurmError:
+        return True
+    return any((found := known.of(job)) is not None and not found.ended for job in jobs)
 
 
 def verdict(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None, siblings: bool) -> dict[str, Any] | None:

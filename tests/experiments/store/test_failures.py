@@ -286,6 +286,15 @@ ValueError: empty list as keys
         "read the end of the log",
     ),
     (
+        "killed",
+        """\
+RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.99.0.12]:55451. \
+This is typically caused by a remote worker crashing. Check the logs of the remote worker before reporting an error.
+""",
+        "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer",
+        "start again",
+    ),
+    (
         "error",
         """\
 Traceback (most recent call last):
