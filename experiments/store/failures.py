@@ -115,9 +115,9 @@ CLASSES = (
     ),
     (
         KILLED,
-        # the last two: gloo's and NCCL's words where a process of another node is gone
-        r"CANCELLED AT|A worker died or was killed|The actor died unexpectedly|caused by a remote worker crashing"
-        r"|remote process exited",
+        # the second line: Ray's, gloo's and NCCL's words where another node, or a process of it, is gone
+        r"CANCELLED AT|A worker died or was killed|The actor died unexpectedly"
+        r"|ActorUnavailableError: |caused by a remote worker crashing|remote process exited",
         f"{RESUMES}; if it dies again, the kernel's log (dmesg) says whether memory was the reason",
     ),
     ("configuration", r"AssertionError|ConfigAttributeError|ValidationError|InstantiationException|ValueError", ""),

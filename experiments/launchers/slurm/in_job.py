@@ -30,7 +30,7 @@ from experiments.launchers.slurm.commands import SlurmError
 from experiments.launchers.slurm.former_life import given_away, is_restarted, outlives
 from experiments.launchers.slurm.going_on import NextJob, go_on, got_further
 from experiments.launchers.slurm.ray_cluster import SECRET, own_secret, ray_cluster
-from experiments.launchers.slurm.run_job import JOB_NAME
+from experiments.launchers.slurm.run_job import JOB_NAME, own_run_job
 from experiments.launchers.slurm.signals import Signals
 from experiments.processes import reaping
 from experiments.processes.cgroup import MemoryKills
@@ -133,6 +133,9 @@ def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool | None,
         code = 1
     if len(run.attempts()) == made and not signals.warned:
         if not signals.terminated and not run.is_locked():
+            if _is_taken_away():
+                run.record(Event.INTERRUPTED, step=run.checkpoint_step(), cause="ended by SLURM")
+                return code
             failure = classify(run.path / "job.log")
             run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
         return code
@@ -211,6 +214,16 @@ def _see_through(
         time.sleep(POLL_SECONDS)
     code = child.returncode
     return code if code >= 0 else 128 - code
+
+
+def _is_taken_away() -> bool:
+    """Return whether SLURM is ending this job, or has queued it again: its signal may come later than that."""
+    own = own_run_job()
+    try:
+        found = queue.ask([own]).of(own) if own is not None else None
+    except SlurmError:
+        return False
+    return found is not None and found.state != "RUNNING"
 
 
 def _note(run: RunDir, code: int, signals: Signals, kills: int) -> None:

@@ -287,6 +287,12 @@ ValueError: empty list as keys
     ),
     (
         "killed",
+        "ray.exceptions.ActorUnavailableError: The actor 97ab50df is unavailable: RpcError: RPC error: Socket closed\n",
+        "ActorUnavailableError",
+        "start again",
+    ),
+    (
+        "killed",
         """\
 RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.99.0.12]:55451. \
 This is typically caused by a remote worker crashing. Check the logs of the remote worker before reporting an error.
