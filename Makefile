@@ -4,7 +4,8 @@
 # make test    a venv, the pinned packages, lint, types, every test
 # make test-vllm    tests/vllm in a venv of its own: veRL's vLLM rollout, as GPUs run it, on the CPU
 # Needs Python 3.11 or 3.12; no GPU, no compiler. Some tests need more (a SLURM, a browser, namespaces: tests/needs.py).
-# A C compiler and Python's headers are for reasoning-gym's tests. Where that is missing, `make test` leaves them out, and says which and what to install. Where CI is set none is left out.
+# Those of reasoning-gym need a C compiler and Python's headers. Where that is missing, `make test` leaves them out, and
+# says which and what to install. Where CI is set none is left out.
 # TORCH_ARGS picks another source of torch's CPU build, e.g.
 #   make demo TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)

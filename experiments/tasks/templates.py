@@ -27,13 +27,23 @@ TAGGED = (
 )
 
 
+def template_problems(template: str) -> list[str]:
+    """Return a problem if there is no such template."""
+    if template in TEMPLATES:
+        return []
+    return [f"model.template must be one of {', '.join(TEMPLATES)}, but is {template!r}; set it to one of them"]
+
+
+def wrap_tagged(template: str, question: str) -> list[dict[str, str]]:
+    """Return what `wrap` returns for a question to which the tags of the answer are added."""
+    return wrap(template, TAGGED.replace("{question}", question))
+
+
 def wrap(template: str, question: str) -> list[dict[str, str]]:
     """Return the chat messages of a question: one, of role "user", whose content is the whole prompt.
 
     Raises UserError if there is no such template.
     """
-    if template not in TEMPLATES:
-        raise UserError(
-            f"model.template must be one of {', '.join(TEMPLATES)}, but is {template!r}; set it to one of them"
-        )
+    if problems := template_problems(template):
+        raise UserError(*problems)
     return [{"role": "user", "content": TEMPLATES[template].replace("{question}", question)}]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.launchers.slurm.settle import may_try_again
+from experiments.launchers.slurm.settle import still_there
 from experiments.processes import reaping
 from tests.slurm.conftest import Sweep, look
 
@@ -56,19 +56,26 @@ def test_what_is_not_the_config_s_fault_is_tried_again_in_the_same_job(sweep: Sw
     assert (again["number"], again["of"], again["step"]) == (1, 2, 2) and "SIGKILL" in again["cause"]
 
 
-def test_a_failed_run_is_waited_for_while_its_job_may_try_again(sweep: Sweep) -> None:
+def test_a_failed_run_is_not_over_while_its_job_may_try_again(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     """Between an attempt's end and the next try the run is failed, and its job goes on."""
     one = sweep("hang")
     one.launch()
     one.until_training()
-    run = one.run()
-    for kind, goes_on in (("error", False), ("killed", True)):
-        run.record("failed", kind=kind, cause="as if", remedy="none")
-        assert may_try_again([run]) == goes_on
-    one.cluster.run("scancel", one.job())
+    run, job = one.run(), one.job()
+    (attempt,) = [process for process in reaping.of_run(run.path) if "experiments.attempt" in process.cmdline()]
+    attempt.suspend()  # so that it records nothing meanwhile
+    run.record("failed", kind="error", cause="as if", remedy="none")
+    assert still_there([run]) == {}
+    run.record("failed", kind="killed", cause="as if", remedy="none")
+    assert [found.id for found in still_there([run]).values()] == [job]
+    capsys.readouterr()
+    one.launch()
+    assert "its job has not ended" in " ".join(capsys.readouterr().out.split()) and one.job() == job
+    attempt.kill()
+    one.cluster.run("scancel", job)
     one.until_over()
     run.record("failed", kind="killed", cause="as if", remedy="none")
-    assert not may_try_again([run])
+    assert still_there([run]) == {}
 
 
 def test_cancelled_while_it_runs_and_while_it_waits(sweep: MakeSweep) -> None:

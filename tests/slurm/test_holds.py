@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.launchers.slurm.holds import wrong_setting
 from experiments.launchers.slurm.settle import settle
 from experiments.runs.cancel import cancel
 from experiments.runs.find import Filters
@@ -99,6 +100,28 @@ def test_held_and_released_by_hand(sweep: Sweeps, capsys: pytest.CaptureFixture[
     assert f"SLURM does not start job {job}" in capsys.readouterr().out, "asking again says why nothing is submitted"
     by_hand.cluster.run("scontrol", "release", job)
     assert by_hand.states() == ["queued"] and "held" not in listed(by_hand)
+
+
+@pytest.mark.parametrize(
+    ("reason", "setting"),
+    [
+        ("QOSMaxWallDurationPerJobLimit", "hydra.launcher.time"),
+        ("AssocMaxCpuMinutesPerJobLimit", "hydra.launcher.time"),
+        ("QOSMaxCpuPerNode", "hydra.launcher.cpus_per_task"),
+        ("AssocMaxMemPerJob", "hydra.launcher.mem"),
+        ("QOSMaxGRESPerJob", "hardware.gpus_per_node"),
+        ("QOSMinGRES", "hardware.gpus_per_node"),
+        ("AssocMaxNodePerJobLimit", "hardware.nodes"),
+        ("PartitionTimeLimit", "hydra.launcher.time"),
+        ("QOSMaxJobsPerUserLimit", None),  # others of the user's jobs end
+        ("QOSMaxGRESPerUser", None),
+        ("AssocMaxJobsLimit", None),
+        ("Resources", None),
+    ],
+)
+def test_a_limit_of_one_job_holds_for_ever_and_one_of_many_does_not(reason: str, setting: str | None) -> None:
+    """The reasons are those of SLURM 22.05's library."""
+    assert wrong_setting(reason) == setting
 
 
 def stopping(folder: Path, where: str) -> Path:

@@ -99,11 +99,7 @@ def _ends(own: str, signals: Signals) -> bool:
     """Return whether SLURM ends this job within a while: it did requeue the job, and only its answer was lost."""
     deadline = time.monotonic() + LATE_SECONDS
     while not signals.terminated and time.monotonic() < deadline:
-        try:
-            now = queue.ask([RunJob(own)]).of(RunJob(own))
-        except SlurmError:
-            now = None
-        if now is not None and now.state != "RUNNING":
+        if queue.takes_away(RunJob(own)):
             return True
         time.sleep(POLL_SECONDS)
     return bool(signals.terminated)

@@ -133,7 +133,8 @@ def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool | None,
         code = 1
     if len(run.attempts()) == made and not signals.warned:
         if not signals.terminated and not run.is_locked():
-            if _is_taken_away():
+            own = own_run_job()
+            if own is not None and queue.takes_away(own):  # where a node failed, SLURM's signal may come later
                 run.record(Event.INTERRUPTED, step=run.checkpoint_step(), cause="ended by SLURM")
                 return code
             failure = classify(run.path / "job.log")
@@ -214,16 +215,6 @@ def _see_through(
         time.sleep(POLL_SECONDS)
     code = child.returncode
     return code if code >= 0 else 128 - code
-
-
-def _is_taken_away() -> bool:
-    """Return whether SLURM is ending this job, or has queued it again: its signal may come later than that."""
-    own = own_run_job()
-    try:
-        found = queue.ask([own]).of(own) if own is not None else None
-    except SlurmError:
-        return False
-    return found is not None and found.state != "RUNNING"
 
 
 def _note(run: RunDir, code: int, signals: Signals, kills: int) -> None:

@@ -32,7 +32,7 @@ from experiments.launchers.slurm.resources import (
 )
 from experiments.launchers.slurm.run_job import RunJob, known_cluster_name, run_job
 from experiments.launchers.slurm.script import Settings, flag_problems
-from experiments.launchers.slurm.settle import may_try_again, settle, still_there
+from experiments.launchers.slurm.settle import settle, still_there
 from experiments.launchers.slurm.submission import Array, each, submit
 from experiments.launchers.summary import print_summary
 from experiments.planning.cost import Cost, check_disk, disk_needed
@@ -48,7 +48,6 @@ from experiments.variables import NOTIFY, SWEEP
 
 CHECKPOINT_BYTES_PER_SECOND = 1e9  # the most that a cluster's file system can write
 LEAST_WARNING_SECONDS = 120
-ENDED = (State.INTERRUPTED, State.KILLED)  # states in which a run's job may start again
 LOOK_SECONDS = 5.0  # how often `wait` asks SLURM
 
 
@@ -98,7 +97,7 @@ def launch(runs: Sequence[PlannedRun], launcher: Mapping[str, Any], notify: str 
         raise UserError(*problems)
     with one_at_a_time(runs_dir):  # another launcher may have submitted runs since they were planned
         runs = [replace(run, state=run.folder.state(), reached=run.folder.reached()) for run in runs]
-        ending = still_there([run.folder for run in runs if run.state in ENDED])
+        ending = still_there([run.folder for run in runs])
         todo = [run for run in runs if run.action not in ("skip", "wait") and run.folder not in ending]
         unsure = [f"{run.path.name}: {may_go_on(job)}" for run, job in ending.items()]
         for line in [*held(runs), *elsewhere(runs), *unsure]:
@@ -235,7 +234,7 @@ def follow(runs: Sequence[PlannedRun]) -> int:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
                 complaint = settle([run.folder for run in runs])
-                requeued = still_there([run.folder for run in runs if run.folder.state() in ENDED])
+                again = still_there([run.folder for run in runs])
                 states = [run.folder.state() for run in runs]
                 for line in [*held(runs), *filter(None, [complaint])]:
                     if line not in said:
@@ -247,9 +246,7 @@ def follow(runs: Sequence[PlannedRun]) -> int:
                 elif counts != last:
                     console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
                 last = counts
-                failed = [run.folder for run, state in zip(runs, states, strict=True) if state == State.FAILED]
-                is_open = any(state in OPEN and state != State.INTERRUPTED for state in states)
-                if not (is_open or requeued or may_try_again(failed)):
+                if not again and not any(state in OPEN and state != State.INTERRUPTED for state in states):
                     break
                 time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:

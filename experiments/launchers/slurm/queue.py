@@ -107,6 +107,15 @@ def ask(jobs: Collection[RunJob], seconds: float = 5.0) -> Answer:
     return answer
 
 
+def takes_away(job: RunJob) -> bool:
+    """Return whether SLURM is ending a job or has queued it again; False where it does not say."""
+    try:
+        found = ask([job]).of(job)
+    except SlurmError:
+        return False
+    return found is not None and found.state != "RUNNING"
+
+
 def named(names: Collection[str], seconds: float = 5.0) -> dict[str, list[Job]]:
     """Return the jobs and array tasks that slurmctld remembers under each of these job names. Raises SlurmError."""
     found: dict[str, list[Job]] = {}

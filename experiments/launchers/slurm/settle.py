@@ -78,13 +78,14 @@ def _record(run: RunDir, events: Sequence[Mapping[str, Any]], event: Mapping[str
         return
 
 
-def still_there(ended: Sequence[RunDir]) -> dict[RunDir, RunJob]:
-    """Return which of these interrupted or killed runs may be queued again or train, because of which job.
+def still_there(runs: Sequence[RunDir]) -> dict[RunDir, RunJob]:
+    """Return which of these runs have ended but may be queued again, tried again or train, because of which job.
 
     SLURM has not ended that job, or nobody can tell: SLURM does not answer, or the job of a killed run is another
     cluster's. (An interrupted run of another cluster is free: should its job start again, it sees that the run has been
     given to another job.)
     """
+    ended = {run: state for run in runs if (state := _end_of(run)) is not None}
     jobs = {run: job for run in ended if (job := run_job(run.events())) is not None}
     try:
         elsewhere = {run for run, job in jobs.items() if job.is_elsewhere(cluster_name())}
@@ -93,23 +94,15 @@ def still_there(ended: Sequence[RunDir]) -> dict[RunDir, RunJob]:
         return jobs
     living = {run for run, job in jobs.items() if (found := known.of(job)) is not None and not found.ended}
     living |= {run for run in elsewhere if run.state() == State.KILLED}
-    return {
-        run: job for run, job in jobs.items() if run in living or run.state() not in (State.INTERRUPTED, State.KILLED)
-    }
+    return {run: job for run, job in jobs.items() if run in living or run.state() != ended[run]}
 
 
-def may_try_again(failed: Sequence[RunDir]) -> bool:
-    """Return whether the job of one of these failed runs goes on: it may try a run again that failed by what passes."""
-    jobs = []
-    for run in failed:
-        events = run.events()
-        if (job := run_job(events)) is not None and passes(events[-1]):
-            jobs.append(job)
-    try:
-        known = ask(jobs)
-    except SlurmError:
-        return True
-    return any((found := known.of(job)) is not None and not found.ended for job in jobs)
+def _end_of(run: RunDir) -> State | None:
+    """Return how a run has ended; None if it has not, or if its job would not begin it again."""
+    events = run.events()
+    state = run.state(events)
+    again = state in (State.INTERRUPTED, State.KILLED) or (state == State.FAILED and passes(events[-1]))
+    return state if again else None
 
 
 def verdict(run: RunDir, events: Sequence[Mapping[str, Any]], job: Job | None, siblings: bool) -> dict[str, Any] | None:

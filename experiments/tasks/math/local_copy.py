@@ -13,7 +13,7 @@ from typing import Any
 from experiments import digests
 from experiments.errors import UserError
 from experiments.tasks.rows import Row
-from experiments.tasks.templates import TAGGED, TEMPLATES, wrap
+from experiments.tasks.templates import TAGGED, TEMPLATES, template_problems, wrap_tagged
 from experiments.tasks.user_code import short
 
 FORMAT = 1  # raise it when the same copy gives other rows, so that no old cache is taken for new
@@ -52,10 +52,7 @@ class Copied:
             files = [file for split in self._files(source).values() for file in split]
         except UserError as error:
             problems += error.problems
-        if template not in TEMPLATES:
-            problems.append(
-                f"model.template must be one of {', '.join(TEMPLATES)}, but is {template!r}; set it to one of them"
-            )
+        problems += template_problems(template)
         if problems:
             raise UserError(*problems)
         return {
@@ -170,7 +167,4 @@ def _read(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _asked(problems: Iterable[tuple[str, tuple[str, str]]], template: str) -> list[Row]:
-    return [
-        {"prompt": wrap(template, TAGGED.replace("{question}", question)), "ground_truth": answer}
-        for _, (question, answer) in problems
-    ]
+    return [{"prompt": wrap_tagged(template, question), "ground_truth": answer} for _, (question, answer) in problems]

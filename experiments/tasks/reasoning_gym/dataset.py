@@ -10,7 +10,7 @@ from experiments.tasks import user_code
 from experiments.tasks.reasoning_gym import draw
 from experiments.tasks.reasoning_gym.offered import VERSION, version_problem
 from experiments.tasks.rows import Row
-from experiments.tasks.templates import TAGGED, TEMPLATES, wrap
+from experiments.tasks.templates import TAGGED, TEMPLATES, template_problems, wrap_tagged
 
 FORMAT = 1  # raise it when the rows or the way problems are drawn change, so that no old cache is taken for new
 
@@ -31,10 +31,7 @@ def identity(
         )
     if dataset_config is not None and not isinstance(dataset_config, Mapping):
         problems.append(f"task.dataset_config must be null or a mapping, but is {dataset_config!r}; leave it out")
-    if template not in TEMPLATES:
-        problems.append(
-            f"model.template must be one of {', '.join(TEMPLATES)}, but is {template!r}; set it to one of them"
-        )
+    problems += template_problems(template)
     if problems:
         raise UserError(*problems)
     return {
@@ -71,6 +68,5 @@ def build(
 
 def _rows(problems: list[dict[str, Any]], template: str) -> list[Row]:
     return [
-        {"prompt": wrap(template, TAGGED.replace("{question}", problem["question"])), "ground_truth": problem["truth"]}
-        for problem in problems
+        {"prompt": wrap_tagged(template, problem["question"]), "ground_truth": problem["truth"]} for problem in problems
     ]
