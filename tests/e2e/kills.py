@@ -9,6 +9,7 @@ gone. Each run must end with the rows of a run that was never killed, with each 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import shutil
 import signal
@@ -45,9 +46,14 @@ def joined(run: RunDir) -> Rows:
     kept: Rows = []
     for attempt in run.attempts():
         own = [(int(row["step"]), row["data"]) for row in read_jsonl(attempt.metrics)[0]]
-        first = min((step for step, row in own if TRAINED in row), default=STEPS + 1)
+        first = min((step for step, row in own if TRAINED in row), default=math.inf)
         kept = [(step, row) for step, row in kept if step < first] + own
     return kept
+
+
+def trained_steps(run: RunDir) -> list[int]:
+    """Return the steps that led to a run's weights, in the order in which they were trained."""
+    return [step for step, row in joined(run) if TRAINED in row]
 
 
 def _lives(process: subprocess.Popen, seconds: float) -> bool:

@@ -1,6 +1,7 @@
 """The processes of a live run, by what they are: `python -m tests.e2e.parts [true|false]` kills one of each in turn.
 
-Each time the run is started again from its checkpoint. It must end within SECONDS, and name what was killed.
+Each time the launch tries the run again from its checkpoint. The attempt must end within SECONDS, and its cause must
+name what was killed.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +23,7 @@ from tests.e2e.training import arguments, clean_environment, left_behind
 SECONDS = 20.0
 LONG = (
     *("trainer.total_training_steps=1000", "trainer.test_freq=-1", "trainer.val_before_train=false", "tracking=none"),
-    "hydra.launcher.retries=0",
+    *("trainer.save_freq=1", "hydra.launcher.retries=100"),
 )
 # Of a command line: what the process is.
 KINDS = (
@@ -62,7 +62,7 @@ def parts(launcher: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
 
 
 class Run:
-    """A run that is started, loses a part, and is started again."""
+    """A run that loses its parts, one after the other, and is tried again by its launch."""
 
     def __init__(self, folder: Path, *overrides: str) -> None:
         self.folder, self.overrides = folder, overrides
@@ -73,29 +73,33 @@ class Run:
         (run,) = find_runs(self.folder / "runs")
         return run
 
-    def start(self) -> subprocess.Popen:
-        """Start the command; return its process once two more steps are trained."""
-        before = max([0, *(run.last_step() for run in find_runs(self.folder / "runs"))])
+    def start(self) -> psutil.Popen:
+        """Start the command; return its process once a step is saved."""
         with open(self.folder / "printed", "ab") as log:
-            launcher = subprocess.Popen(
+            launcher = psutil.Popen(
                 arguments(self.folder, [*LONG, *self.overrides]),
                 cwd=self.folder,
                 env=clean_environment(),
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 300
-        while not any(run.last_step() >= before + 2 for run in find_runs(self.folder / "runs")):
-            assert launcher.poll() is None and time.monotonic() < deadline, (self.folder / "printed").read_text()
-            time.sleep(0.1)
+        self.get_on(launcher)
         return launcher
 
+    def get_on(self, launcher: psutil.Popen) -> None:
+        """Wait until the run has saved a later step: only then is it tried again after a loss."""
+        saved = max([0, *(run.checkpoint_step() for run in find_runs(self.folder / "runs"))])
+        deadline = time.monotonic() + 300
+        while not any(run.checkpoint_step() > saved for run in find_runs(self.folder / "runs")):
+            assert launcher.poll() is None and time.monotonic() < deadline, (self.folder / "printed").read_text()
+            time.sleep(0.1)
+
     def lose(
-        self, launcher: subprocess.Popen, kind: str, number: int = signal.SIGKILL, patience: float = 60.0
+        self, launcher: psutil.Popen, kind: str, number: int = signal.SIGKILL, patience: float = 60.0
     ) -> tuple[float, str]:
         """Kill the part; return the seconds until the attempt's end was recorded, and its cause."""
         events = len(self.run.events())
-        victim = next(process for name, process in parts(psutil.Process(launcher.pid)) if name == kind)
+        victim = next(process for name, process in parts(launcher) if name == kind)
         began = time.monotonic()
         os.kill(victim.pid, number)
         while not (
@@ -104,26 +108,31 @@ class Run:
             assert time.monotonic() < began + patience, f"{kind}: nothing noticed"
             time.sleep(0.05)
         seconds = time.monotonic() - began
-        launcher.wait(60)
         return seconds, f"{ends[0]['event']}: {ends[0].get('kind')}: {ends[0].get('cause')}"
+
+    def lose_each(self, launcher: psutil.Popen) -> Iterator[tuple[str, float, str]]:
+        """Kill one part of each kind, each in an attempt of its own; yield its kind, the seconds and the cause."""
+        killed: set[str] = set()
+        while left := {kind for kind, _ in parts(launcher)} - killed:
+            kind = min(left)
+            killed.add(kind)
+            yield (kind, *self.lose(launcher, kind))
+            self.get_on(launcher)
+
+    def end(self, launcher: psutil.Popen) -> list[str]:
+        """Interrupt the launch; return what it left behind."""
+        launcher.send_signal(signal.SIGINT)
+        launcher.wait(60)
+        return left_behind(self.run, [launcher.pid])
 
 
 def main() -> None:
     run = Run(Path(tempfile.mkdtemp(prefix="parts-")), f"hardware.fast={sys.argv[1] if len(sys.argv) > 1 else 'true'}")
-    killed: set[str] = set()
-    while True:
-        launcher = run.start()
-        there = {kind for kind, _ in parts(psutil.Process(launcher.pid))}
-        if not there - killed:
-            launcher.send_signal(signal.SIGINT)
-            launcher.wait(60)
-            break
-        kind = min(there - killed)
-        killed.add(kind)
-        seconds, cause = run.lose(launcher, kind)
+    launcher = run.start()
+    for kind, seconds, cause in run.lose_each(launcher):
         print(f"{kind:28} {seconds:5.1f} s  {cause[:220]}", flush=True)
-        assert not left_behind(run.run, [launcher.pid]), left_behind(run.run, [launcher.pid])
-    print(f"killed: {sorted(killed)}")
+    left = run.end(launcher)
+    assert not left, left
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ from pathlib import Path
 
 import psutil
 
-from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir, find_runs
 from experiments.variables import MARKER
-from tests.e2e.kills import TRAINED
+from tests.e2e.kills import trained_steps
 from tests.e2e.parts import parts
 from tests.e2e.training import OTHERS_SECONDS, arguments, clean_environment
 
@@ -101,15 +100,6 @@ def tiny_runs(folder: Path, count: int, jobs: int) -> Memory:
     states = [run.state() for run in find_runs(folder / "runs")]
     assert states == ["finished"] * count, states
     return memory
-
-
-def trained_steps(run: RunDir) -> list[int]:
-    """Return the steps that led to a run's final weights: a resumed attempt replaces what followed its start."""
-    kept: list[int] = []
-    for attempt in run.attempts():
-        own = [int(row["step"]) for row in read_jsonl(attempt.metrics)[0] if TRAINED in row["data"]]
-        kept = [step for step in kept if not own or step < own[0]] + own
-    return kept
 
 
 def losing(victim: psutil.Process, folder: Path) -> list[RunDir]:

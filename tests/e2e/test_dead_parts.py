@@ -1,13 +1,13 @@
-"""Whatever process of a run dies: the attempt ends within seconds, its cause names what died, and it can be resumed."""
+"""Whatever process of a run dies: the attempt ends within seconds, its cause names what died, and the run goes on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.e2e.parts import SECONDS, Run, parts
+from tests.e2e.kills import trained_steps
+from tests.e2e.parts import SECONDS, Run
 from tests.e2e.training import left_behind
 
 # What a live run on the fast path has, and how the cause names it.
@@ -27,36 +27,32 @@ FAST = {
 }
 
 
-@pytest.fixture(scope="module")
-def run(folder: Path) -> Run:
-    return Run(folder / "parts")
-
-
-def test_the_parts_of_a_live_run_are_these(run: Run) -> None:
+def test_each_dead_part_is_noticed_by_name_and_the_run_goes_on(folder: Path) -> None:
+    run = Run(folder / "parts")
     launcher = run.start()
-    there = {kind for kind, _ in parts(psutil.Process(launcher.pid))}
-    launcher.terminate()
-    launcher.wait(60)
-    assert there == set(FAST)
-
-
-@pytest.mark.parametrize("kind", FAST)
-def test_a_dead_part_is_noticed_by_name(run: Run, kind: str) -> None:
-    launcher = run.start()
-    before = run.run.checkpoint_step()
-    seconds, cause = run.lose(launcher, kind)
-    assert seconds < SECONDS
-    assert cause.startswith(f"failed: killed: {FAST[kind]}") and (
-        kind == "ray_head" or cause.endswith("was killed by SIGKILL")
-    ), cause
-    assert run.run.checkpoint_step() >= before > 0
-    assert left_behind(run.run, [launcher.pid]) == []
+    causes = {}
+    for kind, seconds, cause in run.lose_each(launcher):
+        assert seconds < SECONDS, f"{kind}: {seconds} s, {cause}"
+        causes[kind] = cause
+    assert run.end(launcher) == []
+    assert causes.keys() == FAST.keys(), "these are the parts of a live run"
+    named = {
+        kind: cause
+        for kind, cause in causes.items()
+        if cause.startswith(f"failed: killed: {FAST[kind]}")
+        and (kind == "ray_head" or cause.endswith("was killed by SIGKILL"))
+    }
+    assert named == causes
+    steps = trained_steps(run.run)
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) > len(FAST), "each step counts once"
 
 
 @pytest.mark.parametrize("kind", ["TaskRunner"])
 def test_a_dead_part_is_noticed_where_veRL_starts_its_own_cluster(folder: Path, kind: str) -> None:
-    run = Run(folder / f"plain-parts-{kind}", "hardware.fast=false")
-    seconds, cause = run.lose(run.start(), kind)
+    run = Run(folder / f"plain-parts-{kind}", "hardware.fast=false", "hydra.launcher.retries=0")
+    launcher = run.start()
+    seconds, cause = run.lose(launcher, kind)
+    launcher.wait(60)
     assert seconds < SECONDS
     assert cause.startswith("failed: killed: ") and kind in cause, cause
-    assert left_behind(run.run) == []
+    assert left_behind(run.run, [launcher.pid]) == []

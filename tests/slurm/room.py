@@ -1,11 +1,12 @@
 """A machine room on one machine: a cluster whose nodes share nothing but the disk. Needs root.
 
-    python -m tests.slurm.room COMMAND...
+    python -m tests.slurm.room RUNS COMMAND...
 
 Runs the command as a user of two nodes in network namespaces: each node has its own address, host name, processes,
-/tmp and /dev/shm. Everything ends with the command, and its exit code is returned. The last line printed is JSON:
-{"workers": {node: the most veRL workers at once}, "left": what stayed in the nodes' /tmp and /dev/shm, "over": when the
-last allocation was given back, in Unix seconds}.
+/tmp and /dev/shm. As soon as a run in the folder RUNS has saved a step, the raylet of the second node is killed.
+Everything ends with the command, and its exit code is returned. The last line printed is JSON: {"workers": {node: the
+most veRL workers at once}, "killed": how many raylets were killed, "left": what stayed in the nodes' /tmp and /dev/shm,
+"over": when the last allocation was given back, in Unix seconds}.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
+from experiments.store.rundir import find_runs
 from tests.slurm.cluster import Cluster
 
 INSIDE = "TESTS_SLURM_ROOM"
@@ -93,38 +96,52 @@ class Room(Cluster):
         return sorted(str(path.relative_to(self.base)) for path in found if path.name not in tops)
 
 
-def workers() -> collections.Counter[str]:
-    """Return how many veRL workers are alive on each node."""
+def processes() -> Iterator[tuple[str, psutil.Process, str]]:
+    """Yield (node, process, its command line) of whatever runs in the nodes."""
     nodes = {os.stat(f"/run/netns/{node}").st_ino: node for node in NODES}
-    found: collections.Counter[str] = collections.Counter()
     for process in psutil.process_iter():
         try:
-            title = " ".join(process.cmdline())
             node = nodes.get(os.stat(f"/proc/{process.pid}/ns/net").st_ino)
+            command = " ".join(process.cmdline())
         except (OSError, psutil.Error):
             continue
-        if node and title.startswith("ray::WorkerDict"):
-            found[node] += 1
-    return found
+        if node:
+            yield node, process, command
 
 
-def main(command: list[str]) -> int:
-    """Run the command in the room; return its exit code."""
+def workers() -> collections.Counter[str]:
+    """Return how many veRL workers are alive on each node."""
+    return collections.Counter(node for node, _, command in processes() if command.startswith("ray::WorkerDict"))
+
+
+def kill_raylet(node: str) -> int:
+    """Kill a node's raylet; return how many there were."""
+    raylets = [process for own, process, command in processes() if own == node and "/raylet " in command]
+    for process in raylets:
+        process.kill()
+    return len(raylets)
+
+
+def main(runs: Path, command: list[str]) -> int:
+    """Run the command in the room, kill a raylet of the run in its folder; return the command's exit code."""
     if INSIDE not in os.environ:
-        again = [sys.executable, "-m", "tests.slurm.room", *command]
+        again = [sys.executable, "-m", "tests.slurm.room", str(runs), *command]
         room = ["unshare", *NAMESPACES, "--net", "bash", "-c", REAPER, "room", *again]
         os.execvpe("unshare", room, {**os.environ, INSIDE: "1"})
     subprocess.run(["bash", "-c", FURNISH], check=True)
     seen: collections.Counter[str] = collections.Counter()
+    killed = 0
     with Room() as room:
         process = subprocess.Popen(command, env=room.environment)
         while process.poll() is None:
             seen |= workers()
+            if not killed and any(run.checkpoint_step() for run in find_runs(runs)):
+                killed = kill_raylet(NODES[1])
             time.sleep(0.5)
         room.wait(lambda: not room.run("squeue", "-h"), "the allocation given back")
-        print(json.dumps({"workers": seen, "left": room.left(), "over": room.over()}))
+        print(json.dumps({"workers": seen, "killed": killed, "left": room.left(), "over": room.over()}))
     return process.returncode
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

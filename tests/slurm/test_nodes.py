@@ -1,4 +1,7 @@
-"""Real veRL on two nodes of one allocation: it has its own Ray, with one worker on each node, and leaves nothing."""
+"""Real veRL on two nodes of one allocation: it has its own Ray, with one worker on each node, and leaves nothing.
+
+It loses the raylet of its second node in the middle, and goes on in the same job.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,31 @@ from pathlib import Path
 import pytest
 
 from experiments.store.rundir import find_runs
+from tests.e2e.kills import trained_steps
 from tests.e2e.training import clean_environment, left_behind
 from tests.slurm.cluster import Cluster
 
 PROJECT = Path(__file__).parents[2]
+STEPS = 6
 TEARDOWN_SECONDS = 20.0
 IN_A_ROOM = os.geteuid() == 0  # without root, the nodes can't have addresses of their own: they share this host's
 
 
-def test_one_training_on_two_nodes(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_one_training_on_two_nodes_that_loses_one_of_them(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     command = [
         *(sys.executable, "-m", "experiments.run"),
         "experiment=smoke",
         "hydra/launcher=slurm",
         "hydra.launcher.wait=true",
         "hardware.nodes=2",
-        "trainer.test_freq=100",
+        f"trainer.total_training_steps={STEPS}",
+        *("trainer.save_freq=1", "trainer.test_freq=100", "trainer.val_before_train=false"),
         f"runs_dir={tmp_path / 'runs'}",
         f"data_dir={tmp_path / 'data'}",
     ]
     environment = {**clean_environment(), "PYTHONPATH": str(PROJECT)}
     if IN_A_ROOM:
-        command = [sys.executable, "-m", "tests.slurm.room", *command]
+        command = [sys.executable, "-m", "tests.slurm.room", str(tmp_path / "runs"), *command]
     else:
         cluster: Cluster = request.getfixturevalue("cluster")
         environment |= cluster.environment
@@ -41,12 +47,17 @@ def test_one_training_on_two_nodes(request: pytest.FixtureRequest, tmp_path: Pat
     (run,) = find_runs(tmp_path / "runs")
     log = run.attempts()[-1].log.read_text(errors="replace") if run.attempts() else ""
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{(run.path / 'job.log').read_text()}\n{log[-5000:]}"
-    assert run.state() == "finished" and run.last_step() == 2
-    assert sorted(run.checkpoints.glob("global_step_2/actor/model_world_size_2_rank_*.pt")), "two ranks"
+    assert run.state() == "finished" and run.last_step() == STEPS
+    assert sorted(run.checkpoints.glob(f"global_step_{STEPS}/actor/model_world_size_2_rank_*.pt")), "two ranks"
     if IN_A_ROOM:
         room = json.loads(done.stdout.splitlines()[-1])
         over = room.pop("over")
-        assert room == {"workers": {"n1": 1, "n2": 1}, "left": []}
+        assert room == {"workers": {"n1": 1, "n2": 1}, "killed": 1, "left": []}
+        (failed,) = [event for event in run.events() if event["event"] == "failed"]
+        assert failed["kind"] == "killed" and "n2" in failed["cause"], failed
+        (retried,) = [event for event in run.events() if event["event"] == "retried"]
+        assert retried["step"] >= 1
+        assert trained_steps(run) == list(range(1, STEPS + 1)), "each step once"
     else:
         cluster.wait(lambda: not cluster.run("squeue", "-h"), "the allocation given back")
         over = cluster.over()
