@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.attempt.dead_actors import Asked, is_known
+from experiments.attempt.memory_peak import MemoryPeak
 from experiments.attempt.ray_waits import ray_waits
 from experiments.attempt.stacks import write_stacks
 from experiments.attempt.stall import Stall
@@ -57,6 +58,8 @@ class Watch:
         self.supervisor = int(os.environ.get(SUPERVISOR, 0))
         self.daemons: dict[int, str] = {}
         self.asked, self.kills = Asked(), MemoryKills()
+        on_cpu = config["trainer"]["device"] == "cpu"  # only there a plan asks for the peak
+        self.memory = MemoryPeak(run.path, attempt, self.head, self.forks) if on_cpu else None
         self._over, self._known, self._warned = threading.Event(), is_known(), False
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -109,6 +112,8 @@ class Watch:
                 self._end()
                 return
             self._warn_once()
+            if self.memory is not None:
+                self.memory.look()
 
     def _warn_once(self) -> None:
         """Warn of keys of the watchdog that allow less than a step takes, as soon as some steps are known."""

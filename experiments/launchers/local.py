@@ -58,7 +58,7 @@ def run_all(
         for run in todo:
             run.folder.record(Event.LAUNCHED, **launched("local", run, code))
         here = here or Machine()
-        places, cores = Places(at_once, here.gpus), threads_for(at_once, here)
+        places, cores = Places(at_once, here.gpus, peaks=here.peaks), threads_for(at_once, here)
         try:
             standby.prepare(configs)
             with Progress(todo) as progress:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from experiments.errors import UserError
 from experiments.launchers import machine
 from experiments.launchers.device_locks import DeviceLock, lock_device
 from experiments.launchers.machine import Gpus
-from experiments.planning.cost import costs
+from experiments.planning.cost import Cost, Kind, costs, kind_of
 from experiments.planning.plan import PlannedRun
 from experiments.terminal import counted, hours_text, size
 from experiments.values import Config, is_whole
 
 GIB = 2**30
-ARM_MEMORY = 2.5 * GIB  # of a small model's run with hardware.fast=true, measured (docs/speed.md): 2.3 GiB
+ARM_MEMORY = 2.5 * GIB  # of a small model's run with hardware.fast=true, where none was measured
 PLAIN_MEMORY = 4.5 * GIB  # with hardware.fast=false: 4.4 GiB
 # Weights, gradient and Adam's two moments of a policy in fp32, and the rollout server's weights; then the reference's.
 BYTES_A_PARAMETER, REFERENCE_BYTES = 20, 4
+MARGIN = 1.1  # a run is looked at every 10 seconds, so its highest moment may have been missed
+Peaks = Mapping[Kind, int]  # bytes
 JOBS = "hydra.launcher.jobs"
 
 
@@ -44,8 +47,10 @@ def ranks_of(config: Config) -> int:
     return int(config["trainer"]["n_gpus_per_node"])
 
 
-def memory_of(config: Config) -> float:
-    """Return the bytes of memory that a run on a CPU needs, as an estimate."""
+def memory_of(config: Config, peaks: Peaks) -> float:
+    """Return the bytes of memory that a run on a CPU needs: what runs of its kind took, else an estimate."""
+    if peak := peaks.get(kind_of(config)):
+        return peak * MARGIN
     base = ARM_MEMORY if config["hardware"]["fast"] else PLAIN_MEMORY
     parameters = config["model"]["parameters"] or 0
     return base + ranks_of(config) * parameters * (BYTES_A_PARAMETER + REFERENCE_BYTES)
@@ -58,6 +63,12 @@ class Machine:
     cores: int = field(default_factory=machine.cores)
     memory: int = field(default_factory=machine.free_memory)
     gpus: Gpus | None = field(default_factory=machine.gpus)
+    peaks: dict[Kind, int] = field(default_factory=dict)
+    """The most bytes of memory that a run of a kind took, for each kind that `learn` was told of."""
+
+    def learn(self, runs: Sequence[PlannedRun], found: Sequence[Cost]) -> None:
+        """Note how much memory runs like these took, as their costs tell it."""
+        self.peaks |= {kind_of(run.config): cost.memory for run, cost in zip(runs, found, strict=True)}
 
 
 def at_once(configs: Sequence[Config], jobs: Any = None, here: Machine | None = None) -> int:
@@ -104,7 +115,7 @@ def _room(configs: Sequence[Config], here: Machine) -> tuple[int, str]:
         ranks = max(map(ranks_of, gpu))
         there = len(here.gpus.names)
         return there // ranks, f"{counted(there, 'GPU')} can be used and a run takes {ranks}"
-    need = max(map(memory_of, configs))
+    need = max(memory_of(config, here.peaks) for config in configs)
     return max(1, int(here.memory // need)), f"{size(here.memory)} of memory are free and a run takes {size(int(need))}"
 
 
@@ -124,10 +135,12 @@ def outlook(runs: Sequence[PlannedRun], jobs: Any, here: Machine, starting: bool
     configs = [run.config for run in todo]
     if not starting and (jobs is None or is_whole(jobs, 1)) and _too_few_gpus(configs, here):
         return 1, []
-    number = at_once(configs, jobs, here)
     if len(todo) < 2:
-        return number, []
-    hours = sum(cost.hours / cost.devices for cost in costs(todo) if cost.devices) / number
+        return at_once(configs, jobs, here), []
+    found = costs(todo)
+    here.learn(todo, found)
+    number = at_once(configs, jobs, here)
+    hours = sum(cost.hours / cost.devices for cost in found if cost.devices) / number
     how = f"{number} at once" if number > 1 else "one after the other"
     return number, [f"on this machine: {how}" + (f", about {hours_text(hours)} hours in all" if hours else "")]
 
@@ -140,8 +153,14 @@ def threads_for(places: int, here: Machine | None = None) -> int:
 class Places:
     """The places of one launch: `take` gives one to a run, `give_back` frees it."""
 
-    def __init__(self, number: int, gpus: Gpus | None, free_memory: Callable[[], int] = machine.free_memory) -> None:
-        self.number, self.free_memory = number, free_memory
+    def __init__(
+        self,
+        number: int,
+        gpus: Gpus | None,
+        free_memory: Callable[[], int] = machine.free_memory,
+        peaks: Peaks = MappingProxyType({}),
+    ) -> None:
+        self.number, self.free_memory, self.peaks = number, free_memory, peaks
         self.gpus = gpus
         self.taken: dict[int, Place] = {}
         self.full = False
@@ -154,8 +173,9 @@ class Places:
         ranks = ranks_of(config)
         number = min(set(range(self.number)) - self.taken.keys())
         if on_cpu(config):
-            if self.taken and self.free_memory() < memory_of(config):
-                return f"memory: {size(self.free_memory())} are free, and it takes {size(int(memory_of(config)))}"
+            need = memory_of(config, self.peaks)
+            if self.taken and self.free_memory() < need:
+                return f"memory: {size(self.free_memory())} are free, and it takes {size(int(need))}"
             place: Place | str = Place(number)
         elif self.gpus is None:
             place = Place(number)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import UserError
 from experiments.models.weights import model_parameters
+from experiments.store.memory_peak import peak_of
 from experiments.store.metrics import step_times
 from experiments.store.rundir import find_runs
 from experiments.terminal import size
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 BYTES = {"model": 4, "optimizer": 8, "hf_model": 4}  # of an fp32 parameter, by entry of checkpoint.save_contents
 MOST_CONFIGS = 60  # finished runs whose configs are read, newest first: a folder of thousands must not delay a plan
 
-# Runs with the same values of these keys take about the same time for a step.
+# Runs with the same values of these keys take about the same time for a step, and the same memory.
 LIKE = (
     *(
         "model.name",
@@ -33,9 +34,19 @@ LIKE = (
         "data.train_batch_size",
         "data.max_response_length",
     ),
-    *("hardware.name", "hardware.nodes", "hardware.gpus_per_node"),
+    *("hardware.name", "hardware.nodes", "hardware.gpus_per_node", "hardware.fast"),
 )
 Kind = tuple[Any, ...]
+
+
+@dataclass
+class Measured:
+    """What runs of one kind took."""
+
+    seconds: list[float] = field(default_factory=list)
+    """Of each run: its median perf/time_per_step."""
+    memory: int = 0
+    """The most bytes that one of them was seen to take; 0 if no run has measured it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,8 @@ class Cost:
     """The most bytes that the run's checkpoints can take."""
     checkpoint: int
     """Bytes of one checkpoint; 0 for a model of unknown size."""
+    memory: int = 0
+    """The most bytes of memory that a run of the same kind took; 0 if that was not measured."""
 
     @property
     def hours(self) -> float:
@@ -63,12 +76,12 @@ class Cost:
 def costs(runs: Sequence[PlannedRun]) -> list[Cost]:
     """Return the cost of each run. Runs of the same kind are looked for in the runs folder of the first run."""
     kinds = {kind_of(run.config) for run in runs if run.action not in ("skip", "wait")}
-    times = measured_times(runs[0].folder.path.parent, kinds) if kinds else {}
-    return [_cost(run, times.get(kind_of(run.config), [])) for run in runs]
+    like = measured(runs[0].folder.path.parent, kinds) if kinds else {}
+    return [_cost(run, like.get(kind_of(run.config), Measured())) for run in runs]
 
 
-def _cost(run: PlannedRun, times: Sequence[float]) -> Cost:
-    hardware = run.config["hardware"]
+def _cost(run: PlannedRun, like: Measured) -> Cost:
+    hardware, times = run.config["hardware"], like.seconds
     to_do = run.action not in ("skip", "wait")
     return Cost(
         seconds_per_step=median(times) if times else hardware["seconds_per_step"],
@@ -77,18 +90,19 @@ def _cost(run: PlannedRun, times: Sequence[float]) -> Cost:
         devices=int(hardware["nodes"]) * int(hardware["gpus_per_node"]),
         disk=disk_needed(run.config) if to_do else 0,
         checkpoint=sum(checkpoint_bytes(run.config).values()),
+        memory=like.memory,
     )
 
 
 def kind_of(config: Mapping[str, Any]) -> Kind:
-    """Return the values of LIKE, which decide how long a run's steps take."""
+    """Return the values of LIKE, which decide how long a run's steps take, and its memory."""
     values = (at(config, key) for key in LIKE)
     return tuple(value if isinstance(value, (str, int, float)) else str(value) for value in values)
 
 
-def measured_times(runs_dir: Path, kinds: set[Kind]) -> dict[Kind, list[float]]:
-    """Return, for each kind, a list of seconds: the median perf/time_per_step of each run of that kind in a folder."""
-    found: dict[Kind, list[float]] = {}
+def measured(runs_dir: Path, kinds: set[Kind]) -> dict[Kind, Measured]:
+    """Return, for each kind, what the runs of that kind in a folder took; a kind without such runs is left out."""
+    found: dict[Kind, Measured] = {}
     trained = [run for run in find_runs(runs_dir) if run.attempts()]
     trained.sort(key=lambda run: run.attempts()[-1].path.stat().st_mtime, reverse=True)
     for run in trained[:MOST_CONFIGS]:
@@ -98,7 +112,9 @@ def measured_times(runs_dir: Path, kinds: set[Kind]) -> dict[Kind, list[float]]:
         except (UserError, OSError):  # a foreign or damaged folder: `experiments.runs list` reports it
             continue
         if kind is not None and kind in kinds:
-            found.setdefault(kind, []).append(median(times))
+            like = found.setdefault(kind, Measured())
+            like.seconds.append(median(times))
+            like.memory = max(like.memory, peak_of(run))
     return found
 
 

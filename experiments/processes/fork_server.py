@@ -32,6 +32,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from experiments.processes import endings
+from experiments.processes.forks import note_fork
+from experiments.variables import MARKER
 
 # What veRL's processes import before they do anything, ray and veRL apart.
 PRELOADED = (
@@ -116,6 +118,7 @@ class ForkServer:
             os.close(descriptor)
         self.children[pid], self.pids[connection] = connection, pid
         self.selector.register(connection, selectors.EVENT_READ)
+        note_fork(self.path.parent, pid, request["env"].get(MARKER))
         with contextlib.suppress(OSError):
             connection.sendall(struct.pack("i", pid))
 

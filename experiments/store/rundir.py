@@ -9,7 +9,8 @@
         launcher.lock          held in the same way by the launcher that takes care of the run
         wanted.lock            shared by the launchers that have the run before them: `runs clean` leaves it alone
         checkpoints/           veRL's global_step_<n>/ and latest_checkpointed_iteration.txt
-        attempts/<k>/          one execution: log, metrics.jsonl, noted.json, rollouts/, validation/, wandb/, job.json
+        attempts/<k>/          one execution: log, metrics.jsonl, noted.json, rollouts/, validation/, wandb/, job.json,
+                               memory.json (memory_peak.py)
         evaluations/           answers that `runs evaluate` sampled from checkpoints (experiments/trained/answers.py)
 
 Light: imports neither torch, ray, veRL nor wandb.

@@ -13,6 +13,7 @@ import pytest
 from analysis.figures.timings import PHASES
 from experiments.config.verl import override
 from experiments.store.files import read_jsonl
+from experiments.store.memory_peak import peak_of
 from experiments.store.rundir import find_runs
 from tests.e2e.training import (
     SECRET,
@@ -57,6 +58,10 @@ def test_the_phases_of_a_step_make_up_its_time(straight: Command) -> None:
             phases = [value for name, value in row.items() if name.startswith("timing_s/") and name[9:] in PHASES]
             assert sum(phases) == pytest.approx(row["timing_s/step"], rel=0.1), row
             assert row["timing_s/gen"] > 0.02, "sampling is a phase of its own"
+
+
+def test_the_memory_of_all_its_processes_is_known(straight: Command) -> None:
+    assert 1.0 < peak_of(straight.run) / 2**30 < 4.0, "half a dozen processes and a Ray cluster"
 
 
 def test_every_rollout_is_dumped_with_its_score_parts(straight: Command) -> None:

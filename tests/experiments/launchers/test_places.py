@@ -17,6 +17,7 @@ from experiments.launchers import device_locks, machine, places
 from experiments.launchers.device_locks import DeviceLock, lock_device
 from experiments.launchers.machine import Gpus
 from experiments.launchers.places import GIB, Machine, Place, Places, at_once, threads_for
+from experiments.planning.cost import kind_of
 
 WIDE = 1000 * GIB
 
@@ -63,7 +64,7 @@ def test_what_runs_at_once_never_asks_for_more_than_there_is(cores: int, gib: in
     here = Machine(cores, gib * GIB, None)
     number = at_once([config(ranks=ranks)] * runs, None, here)
     assert 1 <= number <= runs
-    assert number == 1 or (number * ranks <= cores and number * places.memory_of(config(ranks=ranks)) <= gib * GIB)
+    assert number == 1 or (number * ranks <= cores and number * places.memory_of(config(ranks=ranks), {}) <= gib * GIB)
     assert threads_for(number, here) * number <= max(cores, number)
 
 
@@ -83,6 +84,18 @@ def test_more_jobs_than_fit_are_told_with_the_number_that_fits() -> None:
     with pytest.raises(UserError, match=r"at most 2, since 6\.0 GiB of memory are free and a run takes 2\.5 GiB"):
         at_once([config()] * 9, 3, Machine(16, 6 * GIB, None))
     assert at_once([config()] * 9, 2, Machine(1, 6 * GIB, None)) == 2, "more than there are cores, if it is asked for"
+
+
+def test_memory_that_like_runs_took_counts_instead_of_the_estimate() -> None:
+    plain, fast = config(fast=False), config()
+    here = Machine(16, 9 * GIB, None, {kind_of(plain): 2 * GIB})
+    assert at_once([plain] * 9, None, here) == 4, "9 / (1.1 x 2)"
+    assert at_once([fast] * 9, None, here) == 3, "another kind, 2.5 each"
+    with pytest.raises(UserError, match=r"at most 4, since 9\.0 GiB of memory are free and a run takes 2\.2 GiB"):
+        at_once([plain] * 9, 5, here)
+    waits = Places(3, None, lambda: 2 * GIB, here.peaks)
+    assert isinstance(waits.take(plain, "first"), Place)
+    assert waits.take(plain, "second") == "memory: 2.0 GiB are free, and it takes 2.2 GiB"
 
 
 @pytest.mark.parametrize(("names", "source"), [((), "CUDA_VISIBLE_DEVICES="), (("0",), "nvidia-smi")])

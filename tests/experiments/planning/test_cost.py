@@ -9,6 +9,7 @@ import pytest
 
 from experiments.planning.cost import costs, disk_needed
 from experiments.planning.show import plan_json, remarks, summary
+from experiments.store.memory_peak import note_peak
 from tests.experiments.conftest import Ask
 from tests.experiments.pretended import pretend
 
@@ -23,11 +24,14 @@ def test_an_estimate_is_the_preset_s_until_like_runs_were_measured(ask: Ask) -> 
     assert "as hardware=cpu states" in summary([run], [cost], 1)[1]
 
     pretend(run, 2, "finished", seconds=30.0)
-    runs = ask("seed=2", f"{T06} trainer.total_training_steps=7", "rollout.n=8", "algorithm=ppo", "")
-    like, cooler, wider, ppo, done = costs(runs)
+    note_peak(run.folder.attempts()[-1], 123)
+    seven = f"{T06} trainer.total_training_steps=7"
+    runs = ask("seed=2", seven, "rollout.n=8", "algorithm=ppo", "", "seed=3 hardware.fast=false")
+    like, cooler, wider, ppo, done, plain = costs(runs)
     assert (like.measured, like.seconds_per_step, like.hours) == (1, 30.0, pytest.approx(60 / 3600))
     assert cooler.hours == pytest.approx(7 * 30 / 3600)
-    assert wider.measured == ppo.measured == 0 and done.hours == done.disk == 0
+    assert [each.memory for each in (like, cooler, wider, ppo)] == [123, 123, 0, 0]
+    assert wider.measured == ppo.measured == plain.measured == 0 and done.hours == done.disk == 0
     assert ppo.disk == 2 * like.disk > 0
     text = " ".join(summary(runs, costs(runs), 5))
     assert "measured in 1 run of the same kind" in text and f"{stated:.3g} s a step, as hardware=cpu states" in text

@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from experiments.processes import fork_client, reaping
+from experiments.processes.forks import forks_of
 from experiments.project import PROJECT_DIR
 from experiments.variables import MARKER
 
@@ -287,6 +288,22 @@ def test_reaping_a_run_ends_its_forks(server: Server, script: Script, tmp_path: 
     assert reaping.reap(tmp_path) >= 1
     client.communicate()
     wait_for(lambda: gone(fork), "the fork ends")
+
+
+def test_a_run_s_forks_are_known(server: Server, script: Script, tmp_path: Path, wait_for: WaitFor) -> None:
+    runs = (tmp_path / "run", tmp_path / "run", tmp_path / "another")
+    clients = [server.start(script(WAITING), env={**os.environ, MARKER: str(run)}) for run in runs]
+    forks = [said_pid(client) for client in clients]
+    folder = server.socket.parent
+    assert set(forks_of(folder, tmp_path / "run")) == set(forks[:2])
+    clients[0].kill()
+    wait_for(lambda: gone(forks[0]), "the fork ends")
+    assert list(forks_of(folder, tmp_path / "run")) == [forks[1]]
+    for client in clients:
+        client.kill()
+        client.communicate()
+    for fork in forks:
+        wait_for(lambda fork=fork: gone(fork), "the fork ends")
 
 
 def test_a_process_in_a_group_of_its_own_does_not_take_the_server_along(server: Server, script: Script) -> None:
