@@ -65,6 +65,19 @@ def test_a_launch_between_an_attempt_s_end_and_its_requeue_submits_nothing(
     assert between.cluster.run("squeue", "-h", "-r", "-o", "%i").split() == [job]
 
 
+def test_a_warning_in_the_pause_before_a_new_try_has_the_job_queued_again(sweep: Sweeps) -> None:
+    tried = sweep("signal once:SIGKILL")
+    tried.launch(retries=2)
+    tried.until(lambda: any(event["event"] == "retried" for event in tried.run().events()), "the pause")
+    warn(tried)
+    job = tried.until_waiting()
+    tried.must_become("queued")
+    tried.start_now(job)
+    tried.until_over()
+    tried.must_become("finished")
+    assert steps_trained(tried) == [[1, 2, 3], [3, 4, 5, 6]] and tried.job() == job
+
+
 def test_a_step_that_outlasts_the_warning_is_cut_short(sweep: Sweeps) -> None:
     """The run goes on from its last checkpoint: only the steps after it are lost."""
     cut = sweep("once")

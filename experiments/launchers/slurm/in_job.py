@@ -94,11 +94,15 @@ def execute(
     if run.state() == State.FINISHED and run.reached() >= steps:
         print(f"{run.path.name} has reached step {steps} already; this job has nothing to do", flush=True)
         return 0
-    tries = Retries(retries)
+    tries, start = Retries(retries), run.checkpoint_step()
     while True:
-        code = _once(run, steps, warning_seconds, requeue, frozen, signals)
+        code = _once(run, steps, warning_seconds, frozen, signals)
         if not _try_again(run, steps, tries, signals):
-            return code
+            break
+    if requeue is not None and signals.warned and not signals.terminated and run.state() == State.INTERRUPTED:
+        next_job = NextJob(run.path / "job.sh", f"{JOB_NAME}{run.id}")
+        return go_on({run: steps}, next_job, requeue, signals) if got_further(run, start) else 1
+    return code
 
 
 def _try_again(run: RunDir, steps: int, tries: Retries, signals: Signals) -> bool:
@@ -120,10 +124,10 @@ def _try_again(run: RunDir, steps: int, tries: Retries, signals: Signals) -> boo
     return True
 
 
-def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool | None, frozen: str, signals: Signals) -> int:
+def _once(run: RunDir, steps: int, warning_seconds: float, frozen: str, signals: Signals) -> int:
     """Execute one attempt; return the job's exit code."""
     reaping.drop_dead_scratch(run.path)  # a former life may have been killed
-    made, start = len(run.attempts()), run.checkpoint_step()
+    made = len(run.attempts())
     execution, kills = uuid.uuid4().hex, MemoryKills()
     try:
         code = _attempt(run, steps, frozen, warning_seconds, signals, execution)
@@ -145,9 +149,6 @@ def _once(run: RunDir, steps: int, warning_seconds: float, requeue: bool | None,
     reaping.drop_dead_scratch(run.path)
     if run.state() not in TERMINAL and not run.is_locked():
         _note(run, code, signals, kills.number())
-    if requeue is not None and signals.warned and not signals.terminated and run.state() == State.INTERRUPTED:
-        next_job = NextJob(run.path / "job.sh", f"{JOB_NAME}{run.id}")
-        return go_on({run: steps}, next_job, requeue, signals) if got_further(run, start) else 1
     return code
 
 
