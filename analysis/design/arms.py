@@ -15,14 +15,19 @@ class Arm:
     """One point of the design: the runs that differ in nothing but the seed."""
 
     label: str
-    """Its name in tables; no other arm of the ablation has the same."""
+    """Its name in files for programs and in notes; no other arm of the ablation has the same."""
     runs: tuple[RunRecord, ...]
     levels: tuple[Hashable, ...] = ()
     """The values of the factors that the ablation varies."""
     title: str = ""
-    """Its name in a legend; "" where no sweep file gives one."""
+    """Its name in a sweep file; "" where none gives it one."""
     is_baseline: bool = False
     """Whether it is the baseline, with which the other arms of the ablation are compared."""
+
+    @property
+    def name(self) -> str:
+        """Its name in figures and tables."""
+        return self.title or self.label
 
     @property
     def averaged(self) -> tuple[RunRecord, ...]:

@@ -100,7 +100,7 @@ def layout(
             axes.tick_params(labelleft=not across, labelbottom=row == rows - 1)
             grid[row].append(axes)
         seeds = f" ({len(arm.averaged)} seeds)" if len(arm.averaged) > 1 else ""
-        grid[0][-1].set_title(textwrap.shorten(f"{arm.title or arm.label}{seeds}", int(cell * 14), placeholder="..."))
+        grid[0][-1].set_title(textwrap.shorten(f"{arm.name}{seeds}", int(cell * 14), placeholder="..."))
     add_title(figure, title)
     add_notes(figure, lines)
     return Grid(figure, grid, columns)

@@ -227,8 +227,7 @@ def tell_cut_bands(axes: Axes, size: float) -> None:
 
 def legend_handle(arm: Arm, style: Look) -> Line2D:
     """Return the legend's line for an arm, with the number of its seeds."""
-    name = arm.title or arm.label
-    label = textwrap.shorten(name, 60, placeholder="...") if " " in name else name[:60]
+    label = textwrap.shorten(arm.name, 60, placeholder="...") if " " in arm.name else arm.name[:60]
     started = any(run.history.rows for run in arm.runs)
     note = seeds_text(arm) if started else "no step yet"
     return Line2D(

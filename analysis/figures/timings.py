@@ -45,7 +45,7 @@ def efficiency(ablation: Ablation, notes: Sequence[str] = (), width: float = WID
     if not phases:
         return None
     lines = [line for note in notes for line in textwrap.wrap(note, text_sizes(width).wrapped)]
-    names = [textwrap.shorten(arm.title or arm.label, 26, placeholder="...") for arm, _ in rows]
+    names = [textwrap.shorten(arm.name, 26, placeholder="...") for arm, _ in rows]
     top, bottom = top_of(phases, width), BOTTOM + LINE * (len(lines) - 1)
     height = top + 0.42 * len(rows) + bottom
     figure = Figure(figsize=(width, height))

@@ -47,7 +47,7 @@ def cost_rows(findings: Sequence[Finding]) -> Rows:
             ends = sorted({run.end for run in arm.complete})
             steps = "-".join(str(end) for end in dict.fromkeys((ends[0], ends[-1]))) if ends else MISSING
             complete = f"{len(arm.complete)} of {len(arm.runs)}"
-            rows.append([finding.ablation.title, arm.title or arm.label, complete, steps, *costs])
+            rows.append([finding.ablation.title, arm.name, complete, steps, *costs])
     return rows
 
 

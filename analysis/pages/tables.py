@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from analysis.design.ablations import Ablation
-from analysis.design.arms import seeds_text
+from analysis.design.arms import Arm, seeds_text
 from analysis.figures.series import View, arm_series
 from analysis.pages.formats import MISSING, Rows, markdown_table, markdown_text, terminal_table
 from analysis.records.curves import Curves, seconds_per_step
@@ -21,6 +21,7 @@ from analysis.statistics.arm_fits import Fits
 from analysis.statistics.claims import Verdict
 from analysis.statistics.estimand import Estimand
 from analysis.statistics.summary import Summary
+from experiments.values import as_float
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,7 +61,7 @@ def arm_rows(ablation: Ablation, curves: Mapping[str, Curves], estimand: Estiman
 
         rows.append(
             [
-                f"{arm.label.partition('=')[2] if len(ablation.factors) == 1 else arm.label}\n{seeds_text(arm)}",
+                f"{_first_cell(ablation, arm)}\n{seeds_text(arm)}",
                 f"{steps_text(arm.runs)}\n{state_text(arm.runs)}",
                 validation_text(cut("sampled")),
                 validation_text(cut("greedy")),
@@ -73,6 +74,12 @@ def arm_rows(ablation: Ablation, curves: Mapping[str, Curves], estimand: Estiman
     return rows
 
 
+def _first_cell(ablation: Ablation, arm: Arm) -> str:
+    """Return the arm's level, if the column's head is the factor and the level a number; else the arm's name."""
+    is_number = len(ablation.factors) == 1 and as_float(arm.levels[0]) is not None
+    return arm.label.partition("=")[2] if is_number else arm.name
+
+
 def run_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
     """Return one row for each run: name, arm, seed, state, attempts, steps redone and missing, last validations."""
     rows = []
@@ -80,7 +87,7 @@ def run_rows(ablation: Ablation, curves: Mapping[str, Curves]) -> Rows:
         for run in arm.runs:
             missing = sum(end - start + 1 for start, end in run.history.gaps())
             curve = curves[run.name]
-            row = [run.name, arm.label, str(run.seed), run.progress(), str(run.attempts), str(run.history.redone)]
+            row = [run.name, arm.name, str(run.seed), run.progress(), str(run.attempts), str(run.history.redone)]
             row += [str(missing), number([curve["sampled"]], last), number([curve["greedy"]], last)]
             rows.append(row)
     return rows

@@ -220,7 +220,7 @@ def samples(ablation: Ablation, steps: Sequence[int] | None) -> str:
                     f"<p class='note'>step {step}, score {escape(str(row.get('score')))}, asked {escape(asked)}</p>"
                 )
                 texts.append(f"<pre>{escape(text)}</pre>")
-        title = escape(f"{arm.title or arm.label}, seed {run.seed}")
+        title = escape(f"{arm.name}, seed {run.seed}")
         parts.append(f"<details><summary>{title}</summary>{''.join(texts)}</details>")
     return f"<h3>What the model wrote</h3>{''.join(parts)}" if parts else ""
 

@@ -20,6 +20,7 @@ class ArmFit:
     """An arm's points, and the curve through them."""
 
     label: str
+    name: str
     compute: list[float]
     seeds: list[list[float]]
     """Each seed's accuracies at these points."""
@@ -50,10 +51,10 @@ class Fits:
         rows = [["arm", "asymptote A", f"half of the gain after ({self.unit})", "steepness B", "start R0", "seeds"]]
         for arm in self.arms:
             if isinstance(arm.found, NoFit):
-                rows.append([arm.label, f"no fit: {arm.found.reason}", "-", "-", "-", str(len(arm.seeds))])
+                rows.append([arm.name, f"no fit: {arm.found.reason}", "-", "-", "-", str(len(arm.seeds))])
                 continue
             found = [short(arm.found.asymptote), short(arm.found.half), short(arm.found.steepness)]
-            rows.append([arm.label, *found, f"{arm.found.start:.3f}", str(arm.found.seeds)])
+            rows.append([arm.name, *found, f"{arm.found.start:.3f}", str(arm.found.seeds)])
         return rows
 
     def lines(self) -> list[str]:
@@ -63,10 +64,10 @@ class Fits:
         lines = []
         for arm in self.arms:
             if isinstance(arm.found, NoFit):
-                lines.append(f"no fit of {arm.label}: {arm.found.reason}")
+                lines.append(f"no fit of {arm.name}: {arm.found.reason}")
             else:
                 half = f"half of the gain after {short(arm.found.half)} {self.unit}"
-                lines.append(f"fit of {arm.label}: ends at {short(arm.found.asymptote)}, {half}")
+                lines.append(f"fit of {arm.name}: ends at {short(arm.found.asymptote)}, {half}")
         return lines
 
 
@@ -97,7 +98,7 @@ def fit_arms(ablation: Ablation, curves: Mapping[str, Curves], name: str, estima
             found = NoFit("no accuracy was recorded")
         else:
             found = fit(compute, start, seeds)
-        arms.append(ArmFit(arm.label, compute, seeds, found))
+        arms.append(ArmFit(arm.label, arm.name, compute, seeds, found))
     return Fits(arms, axis, unit)
 
 

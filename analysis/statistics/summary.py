@@ -86,7 +86,7 @@ class Summary:
         rows = [[*head, *costs, "final against baseline", *more]]
         for summary in self.arms:
             arm, seeds, sure = summary.arm, len(summary.final), not summary.lost
-            cells = [arm.title or arm.label, f"{summary.counted} of {len(arm.runs)}"]
+            cells = [arm.name, f"{summary.counted} of {len(arm.runs)}"]
             cells += [spread(values, "{:.3f}".format, sure) for values in (summary.final, summary.best, summary.area)]
             if self.threshold is None:
                 cells += ["-"] * len(costs)
@@ -117,7 +117,7 @@ class Summary:
         """
         out: list[list[object]] = [["arm", "quantity", "mean", "low", "high", "n"]]
         for summary in self.arms:
-            label = summary.arm.title or summary.arm.label
+            label = summary.arm.label
             named = {name: getattr(summary, name) for name in ("final", "best", "area")}
             if cost := self.estimand.cost:
                 named["cost_to"] = [steps * cost.a_step for steps in summary.steps_to]

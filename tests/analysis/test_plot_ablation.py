@@ -111,7 +111,7 @@ def test_the_mean_goes_on_with_the_seeds_that_there_are(make: MakeRun, runs: Pat
     assert "temperature=0.6 seed 1: failed at step 44 of 60" in page
     with open(tmp_path / "temperature-arms.csv", newline="") as file:
         numbers = {(row["arm"], row["quantity"]): row for row in csv.DictReader(file)}
-    final = numbers["T = 0.6", "final"]
+    final = numbers["temperature=0.6", "final"]
     assert float(final["low"]) < float(final["mean"]) < float(final["high"]) and final["n"] == "2"
 
 

@@ -162,6 +162,9 @@ def test_a_figure_of_other_runs_that_shows_more_is_not_overwritten(
     assert (out / "temperature.md").read_bytes() != before["temperature.md"], "the same runs are drawn anew"
 
 
+WITHOUT = ("algorithm.filter_groups.enable=False",)
+
+
 @pytest.mark.parametrize("changes", [("algorithm=opo",), ("algorithm=opo", "kl=0")])
 def test_what_an_algorithm_sets_makes_no_figure_of_its_own(changes: tuple[str, ...], make: MakeRun, runs: Path) -> None:
     """OPO has no KL term. If the plan says that somebody switched it off, that is a second setting."""
@@ -177,6 +180,18 @@ def test_what_an_algorithm_sets_makes_no_figure_of_its_own(changes: tuple[str, .
     else:
         assert [arm.label for arm in first.arms] == ["algorithm=GRPO", "algorithm=RLOO"]
         assert "algorithm=OPO, kl=0" in " ".join(reason for _, reason in first.left_out)
+
+
+def test_an_arm_has_the_same_name_in_the_figure_and_in_the_tables(make: MakeRun, runs: Path, tmp_path: Path) -> None:
+    sampling = {"algorithm.filter_groups.enable": False}
+    make(seed=1, overrides=tagged(1))
+    make(seed=1, algorithm="dapo", kl=0, overrides={**tagged(1, "algorithm=dapo", *WITHOUT), **sampling})
+    (ablation,) = find_ablations(read(runs), read_sweeps())
+    assert [arm.name for arm in ablation.arms] == ["GRPO", "DAPO, no dynamic sampling"]
+    assert main(["--runs", str(runs), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "algorithm.md").read_text()
+    assert "| DAPO, no dynamic sampling, 1 seed |" in page and "| DAPO, no dynamic sampling | 1 |" in page
+    assert "algorithm=DAPO" not in page
 
 
 def test_of_two_sweeps_over_a_factor_the_one_with_more_of_the_arms_counts(make: MakeRun, runs: Path) -> None:

@@ -116,6 +116,6 @@ def test_a_figure_of_ten_thousand_points_stays_small() -> None:
     sizes = {}
     for number in (1, 20):
         figure = Figure(figsize=(4, 3))
-        draw(figure.add_subplot(), ArmFit("n=8", compute.tolist(), seeds[:number], NoFit("not asked for")))
+        draw(figure.add_subplot(), ArmFit("n=8", "n = 8", compute.tolist(), seeds[:number], NoFit("not asked for")))
         sizes[number] = len(save(figure, "fit", ("svg",))["svg"])
     assert sizes[20] < 3 * sizes[1] and sizes[20] < 300_000  # a vector a point: 1.2 MB
