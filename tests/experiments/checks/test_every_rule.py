@@ -67,7 +67,10 @@ BY_CHECK: dict[str, dict[str, str]] = {
         "padding": "test_what_verl_refuses_is_refused_here",
         "the model's heads": "test_sequences_are_split_by_heads",
     },
-    "sharding_problems": {"groups of GPUs": "test_every_rank_is_in_a_group_of_shards"},
+    "sharding_problems": {
+        "groups of GPUs": "test_every_rank_is_in_a_group_of_shards",
+        "groups of one GPU": "test_gradients_are_averaged_over_all_ranks",
+    },
     "token_problems": {
         "two ways to cut": WORKER,
         "a whole sequence": "test_a_micro_batch_cut_by_tokens_must_hold_a_sequence",
