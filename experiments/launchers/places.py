@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from experiments.attempt.devices import check_memory
 from experiments.errors import UserError
 from experiments.launchers import machine
 from experiments.launchers.device_locks import DeviceLock, lock_device
@@ -13,7 +14,7 @@ from experiments.launchers.machine import Gpus
 from experiments.planning.cost import costs
 from experiments.planning.plan import PlannedRun
 from experiments.terminal import counted, hours_text, size
-from experiments.values import Config, is_whole
+from experiments.values import Config, is_number, is_whole
 
 GIB = 2**30
 ARM_MEMORY = 2.5 * GIB  # of a small model's run with hardware.fast=true, measured (docs/speed.md): 2.3 GiB
@@ -58,6 +59,7 @@ class Machine:
     cores: int = field(default_factory=machine.cores)
     memory: int = field(default_factory=machine.free_memory)
     gpus: Gpus | None = field(default_factory=machine.gpus)
+    torch_knows_gpus: bool = field(default_factory=machine.torch_knows_gpus)
 
 
 def at_once(configs: Sequence[Config], jobs: Any = None, here: Machine | None = None) -> int:
@@ -125,6 +127,14 @@ def outlook(runs: Sequence[PlannedRun], jobs: Any, here: Machine, starting: bool
     if not starting and (jobs is None or is_whole(jobs, 1)) and _too_few_gpus(configs, here):
         return 1, []
     number = at_once(configs, jobs, here)
+    stated = [config["hardware"].get("memory_gib") for config in configs if not on_cpu(config)]
+    if starting and stated and not here.torch_knows_gpus:
+        raise UserError(
+            "torch must be built for CUDA to train on GPUs, but the installed one is built for CPUs; install `.[gpu]` "
+            "in a new venv, as docs/gpu.md says, or set hardware=cpu"
+        )
+    if starting and stated:
+        check_memory(max(filter(is_number, stated), default=None))
     if len(todo) < 2:
         return number, []
     hours = sum(cost.hours / cost.devices for cost in costs(todo) if cost.devices) / number
