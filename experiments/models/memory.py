@@ -156,15 +156,19 @@ def _rollout(setup: Setup) -> Phase:
 def _weight_sync(setup: Setup) -> Phase:
     """Return what sending the weights to vLLM needs, which has its own in bf16 and no KV cache yet.
 
-    With one GPU FSDP's state dict is a whole copy in fp32; with several, one tensor at a time is whole
-    (transformer_impl.py, get_per_tensor_param).
+    FSDP's state dict is a copy of the shards in fp32 (transformer_impl.py, get_per_tensor_param, and torch's
+    _state_dict_utils.py). Where there are several, FSDP gathers a layer at a time for it, or all that is in none, and
+    copies a tensor of that before it cuts it. FSDP2 needs less.
     """
     shape = setup.shape
-    whole = shape.parameters if setup.ranks == 1 else shape.vocab_size * shape.hidden_size
+    embedding = shape.vocab_size * shape.hidden_size
+    outside = embedding * (1 if shape.tie_word_embeddings else 2)
+    whole = 0 if setup.ranks == 1 else max(outside + embedding, 2 * shape.layer_parameters)
     parts = {
         **setup.resident(actor=True),
         "optimizer": setup.resident()["optimizer"],
-        "whole weights": 4 * whole / GIB,
+        "state dict": setup.shard(4),
+        "gathered layer": 4 * whole / GIB,
         "vLLM's weights": 2 * shape.parameters / setup.tensor_parallel / GIB,
         "buckets": 2 * BUCKET,
     }
