@@ -41,7 +41,7 @@ class Setup:
     memory: float
     """GiB of a GPU."""
     critic: bool
-    reference: bool
+    reference: bool = False
     param_offload: bool = False
     optimizer_offload: bool = False
     update_tokens: int = 0

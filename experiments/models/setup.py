@@ -25,8 +25,9 @@ ESTIMATED = ("vllm", "hf")  # the engines whose memory memory.py can estimate
 def fixed_setup(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
     """Return what a config asks of a GPU apart from what placement.py chooses, which has Setup's defaults.
 
-    Reads no key that a preset may take from ${placement:...}, since placement.py starts from here. Tokens of a
-    micro-batch are 0 if they are limited by such a key, and not by a number of samples.
+    Reads no key that a preset may take from ${placement:...}, since placement.py starts from here, and few keys that
+    OmegaConf must resolve, since each such key of a preset asks again. Tokens of a micro-batch are 0 if they are
+    limited by such a key, and not by a number of samples.
 
     None on a CPU, if the shape or the memory is unknown, or if a size is invalid; preflight reports it.
     """
@@ -39,20 +40,21 @@ def fixed_setup(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
         return None
     if not all(is_whole(size, 1) for size in (nodes, gpus, prompt, response, batch, n, tensor)):
         return None
-    actor, ref, reference = at(config, ACTOR), at(config, REFERENCE), has_reference(config)
-    update = _tokens(actor, "use_dynamic_bsz", "ppo", prompt + response)
-    infer = [_tokens(rollout, "log_prob_use_dynamic_bsz", "log_prob", prompt + response)]
-    infer += [_tokens(ref, "log_prob_use_dynamic_bsz", "log_prob", prompt + response)] if reference else []
-    if update is None or None in infer:
-        return None
+    actor, update, infer = at(config, ACTOR), 0, 0
+    if not actor["use_dynamic_bsz"]:  # preflight sees to it that log-probs are cut in the same way
+        cut = [(actor, "ppo"), (rollout, "log_prob")]
+        cut += [(at(config, REFERENCE), "log_prob")] if has_reference(config) else []
+        samples = [section[f"{work}_micro_batch_size_per_gpu"] for section, work in cut]
+        if not all(is_whole(size, 1) for size in samples):
+            return None
+        update, infer = samples[0] * (prompt + response), max(samples[1:]) * (prompt + response)
     return Setup(
         shape=shape,
         ranks=nodes * gpus,
         memory=float(memory),
         critic=has_critic(config),
-        reference=reference,
         update_tokens=update,
-        infer_tokens=max(tokens for tokens in infer if tokens is not None),
+        infer_tokens=infer,
         fsdp_size=_group(actor["fsdp_config"]["fsdp_size"]),
         critic_fsdp_size=_group(at(config, "critic.fsdp.fsdp_size")),
         tensor_parallel=tensor,
@@ -70,9 +72,9 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
     fixed = fixed_setup(config, shape)
     if fixed is None:
         return None
-    actor, rollout, critic = at(config, ACTOR), at(config, ROLLOUT), config["critic"]
-    infer = [rollout, *([at(config, REFERENCE)] if fixed.reference else [])]
-    limits = [part["log_prob_max_token_len_per_gpu"] for part in infer if part["log_prob_use_dynamic_bsz"]]
+    actor, rollout, critic, reference = at(config, ACTOR), at(config, ROLLOUT), config["critic"], has_reference(config)
+    limits = [rollout["log_prob_max_token_len_per_gpu"]]
+    limits += [at(config, REFERENCE)["log_prob_max_token_len_per_gpu"]] if reference else []
     name = CRITIC_TOKENS.removeprefix("critic.")
     return replace(
         fixed,
@@ -81,7 +83,8 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
         critic_param_offload=critic["fsdp"]["param_offload"],
         critic_optimizer_offload=critic["fsdp"]["optimizer_offload"],
         update_tokens=fixed.update_tokens or int(actor["ppo_max_token_len_per_gpu"]),
-        infer_tokens=max(fixed.infer_tokens, *map(int, limits), 0),
+        infer_tokens=fixed.infer_tokens or max(map(int, limits)),
+        reference=reference,
         critic_tokens=int(critic.get(name, DEFAULT_CRITIC_TOKENS)) if fixed.critic else 0,
         utilization=0.0 if fixed.copy_bytes else float(rollout["gpu_memory_utilization"]),
         samples=min(fixed.samples, int(rollout["max_num_seqs"])) if fixed.copy_bytes else fixed.samples,
@@ -93,11 +96,3 @@ def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
 def _group(size: Any) -> int:
     """Return over how many ranks a model is sharded; -1, all, for an invalid size; preflight reports it."""
     return size if is_whole(size, 1) else -1
-
-
-def _tokens(section: Mapping[str, Any], dynamic: str, work: str, sequence: int) -> int | None:
-    """Return the most tokens of a micro-batch of samples; 0 if it is cut by tokens; None if the size is invalid."""
-    if section[dynamic]:
-        return 0
-    samples = section[f"{work}_micro_batch_size_per_gpu"]
-    return samples * sequence if is_whole(samples, 1) else None

@@ -200,7 +200,7 @@ def test_nothing_is_said_of_what_is_not_known(resolved: Resolve) -> None:
 
 def place(shape: Shape, gpus: int, memory: float, estimator: str) -> Way:
     critic = estimator == "gae"
-    return placement(Setup(shape=shape, ranks=gpus, memory=memory, critic=critic, reference=True))
+    return placement(Setup(shape=shape, ranks=gpus, memory=memory, critic=critic))
 
 
 SHAPES = {
