@@ -27,6 +27,7 @@ BY_CHECK: dict[str, dict[str, str]] = {
         "an estimator that the trainer can't serve": "test_verl_serves_the_same_estimators",
         "a critic that is switched off": "ours: veRL would stop in the first step, at the values that are missing",
         "a penalty for long responses": "test_the_dapo_penalty_begins_at_four_fifths_of_the_longest_length",
+        "a teacher": "test_a_worker_fetches_what_it_reads_of_what_is_stored",
         "a redrawn batch": "test_redrawn_samples_get_each_others_advantages",
         "an adaptive coefficient": "ours: veRL starts it again after a resume",
         "chunks that do not divide a batch": "test_a_value_that_verl_stops_at",
@@ -108,6 +109,7 @@ BY_CHECK: dict[str, dict[str, str]] = {
     "data_problems": {
         "no validation data": "test_data_that_are_not_named",
         "files, columns and rows": READ,
+        "images": "test_a_worker_fetches_what_it_reads_of_what_is_stored",
         "prompts that are none": READ,
         "prompts too long": READ,
         "characters without a token": READ,
