@@ -13,7 +13,8 @@ from typing import Any
 from rich.table import Table
 
 from experiments.models.folder import shape_of
-from experiments.models.memory import phases, setup_of
+from experiments.models.memory import phases
+from experiments.models.setup import setup_of
 
 Row = Mapping[str, float]
 Result = dict[str, Any]

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from experiments.attempt.caches import tell_imported
-from experiments.attempt.devices import check_gpus
+from experiments.attempt.devices import check_gpus, check_memory
 from experiments.attempt.environment import environment, verl_config
 from experiments.attempt.flash_attention import replace_flash
 from experiments.attempt.recovery import repair_checkpoints, restore_row
@@ -147,6 +147,8 @@ def execute(run: RunDir, steps: int | None = None, frozen: str = FIRST) -> int:
             verl = verl_config(config, run, attempt, steps, variables)
             if text := replace_flash(verl):
                 run.record(Event.WARNED, step=run.last_step(), text=text)
+            if config["trainer"]["device"] != "cpu":
+                check_memory(config["hardware"].get("memory_gib"))
             train(verl, bool(config["hardware"]["fast"]), watch)
         except UserError as error:
             record_failure(run, attempt, of_an_error(error))

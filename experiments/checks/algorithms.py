@@ -64,6 +64,11 @@ def estimator_problems(config: Mapping[str, Any]) -> list[str]:
             "algorithm.use_pf_ppo must be false, but is true: the trainer of veRL 0.9.1 would give the advantages of "
             "the redrawn samples to other samples; set algorithm.use_pf_ppo=false"
         )
+    if at(config, "distillation.enabled"):
+        found.append(
+            "distillation.enabled must be false, but is true: the workers do not fetch a teacher's log-probs "
+            "(verl_plugin/training/trainer.py), so the first update would stop; set distillation.enabled=false"
+        )
     if at(config, "algorithm.use_kl_in_reward") and at(config, "algorithm.kl_ctrl.type") != "fixed":
         found.append(
             f"algorithm.kl_ctrl.type must be fixed, but is {at(config, 'algorithm.kl_ctrl.type')!r}: a checkpoint does "

@@ -24,6 +24,8 @@ class Limits:
     train_batch_size: int
     n: int
     ranks: int
+    media: tuple[str, ...]
+    """The columns in which veRL looks for what is no text."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Limits:
@@ -33,6 +35,7 @@ class Limits:
             train_batch_size=int(config["data"]["train_batch_size"]),
             n=int(config["actor_rollout_ref"]["rollout"]["n"]),
             ranks=int(config["trainer"]["nnodes"]) * int(config["trainer"]["n_gpus_per_node"]),
+            media=tuple(str(config["data"].get(f"{kind}_key", f"{kind}s")) for kind in ("image", "video", "audio")),
         )
 
 
@@ -75,6 +78,11 @@ def parquet_problems(key: str, file: Path, stamp: tuple[int, int] | None, limits
         if missing:
             names = ", ".join(sorted(missing))
             return [f"{key} must have veRL's columns, but {file} lacks {names}; build it with experiments.tasks"]
+        if media := sorted(set(limits.media) & set(table.schema_arrow.names)):
+            return [
+                f"{key} must hold texts only, but {file} has a column {media[0]}: the workers fetch a row's tokens and "
+                "nothing else (verl_plugin/training/trainer.py), so they would train without it; leave it out"
+            ]
         if table.metadata.num_rows == 0:
             return [f"{key} must have rows, but {file} is empty; build it again"]
         if key == "data.train_files" and table.metadata.num_rows < limits.train_batch_size:

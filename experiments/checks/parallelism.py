@@ -77,16 +77,25 @@ def sequence_problems(config: Mapping[str, Any], shape: Shape | None) -> list[st
 
 
 def sharding_problems(config: Mapping[str, Any]) -> list[str]:
-    """Return problems of the groups of ranks over which a model is sharded: ranks left over would be in none."""
+    """Return problems of the groups of ranks over which a model is sharded.
+
+    Ranks left over would be in no group. With groups of one rank torch's FSDP, which is strategy=fsdp, shards nothing
+    and averages no gradients between the groups (torch/distributed/fsdp/_runtime_utils.py, _reduce_grad_no_shard): each
+    rank would train a policy of its own, and none would say so. FSDP2 averages them.
+    """
     found, ranks = [], ranks_of(config)
-    keys = [f"{ACTOR}.fsdp_config.fsdp_size"]
-    keys += [f"{REFERENCE}.fsdp_config.fsdp_size"] if has_reference(config) else []
-    keys += ["critic.fsdp.fsdp_size"] if has_critic(config) else []
-    for key in keys:
+    trained = {f"{ACTOR}.fsdp_config.fsdp_size": f"{ACTOR}.strategy"}
+    trained |= {"critic.fsdp.fsdp_size": "critic.strategy"} if has_critic(config) else {}
+    for key in (*trained, *([f"{REFERENCE}.fsdp_config.fsdp_size"] if has_reference(config) else [])):
         size = at(config, key)
         if not (is_whole(size, 1) and (size >= ranks or ranks % size == 0)) and size != -1:
             told = "null" if size is None else size
             found.append(f"{key} must divide the {ranks} GPUs, or be -1 for all of them, but is {told}; set {key}=-1")
+        elif size == 1 < ranks and key in trained and at(config, trained[key]) == "fsdp":
+            found.append(
+                f"{key} must be at least 2, or -1 for all GPUs, with {trained[key]}=fsdp, but is 1: torch would "
+                f"average no gradients between the {ranks} GPUs; set {key}=-1 or {trained[key]}=fsdp2"
+            )
     return found
 
 

@@ -33,7 +33,8 @@ from experiments.checks.user_code import code_problems
 from experiments.checks.value_rules import faults
 from experiments.models import folder as model_folder
 from experiments.models.folder import shape_of
-from experiments.models.memory import Setup, setup_of
+from experiments.models.memory import Setup
+from experiments.models.setup import setup_of
 from experiments.models.shape import Shape
 from experiments.tasks.reward_check import reward_problems
 from experiments.values import Config

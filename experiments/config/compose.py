@@ -17,9 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.config.hydra_internals import hydra_in
 from experiments.errors import UserError
 from experiments.models import flash_attention
-from experiments.models.placement import placement
+from experiments.models.placement import placement_of
 from experiments.project import CONFIG_DIR, PROJECT_DIR
-from experiments.values import is_whole
 
 
 def verl_config_dir() -> str:
@@ -60,12 +59,8 @@ def _share(batch: Any, n: Any, *ranks: Any) -> Any:
 
 
 def _placement(key: str, _root_: DictConfig) -> Any:
-    """Return the value that models.placement.placement has at `key` for the config that calls this resolver."""
-    model, hardware = _root_.model, _root_.hardware
-    gpus = (hardware.nodes, hardware.gpus_per_node, hardware.get("memory_gib"))
-    lengths = [_root_.data.max_prompt_length, _root_.data.max_response_length]
-    sequence = sum(lengths) if all(is_whole(length, 1) for length in lengths) else None
-    return getattr(placement(model.parameters, model.shape, *gpus, _root_.algorithm.adv_estimator, sequence), key)
+    """Return the value at `key` of the placement of the config that calls this resolver."""
+    return getattr(placement_of(_root_), key)
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:

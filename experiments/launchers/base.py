@@ -18,17 +18,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.hydra_internals import BASIC_SWEEPER
 from experiments.config.sweep_compose import Composer
-from experiments.config.verl import verl_arguments
+from experiments.config.verl import override, verl_arguments
 from experiments.errors import UserError
 from experiments.launchers.notify import check_notify
 from experiments.models import hub as hub_model
 from experiments.planning.plan import LeftOut, PlannedRun, distinct, not_fetched, plan_runs
 from experiments.planning.show import plan_json, print_plan
+from experiments.processes.ray_cpus import cpus_needed
 from experiments.processes.standby import Standby
 from experiments.store.launch_log import Launch, note_launch
 from experiments.store.metrics import final_accuracy
 from experiments.store.rundir import RunDir
 from experiments.terminal import console
+from experiments.values import at
 
 # The jobs of these sweepers are written down by somebody. Any other sweeper optimises: it chooses its next jobs by the
 # results of the jobs before.
@@ -173,7 +175,8 @@ def _uncollected() -> Iterator[None]:
 def verl_command(run: PlannedRun) -> str:
     """Return the shell command with which veRL's own entry trains the same run, on veRL's plain path.
 
-    It is for this project's folder. Its checkpoints go to veRL's own default folder, so our run stays as it is.
+    It is for this project's folder. Its checkpoints go to veRL's own default folder, so our run stays as it is. On one
+    node it starts a Ray of its own, which is told of the CPUs that veRL needs, as in an attempt.
     """
     config = run.config
     variables = {"VERL_USE_EXTERNAL_MODULES": ",".join(f"experiments.verl_plugin{module}" for module in PLUGIN_MODULES)}
@@ -182,7 +185,10 @@ def verl_command(run: PlannedRun) -> str:
     if "wandb" in config["trainer"]["logger"]:
         variables["WANDB_MODE"] = config["tracking"]["wandb"]
     words = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
-    arguments = " \\\n    ".join(map(shlex.quote, verl_arguments(run.verl)))
+    asked, cpus = verl_arguments(run.verl), "ray_kwargs.ray_init.num_cpus"
+    if config["hardware"]["nodes"] == 1 and at(config, cpus) is None:
+        asked.append(override(cpus, cpus_needed(config)))
+    arguments = " \\\n    ".join(map(shlex.quote, asked))
     return f"{words} \\\n  python -m verl.trainer.main_ppo \\\n    {arguments}"
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from experiments.processes import cgroup
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+BUILT_FOR = re.compile(r"^(?:cuda|hip)\b.*=\s*(.+)$", re.MULTILINE)  # in torch/version.py
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,20 @@ def gpus() -> Gpus | None:
         return Gpus(tuple(usable), f"{VISIBLE}={os.environ[VISIBLE]}")
     listed = nvidia_smi()
     return None if listed is None else Gpus(tuple(listed), "nvidia-smi")
+
+
+def torch_knows_gpus() -> bool:
+    """Return whether the installed torch was built for GPUs, by its version.py; True if that does not tell.
+
+    torch is not imported, which takes seconds. Whether the driver suits it, an attempt asks torch (attempt/devices.py).
+    """
+    spec = importlib.util.find_spec("torch")
+    try:
+        text = (Path(spec.origin).parent / "version.py").read_text() if spec and spec.origin else ""
+    except OSError:
+        return True
+    built = BUILT_FOR.findall(text)
+    return not built or any(value.strip() != "None" for value in built)
 
 
 def nvidia_smi() -> dict[str, str] | None:

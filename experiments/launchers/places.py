@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from experiments.attempt.devices import check_memory
 from experiments.errors import UserError
 from experiments.launchers import machine
 from experiments.launchers.device_locks import DeviceLock, lock_device
@@ -14,7 +15,7 @@ from experiments.launchers.machine import Gpus
 from experiments.planning.cost import Cost, Kind, costs, kind_of
 from experiments.planning.plan import PlannedRun
 from experiments.terminal import counted, hours_text, size
-from experiments.values import Config, is_whole
+from experiments.values import Config, is_number, is_whole
 
 GIB = 2**30
 ARM_MEMORY = 2.5 * GIB  # of a small model's run with hardware.fast=true, where none was measured
@@ -63,6 +64,7 @@ class Machine:
     cores: int = field(default_factory=machine.cores)
     memory: int = field(default_factory=machine.free_memory)
     gpus: Gpus | None = field(default_factory=machine.gpus)
+    torch_knows_gpus: bool = field(default_factory=machine.torch_knows_gpus)
     peaks: dict[Kind, int] = field(default_factory=dict)
     """The most bytes of memory that a run of a kind took, for each kind that `learn` was told of."""
 
@@ -135,11 +137,19 @@ def outlook(runs: Sequence[PlannedRun], jobs: Any, here: Machine, starting: bool
     configs = [run.config for run in todo]
     if not starting and (jobs is None or is_whole(jobs, 1)) and _too_few_gpus(configs, here):
         return 1, []
-    if len(todo) < 2:
-        return at_once(configs, jobs, here), []
-    found = costs(todo)
-    here.learn(todo, found)
+    found = costs(todo) if len(todo) > 1 else []
+    here.learn(todo[: len(found)], found)
     number = at_once(configs, jobs, here)
+    stated = [config["hardware"].get("memory_gib") for config in configs if not on_cpu(config)]
+    if starting and stated and not here.torch_knows_gpus:
+        raise UserError(
+            "torch must be built for CUDA to train on GPUs, but the installed one is built for CPUs; install `.[gpu]` "
+            "in a new venv, as docs/gpu.md says, or set hardware=cpu"
+        )
+    if starting and stated:
+        check_memory(max(filter(is_number, stated), default=None))
+    if not found:
+        return number, []
     hours = sum(cost.hours / cost.devices for cost in found if cost.devices) / number
     how = f"{number} at once" if number > 1 else "one after the other"
     return number, [f"on this machine: {how}" + (f", about {hours_text(hours)} hours in all" if hours else "")]

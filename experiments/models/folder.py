@@ -178,8 +178,8 @@ def notes(folder: Path) -> list[str]:
     return found
 
 
-def unchecked(path: str, stated: Any) -> list[str]:
-    """Return what could not be checked because the model's files are missing, or whether model.shape is not theirs.
+def unchecked(path: str) -> list[str]:
+    """Return what could not be checked because the model's files are missing.
 
     Planning asks no server: a name on the hub that is not in the cache may not exist, or may be gated.
     """
@@ -191,14 +191,7 @@ def unchecked(path: str, stated: Any) -> list[str]:
             "runs' ids will change when it is there, since an id covers the model's revision; "
             f"run `hf download {path}` first"
         ]
-    found = [] if (folder / "tokenizer.json").is_file() else ["no tokenizer.json: the prompts' lengths are unchecked"]
-    there, shape_stated = shape(folder), Shape.of(stated)
-    if there and shape_stated and there != shape_stated:
-        found.append(
-            f"{folder}/config.json has other sizes than model.shape: the checks use the file's sizes, but hardware=... "
-            "chose offloading and micro-batches by model.shape; set model.shape to them"
-        )
-    return found
+    return [] if (folder / "tokenizer.json").is_file() else ["no tokenizer.json: the prompts' lengths are unchecked"]
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape | None:

@@ -12,19 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from experiments.models.shape import Shape
-from experiments.values import at, is_whole
-from experiments.verl_keys import (
-    ACTOR,
-    CRITIC_TOKENS,
-    DEFAULT_CRITIC_TOKENS,
-    REFERENCE,
-    ROLLOUT,
-    has_critic,
-    has_reference,
-)
 
 GIB = 2**30
 FITS, TIGHT = 0.93, 1.0  # shares of a GPU's memory: between them a phase is tight, above TIGHT it does not fit
@@ -45,20 +34,20 @@ BUCKET = 2.0  # GiB: veRL's rollout.checkpoint_engine.update_weights_bucket_mega
 
 @dataclass(frozen=True)
 class Setup:
-    """All that decides how much memory a GPU needs."""
+    """All that decides how much memory a GPU needs; models/setup.py reads it from a config."""
 
     shape: Shape
     ranks: int
     memory: float
     """GiB of a GPU."""
     critic: bool
-    reference: bool
-    param_offload: bool
-    optimizer_offload: bool
-    update_tokens: int
+    reference: bool = False
+    param_offload: bool = False
+    optimizer_offload: bool = False
+    update_tokens: int = 0
     """The most tokens of a micro-batch."""
-    infer_tokens: int
-    utilization: float
+    infer_tokens: int = 0
+    utilization: float = 0.0
     """vLLM's share of the memory; 0 with another engine."""
     critic_param_offload: bool = False
     critic_optimizer_offload: bool = False
@@ -167,15 +156,19 @@ def _rollout(setup: Setup) -> Phase:
 def _weight_sync(setup: Setup) -> Phase:
     """Return what sending the weights to vLLM needs, which has its own in bf16 and no KV cache yet.
 
-    With one GPU FSDP's state dict is a whole copy in fp32; with several, one tensor at a time is whole
-    (transformer_impl.py, get_per_tensor_param).
+    FSDP's state dict is a copy of the shards in fp32 (transformer_impl.py, get_per_tensor_param, and torch's
+    _state_dict_utils.py). Where there are several, FSDP gathers a layer at a time for it, or all that is in none, and
+    copies a tensor of that before it cuts it. FSDP2 needs less.
     """
     shape = setup.shape
-    whole = shape.parameters if setup.ranks == 1 else shape.vocab_size * shape.hidden_size
+    embedding = shape.vocab_size * shape.hidden_size
+    outside = embedding * (1 if shape.tie_word_embeddings else 2)
+    whole = 0 if setup.ranks == 1 else max(outside + embedding, 2 * shape.layer_parameters)
     parts = {
         **setup.resident(actor=True),
         "optimizer": setup.resident()["optimizer"],
-        "whole weights": 4 * whole / GIB,
+        "state dict": setup.shard(4),
+        "gathered layer": 4 * whole / GIB,
         "vLLM's weights": 2 * shape.parameters / setup.tensor_parallel / GIB,
         "buckets": 2 * BUCKET,
     }
@@ -250,65 +243,3 @@ def in_words(setup: Setup) -> str:
     """Return what each phase needs, and whether that fits, on one line."""
     needs = ", ".join(f"{phase.name} {phase.total:.0f} {verdict(phase, setup.memory)}" for phase in phases(setup))
     return f"memory of a GPU, of {setup.memory:g} GiB (estimated, all responses at their longest): {needs}"
-
-
-def setup_of(config: Mapping[str, Any], shape: Shape | None) -> Setup | None:
-    """Return what a resolved config asks of a GPU; None where the shape or the memory is unknown, or on a CPU."""
-    memory, rollout = at(config, "hardware.memory_gib"), at(config, ROLLOUT)
-    if shape is None or memory is None or at(config, "trainer.device") == "cpu" or rollout["name"] not in ESTIMATED:
-        return None
-    actor, ref = at(config, ACTOR), at(config, REFERENCE)
-    ranks = int(config["trainer"]["nnodes"]) * int(config["trainer"]["n_gpus_per_node"])
-    sequence = int(at(config, "data.max_prompt_length")) + int(at(config, "data.max_response_length"))
-    reference, critic = has_reference(config), config["critic"]
-    update = _tokens(actor, "use_dynamic_bsz", "ppo", sequence)
-    infer = [_tokens(rollout, "log_prob_use_dynamic_bsz", "log_prob", sequence)]
-    infer += [_tokens(ref, "log_prob_use_dynamic_bsz", "log_prob", sequence)] if reference else []
-    if update is None or None in infer:
-        return None
-    name = CRITIC_TOKENS.removeprefix("critic.")
-    samples = int(at(config, "data.train_batch_size")) * int(rollout["n"]) * int(rollout["tensor_model_parallel_size"])
-    samples //= ranks
-    vllm, tensor = rollout["name"] == "vllm", int(rollout["tensor_model_parallel_size"])
-    return Setup(
-        shape=shape,
-        ranks=ranks,
-        memory=float(memory),
-        critic=has_critic(config),
-        reference=reference,
-        param_offload=actor["fsdp_config"]["param_offload"],
-        optimizer_offload=actor["fsdp_config"]["optimizer_offload"],
-        fsdp_size=_group(actor["fsdp_config"]["fsdp_size"]),
-        critic_fsdp_size=_group(critic["fsdp"]["fsdp_size"]),
-        critic_param_offload=critic["fsdp"]["param_offload"],
-        critic_optimizer_offload=critic["fsdp"]["optimizer_offload"],
-        update_tokens=update,
-        infer_tokens=max(tokens for tokens in infer if tokens is not None),
-        critic_tokens=int(critic.get(name, DEFAULT_CRITIC_TOKENS)) if has_critic(config) else 0,
-        utilization=float(rollout["gpu_memory_utilization"]) if vllm else 0.0,
-        tensor_parallel=tensor,
-        sequence=sequence,
-        samples=samples if vllm else min(samples, int(rollout["max_num_seqs"])),
-        padded=not at(config, "actor_rollout_ref.model.use_remove_padding"),
-        fused=bool(at(config, "actor_rollout_ref.model.use_fused_kernels")),
-        checkpointing=at(config, "actor_rollout_ref.model.enable_gradient_checkpointing"),
-        critic_checkpointing=at(config, "critic.model.enable_gradient_checkpointing"),
-        frees_cache=rollout["free_cache_engine"],
-        copy_bytes=0 if vllm else 4 if rollout["dtype"] in ("float32", "fp32") else 2,
-    )
-
-
-ESTIMATED = ("vllm", "hf")  # the engines whose memory this file can estimate
-
-
-def _group(size: Any) -> int:
-    """Return over how many ranks a model is sharded; -1, all, for an invalid size; preflight reports it."""
-    return int(size) if is_whole(size, 1) else -1
-
-
-def _tokens(section: Mapping[str, Any], dynamic: str, work: str, sequence: int) -> int | None:
-    """Return the most tokens of a micro-batch; None if the size is invalid; preflight reports it."""
-    if section[dynamic]:
-        return int(section[f"{work}_max_token_len_per_gpu"])
-    samples = section[f"{work}_micro_batch_size_per_gpu"]
-    return samples * sequence if is_whole(samples, 1) else None

@@ -6,12 +6,14 @@ The article's settings offload the reference model and give vLLM 40 % of the mem
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
+from experiments.models.folder import shape_of
 from experiments.models.memory import FITS, RUNTIME, Setup, phases
-from experiments.models.shape import Shape
-from experiments.values import is_number, is_whole
+from experiments.models.setup import fixed_setup
 
 OFFLOADS = ((False, False), (False, True), (True, True))  # (param, optimizer), the fastest first
 # (gradient checkpointing, tokens of a micro-batch), the fastest first: without checkpointing an update computes a
@@ -38,59 +40,65 @@ class Way:
     max_num_seqs: int
 
 
-def placement(
-    parameters: Any, shape: Any, nodes: Any, gpus_per_node: Any, memory_gib: Any, estimator: str, sequence: Any
-) -> Way:
+def placement_of(config: Mapping[str, Any]) -> Way:
     """Return the fastest way that fits, else the one that needs the least memory (preflight says what does not fit).
 
-    `sequence`: the most tokens of prompt and response together. If the model's shape is not stated (null), or a size is
-    not a number, nothing is offloaded; preflight reports the size.
+    If the model's shape is not known, or a size is invalid, nothing is offloaded; preflight reports the size.
     """
-    sizes = Shape.of(shape)
-    numbers = is_whole(nodes, 1) and is_whole(gpus_per_node, 1) and is_number(memory_gib) and memory_gib > 0
-    if sizes is None or not numbers or not is_whole(sequence, 1) or not parameters:
-        return Way(False, False, True, WORK[0][1], 0.5, FEWEST)
-    base = Setup(
-        shape=sizes,
-        ranks=int(nodes * gpus_per_node),
-        memory=float(memory_gib),
-        critic=estimator == "gae",
-        reference=True,
-        param_offload=False,
-        optimizer_offload=False,
-        update_tokens=0,
-        infer_tokens=0,
-        utilization=0.0,
-        sequence=sequence,
-    )
+    fixed = fixed_setup(config, shape_of(config))
+    return Way(False, False, True, WORK[0][1], 0.5, FEWEST) if fixed is None else placement(fixed)
+
+
+@lru_cache(maxsize=64)  # a config asks once for each field of Way
+def placement(fixed: Setup) -> Way:
+    """Return the same for what `fixed_setup` says about a config."""
+    if fixed.copy_bytes:
+        fixed = replace(fixed, samples=min(fixed.samples, FEWEST))
     for param, optimizer in OFFLOADS:
         for checkpointing, tokens in WORK:
             setup = replace(
-                base,
+                fixed,
                 param_offload=param,
                 optimizer_offload=optimizer,
                 checkpointing=checkpointing,
                 critic_checkpointing=checkpointing,
-                update_tokens=tokens,
-                infer_tokens=tokens,
+                update_tokens=fixed.update_tokens or tokens,
+                infer_tokens=fixed.infer_tokens or tokens,
                 critic_param_offload=param,
                 critic_optimizer_offload=optimizer,
                 critic_tokens=tokens,
             )
-            share = _share(setup)
-            training = [phase.total for phase in phases(setup) if phase.name != "rollout"]
-            if share >= LEAST_SHARE and max(training) <= (FITS if checkpointing else ROOMY) * setup.memory:
-                return Way(param, optimizer, checkpointing, tokens, share, _sequences(setup, share))
+            for share in _shares(setup):
+                if _fits(replace(setup, utilization=share)):
+                    return Way(param, optimizer, checkpointing, tokens, share, _sequences(setup, share))
     return Way(*OFFLOADS[-1], *WORK[-1], LEAST_SHARE, FEWEST)
 
 
-def _share(setup: Setup) -> float:
-    """Return the share of the memory that is left for vLLM beside what stays, in steps of 0.05."""
+def _shares(setup: Setup) -> list[float]:
+    """Return the shares of the memory that vLLM may get beside what stays, in steps of 0.05, the largest first.
+
+    Only the largest, if vLLM gives its share back while the models train: a smaller one would win nothing.
+    """
+    if setup.copy_bytes:
+        return [LEAST_SHARE]
     left = FITS - (sum(setup.resident().values()) + RUNTIME) / setup.memory
-    return min(MOST_SHARE, math.floor(left * 20) / 20)
+    most, least = math.floor(min(MOST_SHARE, left) * 20), math.ceil(LEAST_SHARE * 20)
+    shares = [step / 20 for step in range(most, least - 1, -1)]
+    return shares[:1] if setup.frees_cache else shares
+
+
+def _fits(setup: Setup) -> bool:
+    """Return whether each phase fits; while it trains without checkpointing, a GPU must be roomier."""
+    limits = {"rollout": FITS}
+    return all(
+        phase.total <= limits.get(phase.name, FITS if setup.checkpointing else ROOMY) * setup.memory
+        for phase in phases(setup)
+    )
 
 
 def _sequences(setup: Setup, share: float) -> int:
     """Return how many sequences vLLM generates at once with this share of the memory."""
+    if setup.copy_bytes:
+        return FEWEST
     room = replace(setup, utilization=share).concurrent
     return max(FEWEST, min(MOST, room // STEP * STEP))

@@ -113,9 +113,9 @@ def remarks(runs: Sequence[PlannedRun]) -> list[str]:
             f"attention of the trainer: {' and '.join(sorted(attention))}, since flash-attn is not installed; slower "
             "(docs/gpu.md says how to install it)"
         )
-    for path, stated in {str(run.config["model"]["path"]): run.config["model"]["shape"] for run in runs}.items():
+    for path in dict.fromkeys(str(run.config["model"]["path"]) for run in runs):
         folder = hub_model.find(path)
-        found = [*(model_folder.notes(folder) if folder else []), *model_folder.unchecked(path, stated)]
+        found = [*(model_folder.notes(folder) if folder else []), *model_folder.unchecked(path)]
         lines += [f"{path}: {note}" for note in found]
     return lines
 

@@ -17,16 +17,14 @@ from experiments.values import at, is_whole
 # verl/single_controller/ray/base.py: ResourcePoolManager.max_colocate_count, the CPUs in the bundle of each GPU.
 CPUS_OF_A_GPU = 3
 CONTROLLER = 1  # transfer_queue/controller.py: TransferQueueController
-POOLS = (  # pools of GPUs of their own beside the trainer's: (whether there is one, its section)
-    ("reward.reward_model.enable_resource_pool", "reward.reward_model"),
-    ("distillation.enabled", "distillation"),
-)
+REWARD_MODEL = "reward.reward_model"  # it may have a pool of GPUs of its own beside the trainer's
 
 
 def cpus_needed(config: Mapping[str, Any]) -> int:
     """Return how many CPUs Ray must offer on each node; sizes that are no whole numbers count as none."""
     nodes, gpus = (_whole(config["trainer"][key]) for key in ("nnodes", "n_gpus_per_node"))
-    gpus += sum(_whole(at(config, f"{section}.n_gpus_per_node")) for key, section in POOLS if at(config, key))
+    if at(config, f"{REWARD_MODEL}.enable_resource_pool"):
+        gpus += _whole(at(config, f"{REWARD_MODEL}.n_gpus_per_node"))
     # TransferQueue spreads its storage units evenly over the nodes (transfer_queue/utils/common.py). Its controller is
     # on any of them.
     return CPUS_OF_A_GPU * gpus + CONTROLLER + math.ceil(storage_units(config) / max(1, nodes)) + _scorers(config)

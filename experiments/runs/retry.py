@@ -12,7 +12,7 @@ from experiments.errors import INTERRUPTED, UserError
 from experiments.launchers.slurm.holds import HELD, last_hold
 from experiments.launchers.slurm.run_job import RunJob, cluster_name, run_job
 from experiments.models.folder import shape_of
-from experiments.models.memory import setup_of
+from experiments.models.setup import setup_of
 from experiments.store.code_copy import FOLDER, PACKAGE
 from experiments.store.events import State
 from experiments.store.frozen import FIRST

@@ -59,6 +59,15 @@ def test_columns_must_be_those_of_verl(make: Make, tmp_path: Path) -> None:
     )
 
 
+def test_there_must_be_texts_only(make: Make, tmp_path: Path) -> None:
+    """veRL would look at the images where it samples; the workers would compute the log-probs without them."""
+    file = write_rows(tmp_path / "train.parquet", 40, images=[["a.png"]] * 40)
+    assert the_problem(make(data__train_files=str(file))).startswith(
+        f"data.train_files must hold texts only, but {file} has a column images: the workers fetch a row's tokens"
+    )
+    assert problems_of(with_values(make(data__train_files=str(file)), {"data.image_key": "pictures"})) == []
+
+
 def test_there_must_be_rows(make: Make, files: Path, tmp_path: Path) -> None:
     file = tmp_path / "test.parquet"
     parquet.write_table(parquet.read_table(files / "test.parquet").slice(0, 0), file)

@@ -27,6 +27,7 @@ BY_CHECK: dict[str, dict[str, str]] = {
         "an estimator that the trainer can't serve": "test_verl_serves_the_same_estimators",
         "a critic that is switched off": "ours: veRL would stop in the first step, at the values that are missing",
         "a penalty for long responses": "test_the_dapo_penalty_begins_at_four_fifths_of_the_longest_length",
+        "a teacher": "test_a_worker_fetches_what_it_reads_of_what_is_stored",
         "a redrawn batch": "test_redrawn_samples_get_each_others_advantages",
         "an adaptive coefficient": "ours: veRL starts it again after a resume",
         "chunks that do not divide a batch": "test_a_value_that_verl_stops_at",
@@ -67,7 +68,10 @@ BY_CHECK: dict[str, dict[str, str]] = {
         "padding": "test_what_verl_refuses_is_refused_here",
         "the model's heads": "test_sequences_are_split_by_heads",
     },
-    "sharding_problems": {"groups of GPUs": "test_every_rank_is_in_a_group_of_shards"},
+    "sharding_problems": {
+        "groups of GPUs": "test_every_rank_is_in_a_group_of_shards",
+        "groups of one GPU": "test_gradients_are_averaged_over_all_ranks",
+    },
     "token_problems": {
         "two ways to cut": WORKER,
         "a whole sequence": "test_a_micro_batch_cut_by_tokens_must_hold_a_sequence",
@@ -105,6 +109,7 @@ BY_CHECK: dict[str, dict[str, str]] = {
     "data_problems": {
         "no validation data": "test_data_that_are_not_named",
         "files, columns and rows": READ,
+        "images": "test_a_worker_fetches_what_it_reads_of_what_is_stored",
         "prompts that are none": READ,
         "prompts too long": READ,
         "characters without a token": READ,

@@ -68,6 +68,13 @@ def test_the_presets_have_no_problems(base: Config, article: Config) -> None:
         ({FS: 0}, f"{FS} must divide the 2 GPUs, or be -1 for all of them, but is 0; set {FS}=-1"),
         ({FS: 4, f"{F}.fsdp_config.fsdp_size": 1, f"{C}.fsdp.fsdp_size": 3}, None),
         (
+            {FS: 1},
+            f"{FS} must be at least 2, or -1 for all GPUs, with {A}.strategy=fsdp, but is 1: torch would average no "
+            f"gradients between the 2 GPUs; set {FS}=-1 or {A}.strategy=fsdp2",
+        ),
+        ({FS: 1, f"{A}.strategy": "fsdp2"}, None),
+        ({FS: 1, "trainer.n_gpus_per_node": 1}, None),
+        (
             {f"{R}.log_prob_use_dynamic_bsz": False},
             f"{R}.log_prob_use_dynamic_bsz must be {A}.use_dynamic_bsz=true, but is false; "
             f"set {R}.log_prob_use_dynamic_bsz=true",

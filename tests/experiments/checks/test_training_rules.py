@@ -61,6 +61,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "trainer.resume_mode": ("disable", "never"),
     "trainer.resume_from_path": ("/runs/a/checkpoints/global_step_10",),
     "algorithm.use_pf_ppo": (True,),
+    "distillation.enabled": (True,),
     f"{CORRECTION}.rollout_is": ("batch",),
     f"{CORRECTION}.rollout_rs": ("token_k4", ["token_k1"]),
     f"{CORRECTION}.bypass_mode": (True,),

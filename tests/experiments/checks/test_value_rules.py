@@ -13,7 +13,7 @@ from experiments.checks.value_rules import RULES, faults
 from experiments.config.sweep_compose import Composer
 from experiments.errors import UserError
 from experiments.models.folder import shape_of
-from experiments.models.memory import setup_of
+from experiments.models.setup import setup_of
 from experiments.planning.cost import costs, disk_needed
 from experiments.planning.plan import plan_runs
 from experiments.planning.show import remarks

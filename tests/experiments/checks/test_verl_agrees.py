@@ -6,6 +6,7 @@ test_parallelism.py compares with veRL's validate_config; tests/e2e has the trai
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -181,6 +182,46 @@ def test_every_rank_is_in_a_group_of_shards(base: Config, size: int) -> None:
             assert (create_device_mesh(8, size).get_coordinate() is None) == bool(refused)
     finally:
         distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_gradients_are_averaged_over_all_ranks(base: Config, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """strategy=fsdp on four ranks: torch reduces in each group, and between groups unless a group is one rank."""
+    from torch import distributed
+    from torch.distributed.fsdp import FullyShardedDataParallel, _runtime_utils
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+    from verl.workers.engine.fsdp.utils import create_device_mesh, get_sharding_strategy
+
+    key = f"{A}.fsdp_config.fsdp_size"
+    values = {key: size, f"{A}.strategy": "fsdp", "trainer.n_gpus_per_node": 4}
+    refused = sharding_problems(with_values(base, values))
+    assert not sharding_problems(with_values(base, {**values, f"{A}.strategy": "fsdp2"}))
+    groups = []
+
+    def count(name: str) -> None:
+        real = getattr(distributed, name)
+
+        def reduce(*arguments: Any, group: Any) -> Any:
+            groups.append(group.size())
+            return real(*arguments, group=group)
+
+        monkeypatch.setattr(_runtime_utils.dist, name, reduce)
+
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=4)
+    try:
+        mesh = create_device_mesh(4, size)
+        module = FullyShardedDataParallel(
+            torch.nn.Linear(4, 4),
+            device_mesh=mesh,
+            sharding_strategy=get_sharding_strategy(mesh),
+            device_id=torch.device("cpu"),
+        )
+        for name in ("all_reduce", "reduce_scatter_single"):
+            count(name)
+        module(torch.ones(2, 4)).sum().backward()
+    finally:
+        distributed.destroy_process_group()
+    assert (math.prod(groups) == 4) == (not refused), (groups, refused)
 
 
 WORKER = """

@@ -119,6 +119,11 @@ def test_every_combination_composes_and_resolves(resolved: Resolve, algorithm: s
     assert config["actor_rollout_ref"]["model"]["path"] == config["critic"]["model"]["path"] == config["model"]["path"]
     assert config["trainer"]["n_gpus_per_node"] == config["hardware"]["gpus_per_node"]
     assert has_critic(config) == (algorithm == "ppo")
+    if hardware.startswith(("a", "h")):  # vLLM on GPUs: what speed needs, beside the placement
+        assert config["trainer"]["save_freq"] == 50
+        assert config["data"]["val_batch_size"] is None, "veRL answers all validation rows in one wave"
+        processes = (config["actor_rollout_ref"]["rollout"]["agent"]["num_workers"], config["reward"]["num_workers"])
+        assert processes == (4, 2)
 
 
 @pytest.mark.parametrize(("model", "begins"), [("llama3.2-3b", ["<first>"]), ("qwen3-4b", [])])

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from experiments.errors import UserError
 from experiments.launchers import device_locks, machine, places
 from experiments.launchers.device_locks import DeviceLock, lock_device
 from experiments.launchers.machine import Gpus
-from experiments.launchers.places import GIB, Machine, Place, Places, at_once, threads_for
+from experiments.launchers.places import GIB, Machine, Place, Places, at_once, outlook, threads_for
 from experiments.planning.cost import kind_of
 
 WIDE = 1000 * GIB
@@ -88,7 +89,7 @@ def test_more_jobs_than_fit_are_told_with_the_number_that_fits() -> None:
 
 def test_memory_that_like_runs_took_counts_instead_of_the_estimate() -> None:
     plain, fast = config(fast=False), config()
-    here = Machine(16, 9 * GIB, None, {kind_of(plain): 2 * GIB})
+    here = Machine(16, 9 * GIB, None, peaks={kind_of(plain): 2 * GIB})
     assert at_once([plain] * 9, None, here) == 4, "9 / (1.1 x 2)"
     assert at_once([fast] * 9, None, here) == 3, "another kind, 2.5 each"
     with pytest.raises(UserError, match=r"at most 4, since 9\.0 GiB of memory are free and a run takes 2\.2 GiB"):
@@ -105,6 +106,57 @@ def test_a_run_that_needs_more_gpus_than_there_are_is_refused(names: tuple[str, 
     assert str(refused.value).startswith(
         f"hardware.gpus_per_node must be at most {len(names)}, the GPUs that this process may use ({source}), but is 2"
     )
+
+
+def planned(device: str, memory: Any = None) -> Any:
+    run = config(device)
+    run["hardware"]["memory_gib"] = memory
+    return SimpleNamespace(config=run, action="start")
+
+
+def test_a_torch_without_gpus_is_told_before_a_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The tests' own torch is built for CPUs; the other is one that version.py of a build for CUDA tells."""
+    assert not machine.torch_knows_gpus()
+    here = Machine(8, WIDE, Gpus(("0",), "the test"))
+    with pytest.raises(
+        UserError, match=r"^torch must be built for CUDA to train on GPUs, but the installed one is built"
+    ):
+        outlook([planned("cuda")], None, here, starting=True)
+    outlook([planned("cuda")], None, here, starting=False)  # a plan may be for another machine
+    outlook([planned("cpu")], None, here, starting=True)
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "version.py").write_text("cuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n")
+    spec = SimpleNamespace(origin=str(tmp_path / "torch" / "__init__.py"))
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: spec)
+    assert machine.torch_knows_gpus()
+    outlook([planned("cuda")], None, Machine(8, WIDE, Gpus(("0",), "the test")), starting=True)
+    (tmp_path / "torch" / "version.py").unlink()
+    assert machine.torch_knows_gpus(), "nobody can tell"
+
+
+def test_gpus_with_less_memory_than_the_preset_says_are_told_before_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '0, GPU-a, 81559'\necho '1, GPU-b, 40960'\necho '2, GPU-c, [N/A]'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    here = Machine(8, WIDE, Gpus(("0",), "the test"), torch_knows_gpus=True)
+    for visible in ("0", "2", "GPU-a"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        outlook([planned("cuda", 79)], None, here, starting=True)
+    for visible in ("1", "GPU-b", "0,1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with pytest.raises(UserError) as refused:
+            outlook([planned("cuda", 79)], None, here, starting=True)
+        assert str(refused.value) == (
+            "hardware.memory_gib must be at most 40, the GiB of a GPU of this node (nvidia-smi), but is 79; "
+            "set hardware.memory_gib=40, or choose hardware= for what is here"
+        )
+        outlook([planned("cuda", 40)], None, here, starting=True)
+        outlook([planned("cuda", 79)], None, here, starting=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    outlook([planned("cuda", 79)], None, here, starting=True)
 
 
 # What the machine has

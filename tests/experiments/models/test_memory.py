@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments.checks.gpu_memory import memory_problems
 from experiments.models.folder import shape_of
-from experiments.models.memory import GIB, TIGHT, Setup, phases, setup_of, verdict
-from experiments.models.placement import OFFLOADS, Way, placement
+from experiments.models.memory import GIB, Setup, phases, verdict
+from experiments.models.placement import OFFLOADS, Way, placement, placement_of
+from experiments.models.setup import setup_of
 from experiments.models.shape import Shape
 from experiments.values import at
+from experiments.verl_keys import ACTOR, REFERENCE, ROLLOUT
 from tests.experiments.right_config import with_values
 
 Resolve = Callable[..., dict[str, Any]]
@@ -69,17 +74,17 @@ def test_the_phases_by_hand(resolved: Resolve) -> None:
     logits = tokens * vocabulary * 2 / GIB + 1
     by_hand = {
         "rollout": weights + moments + 0.65 * 79 + 4,
-        "weight sync": weights + moments + 4 * vocabulary * h / GIB + 2 * parameters / GIB + 4 + 4,
+        "weight sync": 2 * weights + moments + 2 * 4 * vocabulary * h / GIB + 2 * parameters / GIB + 4 + 4,
         "log-prob": weights + moments + head + layer + logits + 4,
         "update": weights + moments + gradients + head + kept + layer + logits + 4,
     }
     assert totals(setup(config)) == pytest.approx(by_hand)
-    assert [round(size, 1) for size in by_hand.values()] == [72.6, 32.2, 30.1, 38.1]
+    assert [round(size, 1) for size in by_hand.values()] == [72.6, 39.1, 30.1, 38.1]
 
 
 def test_one_gpu_holds_a_whole_copy_of_the_weights_while_it_sends_them(resolved: Resolve) -> None:
     (_, sync, *_) = phases(setup(resolved("model=qwen2.5-3b", "hardware=h200x1")))
-    assert sync.parts["whole weights"] == pytest.approx(4 * 3085938688 / GIB)
+    assert sync.parts["state dict"] == pytest.approx(4 * 3085938688 / GIB) and sync.parts["gathered layer"] == 0
 
 
 def test_each_part_counts(resolved: Resolve) -> None:
@@ -174,11 +179,13 @@ def test_every_setting_that_a_problem_names_makes_the_phase_smaller(
     problems = memory_problems(config, setup(config))
     assert problems
     for problem in problems:
-        phase, before = problem.split()[1], totals(setup(config))
-        lower, _, offload = problem.split("; lower ")[1].partition(", or take")[0].partition(", set ")
-        asked = {key: at(config, key) // 2 if phase != "rollout" else 0.3 for key in lower.split(" and ")}
-        assert totals(setup(with_values(config, asked)))[phase] < before[phase]
-        for key in offload.removesuffix(" to true").split(" or ") if offload else ():
+        phase, before = problem.removeprefix("the ").partition(" phase ")[0], totals(setup(config))
+        lower, offload = re.search(r"lower ([^,]*)", problem), re.search(r"set (.*) to true", problem)
+        assert lower or phase == "weight sync"
+        if lower:
+            asked = {key: at(config, key) // 2 if phase != "rollout" else 0.3 for key in lower[1].split(" and ")}
+            assert totals(setup(with_values(config, asked)))[phase] < before[phase]
+        for key in offload[1].split(" or ") if offload else ():
             assert totals(setup(with_values(config, {key: True})))[phase] <= before[phase]
 
 
@@ -191,9 +198,9 @@ def test_nothing_is_said_of_what_is_not_known(resolved: Resolve) -> None:
 # The placement
 
 
-def place(model: Shape | None, gpus: int, memory: Any, estimator: str) -> Way:
-    shape = None if model is None else {name: getattr(model, name) for name in Shape.__annotations__}
-    return placement(model and model.parameters, shape, 1, gpus, memory, estimator, 1280)
+def place(shape: Shape, gpus: int, memory: float, estimator: str) -> Way:
+    critic = estimator == "gae"
+    return placement(Setup(shape=shape, ranks=gpus, memory=memory, critic=critic))
 
 
 SHAPES = {
@@ -226,10 +233,68 @@ def test_more_memory_is_never_less_on_the_gpu() -> None:
             assert order == sorted(order, reverse=True)
 
 
-@pytest.mark.parametrize("memory", [None, 0, "many"])
-def test_what_is_unknown_gets_the_roomiest(memory: Any) -> None:
-    assert place(SHAPES["3b"], 2, memory, "grpo").max_token_len == 16384
-    assert place(None, 2, 79, "grpo").gpu_memory_utilization < TIGHT
+@pytest.mark.parametrize(
+    "values",
+    [*({"hardware.memory_gib": bad} for bad in (None, 0, "many")), {"model.path": "me/it", "model.shape": None}],
+)
+def test_what_is_unknown_gets_the_roomiest(resolved: Resolve, values: dict[str, Any]) -> None:
+    config = with_values(resolved("model=qwen2.5-3b", "hardware=a100x2"), values)
+    assert placement_of(config) == Way(False, False, True, 16384, 0.5, 256)
+
+
+CHOSEN = {  # the keys that a preset takes from its placement, for the policy and for the critic
+    "param_offload": (f"{ACTOR}.fsdp_config.param_offload", "critic.fsdp.param_offload"),
+    "optimizer_offload": (f"{ACTOR}.fsdp_config.optimizer_offload", "critic.fsdp.optimizer_offload"),
+    "checkpointing": (
+        *("actor_rollout_ref.model.enable_gradient_checkpointing", "critic.model.enable_gradient_checkpointing"),
+    ),
+    "max_token_len": (f"{ACTOR}.ppo_max_token_len_per_gpu", "critic.ppo_infer_max_token_len_per_gpu"),
+    "gpu_memory_utilization": (f"{ROLLOUT}.gpu_memory_utilization",),
+    "max_num_seqs": (f"{ROLLOUT}.max_num_seqs",),
+}
+SEVEN = "model=qwen2.5-7b"
+WITHIN_A_NODE = (f"{ACTOR}.fsdp_config.fsdp_size=8", f"{REFERENCE}.fsdp_config.fsdp_size=8")
+BY_SAMPLES = (
+    *(f"{ACTOR}.use_dynamic_bsz=false", f"{ACTOR}.ppo_micro_batch_size_per_gpu=16"),
+    *(f"{section}.log_prob_micro_batch_size_per_gpu=16" for section in (ROLLOUT, REFERENCE)),
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "needed"),
+    [
+        ((SEVEN, "hardware=a100x8n2", "algorithm=ppo", *WITHIN_A_NODE, "critic.fsdp.fsdp_size=8"), True),
+        ((SEVEN, "hardware=a100x8", f"{ACTOR}.fsdp_config.fsdp_size=2"), True),
+        ((SEVEN, "hardware=a100x8", "algorithm=ppo", "critic.fsdp.fsdp_size=2"), True),
+        (("model=qwen2.5-3b", "hardware=a100x2", f"{ROLLOUT}.free_cache_engine=false"), True),
+        ((SEVEN, "hardware=a100x2", f"{ROLLOUT}.tensor_model_parallel_size=2"), False),
+        ((SEVEN, "hardware=a100x2", "actor_rollout_ref.model.use_remove_padding=false"), False),
+        ((SEVEN, "hardware=a100x2", *BY_SAMPLES), False),
+        ((SEVEN, "hardware=a100x4", f"{ROLLOUT}.name=hf"), False),
+    ],
+    ids=lambda value: " ".join(value[2:]) if isinstance(value, tuple) else None,
+)
+def test_the_placement_knows_all_that_the_estimate_knows(
+    resolved: Resolve, overrides: tuple[str, ...], needed: bool
+) -> None:
+    """Preflight accepts what is placed. `needed`: it would refuse what is placed without these settings."""
+    config = resolved(*overrides)
+    alone = placement_of(resolved(*(text for text in overrides if text.split("=")[0] in ("model", "hardware"))))
+    way = placement_of(config)
+    assert way != alone
+    assert all(at(config, key) == getattr(way, name) for name, keys in CHOSEN.items() for key in keys)
+    assert memory_problems(config, setup(config)) == []
+    other = with_values(config, {key: getattr(alone, name) for name, keys in CHOSEN.items() for key in keys})
+    assert bool(memory_problems(other, setup(other))) == needed
+
+
+def test_the_folder_s_sizes_place(composed: Callable[..., Any], tmp_path: Path) -> None:
+    """A folder that holds a larger model than the one that is stated, or of which nothing is stated."""
+    sizes = {name: getattr(SHAPES["7b"], name) for name in Shape.__annotations__}
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    for stated in ((), ("model.shape=null", "model.parameters=null")):
+        config = composed("model=qwen2.5-3b", "hardware=a100x2", f"model.path={tmp_path}", *stated)
+        assert placement_of(config) == place(SHAPES["7b"], 2, 79, "grpo")
 
 
 def test_as_many_sequences_as_the_cache_holds_and_one_wave_of_a_step(resolved: Resolve) -> None:

@@ -1,9 +1,13 @@
-"""models/memory.py: what one layer of transformers' Qwen2 keeps for its backward pass, counted on a CPU in bfloat16."""
+"""models/memory.py: what a layer of Qwen2 keeps for its backward pass, and what a state dict keeps, on a CPU."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp._shard_utils import _create_chunk_dtensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RotaryEmbedding
 
@@ -49,3 +53,16 @@ def test_the_factors_of_the_two_sizes(kind: str) -> None:
     of_hidden = (small - 1024 * 2 * of_intermediate) / 256 / 2
     assert of_intermediate == KEPT_INTERMEDIATE
     assert KEPT_HIDDEN - 2 < of_hidden <= KEPT_HIDDEN
+
+
+@pytest.mark.parametrize("sizes", [(4,), (2, 2)])
+def test_a_state_dict_is_a_copy_of_the_shards(sizes: tuple[int, ...]) -> None:
+    """What torch makes of a gathered parameter for FSDP's sharded state dict, with and without groups of ranks."""
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=4)
+    try:
+        gathered = torch.zeros(64, 8)
+        shard = _create_chunk_dtensor(gathered, 0, init_device_mesh("cpu", sizes)).to_local()
+    finally:
+        distributed.destroy_process_group()
+    assert shard.untyped_storage().nbytes() == gathered.untyped_storage().nbytes() / sizes[-1]
+    assert shard.untyped_storage().data_ptr() != gathered.untyped_storage().data_ptr()

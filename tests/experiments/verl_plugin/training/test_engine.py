@@ -38,10 +38,10 @@ def test_what_verl_takes(
     assert EngineRegistry.get_engine_cls("value_model", strategy) is critic
 
 
-def critic(**override_config: Any) -> EngineWithValueHead:
+def critic(seed: int = 1, **override_config: Any) -> EngineWithValueHead:
     """Return a critic that has its config and nothing else."""
     engine = EngineWithValueHead.__new__(EngineWithValueHead)
-    engine.engine_config = SimpleNamespace(seed=1)
+    engine.engine_config = SimpleNamespace(seed=seed)
     engine.model_config = SimpleNamespace(
         local_path=str(WEIGHTS),
         hf_config=AutoConfig.from_pretrained(WEIGHTS),
@@ -54,13 +54,14 @@ def critic(**override_config: Any) -> EngineWithValueHead:
 @pytest.mark.parametrize("attention", ["packed_sdpa", "sdpa"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_critic_has_the_attention_that_its_config_names(attention: str, checkpointing: bool) -> None:
-    first, second = (
-        critic(attn_implementation=attention, checkpointing=checkpointing)._build_module() for _ in range(2)
+    first, second, other = (
+        critic(seed, attn_implementation=attention, checkpointing=checkpointing)._build_module() for seed in (1, 1, 2)
     )
     assert first.config._attn_implementation == attention
     assert first.num_labels == 1 and first.is_gradient_checkpointing == checkpointing
-    heads = [module.score.weight for module in (first, second)]
-    assert heads[0].shape[0] == 1 and torch.equal(*heads), "the new head follows from the seed"
+    heads = [module.score.weight for module in (first, second, other)]
+    assert heads[0].shape[0] == 1 and torch.equal(*heads[:2]), "the new head follows from the seed"
+    assert not torch.equal(heads[0], heads[2]), "and another seed has another head"
 
 
 def test_with_flash_attention_verl_builds_the_critic_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,4 +69,5 @@ def test_with_flash_attention_verl_builds_the_critic_itself(monkeypatch: pytest.
     assert critic()._build_module() == "veRL's"
     assert critic(attn_implementation="flash_attention_2")._build_module() == "veRL's"
     monkeypatch.setattr(FSDPEngineWithValueHead, "_build_module", lambda self: torch.rand(4))
-    assert torch.equal(*(critic()._build_module() for _ in range(2))), "its new head follows from the seed as well"
+    first, second, other = (critic(seed)._build_module() for seed in (1, 1, 2))
+    assert torch.equal(first, second) and not torch.equal(first, other), "its new head follows from the seed as well"
