@@ -117,7 +117,7 @@ CLASSES = (
         KILLED,
         # the second line: Ray's, gloo's and NCCL's words where another node, or a process of it, is gone
         r"CANCELLED AT|A worker died or was killed|The actor died unexpectedly"
-        r"|ActorUnavailableError: |caused by a remote worker crashing|remote process exited",
+        r"|ActorUnavailableError: |caused by a remote worker|remote process exited",
         f"{RESUMES}; if it dies again, the kernel's log (dmesg) says whether memory was the reason",
     ),
     ("configuration", r"AssertionError|ConfigAttributeError|ValidationError|InstantiationException|ValueError", ""),

