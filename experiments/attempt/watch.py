@@ -39,7 +39,8 @@ END_SECONDS = 8.0  # how long an interrupted training may take to end
 LATE_SECONDS = 2.0  # how much later than the exception the death may be known
 KNOWN_STEPS = 3
 MORE_OF_RAY = "give Ray what it waits for (ray_kwargs.ray_init.num_cpus, hardware.gpus_per_node), and start again"
-OF_A_DEATH = r"died|[Uu]navailable|RPC|Rpc|GCS|raylet|[Cc]rashed|[Dd]isconnect|closed|remote (worker|process)"  # in such an exception
+# In an exception that a death may have caused.
+OF_A_DEATH = r"died|[Uu]navailable|RPC|Rpc|GCS|raylet|[Cc]rashed|[Dd]isconnect|closed|remote (worker|process)"
 
 
 class Watch:
