@@ -16,11 +16,12 @@ from analysis.design.ablations import Ablation
 from analysis.design.arms import Arm
 from analysis.figures.captions import miniature
 from analysis.figures.series import View
-from analysis.figures.style import GREY, NARROW, text_sizes
+from analysis.figures.style import GREY, LEAST_SIZE, NARROW, text_sizes
 
 # Inches.
 COLUMN, ROW, LOW_ROW, LEFT, TOP, BOTTOM = 3.1, 2.0, 1.3, 0.65, 1.15, 0.95
 WITHIN, BETWEEN, LINE, LEGEND_ROW = 0.3, 0.95, 0.19, 0.23
+CHARACTERS = 10  # of a panel's title, an inch: bold letters, most of them small
 
 
 @dataclass(frozen=True)
@@ -99,18 +100,25 @@ def layout(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, steps=[1, 2, 5, 10]))
             axes.tick_params(labelleft=not across, labelbottom=row == rows - 1)
             grid[row].append(axes)
-        seeds = f" ({len(arm.averaged)} seeds)" if len(arm.averaged) > 1 else ""
-        grid[0][-1].set_title(textwrap.shorten(f"{arm.name}{seeds}", int(cell * 14), placeholder="..."))
+        seeds = f" ({len(arm.averaged)}\N{NO-BREAK SPACE}seeds)" if len(arm.averaged) > 1 else ""
+        grid[0][-1].set_title(panel_title(f"{arm.name}{seeds}", cell))
     add_title(figure, title)
     add_notes(figure, lines)
     return Grid(figure, grid, columns)
 
 
+def panel_title(text: str, width: float) -> str:
+    """Return a panel's title on one line, or on two lines if one of `width` inches can't hold it."""
+    lines = textwrap.wrap(text, int(width * CHARACTERS))
+    return "\n".join(lines if len(lines) < 3 else [lines[0], f"{lines[1][:-3]}..."])
+
+
 def add_title(figure: Figure, title: str) -> None:
-    """Write the figure's title at the top."""
+    """Write the figure's title at the top, in smaller letters if it is too long for the figure's width."""
     width, height = figure.get_size_inches()
-    size = text_sizes(width).title
-    figure.text(0.14 / width, 1 - 0.12 / height, title, size=size, weight="bold", va="top")
+    text = figure.text(0.14 / width, 1 - 0.12 / height, title, size=text_sizes(width).title, weight="bold", va="top")
+    needed = text.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / figure.dpi
+    text.set_fontsize(max(LEAST_SIZE, text.get_fontsize() * min(1.0, (width - 0.28) / needed)))
 
 
 def side_by_side(legend: Sequence[str], width: float) -> int:

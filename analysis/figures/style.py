@@ -42,7 +42,8 @@ STYLE: Any = {
     "svg.fonttype": "path",
     "path.simplify": False,
 }
-# For a figure as wide as a journal's column: no letter is smaller than 7 points.
+LEAST_SIZE = 7.0  # points: no letter is smaller
+# For a figure as wide as a journal's column.
 SMALL: Any = {"font.size": 7.5, "axes.titlesize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7}
 GREY = "#444444"
 WIDTH = 9.6  # inches

@@ -19,7 +19,9 @@ from matplotlib.text import Text
 
 from analysis import plot_ablation, report
 from analysis.design.ablations import find_ablations
+from analysis.design.arms import Arm
 from analysis.figures.captions import caption
+from analysis.figures.layout import layout
 from analysis.figures.main import CUT_BANDS, draw
 from analysis.figures.responses import extras
 from analysis.figures.series import View
@@ -203,6 +205,25 @@ def test_every_figure_is_as_wide_as_asked_with_letters_that_can_be_read(
     for extra in figures:
         assert any("miniature" in text.get_text() for text in extra.figure.texts) is noted
     assert [extra.name for extra in figures] == ["composition", "phrases", "efficiency"]
+
+
+@pytest.mark.parametrize("width", [3.3, 6.0, 9.6])
+def test_long_names_and_titles_stay_apart_and_inside(width: float, make: MakeRun, runs: Path) -> None:
+    """A panel's title has two lines, and ends in dots if they can't hold it."""
+    for seed in (1, 2):
+        make(seed=seed)
+    seeds = RunFolders(runs).read()[0]
+    names = ["GRPO", "DAPO, no dynamic sampling", "x" * 60, "a name of so many words that two lines can't hold it " * 2]
+    arms = [Arm(name, tuple(seeds)) for name in names]
+    with styled(small=width < NARROW):
+        figure = layout("pass@k of the base and of the trained model", arms, 1, ["base", "trained"], [], width).figure
+        figure.draw_without_rendering()
+        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        boxes = [text.get_window_extent() for text in figure.findobj(Text) if text.get_text() in titles]
+        assert len(boxes) == len(names)
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+        assert figure.get_tightbbox().x1 <= width + 0.01
+    assert titles[1].endswith("(2\N{NO-BREAK SPACE}seeds)") and titles[3].endswith("...")
 
 
 def test_a_line_marks_the_last_step_that_counts(make: MakeRun, runs: Path) -> None:
