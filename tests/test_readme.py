@@ -256,6 +256,10 @@ def test_every_make_target_exists_and_would_do_what_the_page_says(command: str, 
         "make test": ["ruff check", "mypy", "pytest"],
         "make study": ["sweeps=all,annealing seed=1,2,3,4,5,6,7,8", "analysis.plot_ablation", "analysis.report"],
         "make study SEEDS=1,2": ["sweeps=all,annealing seed=1,2 trainer.total_training_steps=80"],
+        "make study STUDY=study/algorithms SWEEPS=algorithms SEEDS=1,2,3,4,5": [
+            "sweeps=algorithms seed=1,2,3,4,5 trainer.total_training_steps=80",
+            "runs_dir=study/algorithms/runs",
+        ],
         "make test-vllm": [".ci/vllm"],
         'make demo TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"': [
             "install -c constraints.txt --index-url https://download.pytorch.org/whl/cpu torch --no-compile\n"
