@@ -33,6 +33,7 @@ from experiments.store.rundir import RunDir
 from tests.slurm.cluster import Cluster
 
 STANDIN = Path(__file__).parent / "standin"
+LATER = {"begin": "now+1hour"}  # jobs that stay in the queue
 LOOK_SECONDS = 5.0  # how soon after SLURM knows it `runs list` must know it
 
 PREEMPTION = {"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE"}
@@ -60,6 +61,11 @@ def use(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make this process a user of the cluster."""
     for name in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(name, cluster.environment[name])
+
+
+def queue(cluster: Cluster, form: str = "%i") -> list[str]:
+    """Return what squeue prints of the cluster's jobs, a job a line, sorted."""
+    return sorted(cluster.run("squeue", "-h", "-r", "-o", form).split())
 
 
 @cache

@@ -14,9 +14,7 @@ from experiments.runs.find import Filters
 from experiments.runs.listing import read_all
 from experiments.runs.retry import release
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Sweep, Sweeps, use
-
-LATER = {"begin": "now+1hour"}
+from tests.slurm.conftest import LATER, Sweep, Sweeps, use
 
 
 def queue(cluster: Cluster) -> list[str]:

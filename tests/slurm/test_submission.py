@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import shlex
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +10,12 @@ import pytest
 
 import experiments
 from experiments.errors import UserError
-from experiments.launchers.slurm.launch import catch_up
 from experiments.launchers.slurm.ray_cluster import NODE
-from experiments.launchers.slurm.settle import settle
-from experiments.runs.__main__ import main
 from experiments.variables import NOTIFY, SWEEP
 from tests.slurm.calls import Calls
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Sweeps, clear_up, sweeps_in, use
+from tests.slurm.conftest import LATER, Sweeps, clear_up, queue, sweeps_in
 
-LATER = {"begin": "now+1hour"}  # jobs that stay in the queue
 BAD = (0, -1, 1.5, "x", True, None)
 
 
@@ -36,10 +29,6 @@ def of_eight(shape: dict[str, Any]) -> Any:
     return change
 
 
-def queue(cluster: Cluster, form: str = "%i") -> list[str]:
-    return sorted(cluster.run("squeue", "-h", "-r", "-o", form).split())
-
-
 def test_one_array_for_each_resource_shape(sweep: Sweeps) -> None:
     shapes = sweep(*["train"] * 4, change=of_eight({"cpus_per_task": 4, "time": "2:00:00", "gres": "gpu:1"}))
     shapes.launch(sbatch=LATER, cpus_per_task=None, time=None)
@@ -49,38 +38,6 @@ def test_one_array_for_each_resource_shape(sweep: Sweeps) -> None:
     assert queue(shapes.cluster, "%F:%c:%l:%b") == sorted(
         [f"{jobs[0][0]}:2:2-00:00:00:N/A"] * 2 + [f"{jobs[1][0]}:4:2:00:00:gres:gpu:1"] * 2
     )
-
-
-@pytest.mark.parametrize("limit", [{"MaxArraySize": 3}, {"SchedulerParameters": "max_array_tasks=3"}])
-def test_an_array_above_the_cluster_s_limit_is_split(
-    make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch, limit: dict[str, Any]
-) -> None:
-    with Cluster(nodes=1, settings=limit) as small:
-        use(small, monkeypatch)
-        many = make_sweep(small, *["train"] * 7)
-        many.launch(sbatch=LATER)
-        assert len(queue(small)) == 7
-        assert sorted(many.job(seed) for seed in range(1, 8)) == queue(small)
-        assert len({many.job(seed).split("_")[0] for seed in range(1, 8)}) == 3
-
-
-def test_a_cluster_without_arrays_and_one_whose_queue_is_full(
-    make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("experiments.launchers.slurm.submission.SBATCH_SECONDS", 2.0)
-    monkeypatch.setattr("experiments.launchers.slurm.commands.LATE_SECONDS", 0.0)
-    with Cluster(nodes=1, settings={"MaxArraySize": 0, "MaxJobCount": 3}) as plain:
-        use(plain, monkeypatch)
-        two = make_sweep(plain, "train", "train")
-        two.launch(sbatch=LATER)
-        assert queue(plain) == sorted(two.job(seed) for seed in (1, 2)) and "_" not in two.job()
-        plain.run("scontrol", "update", f"JobId={two.job(2)}", "StartTime=now")
-        two.must_become("queued", "queued")
-        third = make_sweep(plain, "train")
-        with pytest.raises(UserError, match=r"the cluster's queue is full \(MaxJobCount"):
-            third.launch()
-        two.until(lambda: two.states() == ["queued", "finished"], "the second run")
-        assert (two.run(2).path / "job.log").is_file()
 
 
 def test_a_job_that_printed_nothing_may_have_had_a_full_disk(sweep: Sweeps) -> None:
@@ -279,166 +236,6 @@ def test_nodes_that_are_down_are_waited_for(sweep: Sweeps, capsys: pytest.Captur
     waiting.cluster.bring_back("n1")
     waiting.until_over()
     waiting.must_become("finished")
-
-
-LOST = "echo 'error: Socket timed out on send/recv operation' >&2; exit 1"
-
-
-def program(folder: Path, name: str, text: str) -> str:
-    """Put a program before SLURM's on a PATH, and return the PATH. $found in its text is the PATH of SLURM's."""
-    file = folder / "before" / name
-    file.parent.mkdir()
-    file.write_text(f"#!/bin/bash\nfound={os.environ['PATH']}\n{text}\n")
-    file.chmod(0o755)
-    return f"{file.parent}:{os.environ['PATH']}"
-
-
-@pytest.mark.parametrize(("name", "which"), [("sbatch", "--hold"), ("scontrol", "release")])
-def test_slurm_s_answer_is_lost(
-    sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, which: str
-) -> None:
-    """SLURM has done what it was asked to do: the jobs are found by their name, and the launch goes on."""
-    unheard = sweep("train")
-    text = f'PATH=$found {name} "$@" || exit\n[[ " $* " != *" {which} "* ]] || {{ {LOST}; }}'
-    with monkeypatch.context() as patch:
-        patch.setenv("PATH", program(tmp_path, name, text))
-        unheard.launch(sbatch=LATER)
-    assert queue(unheard.cluster) == [unheard.job()]
-    assert "held" not in unheard.cluster.run("squeue", "-o", "%r").lower()
-    assert unheard.states() == ["queued"] and not list(tmp_path.glob("runs/.slurm/pending/*"))
-
-
-def test_slurm_s_answer_to_a_requeue_is_lost(sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SLURM has queued the job again: no other one is submitted."""
-    warned = sweep("until warned")
-    text = f'PATH=$found scontrol "$@" || exit\n[[ "$1" != requeue ]] || {{ {LOST}; }}'
-    with monkeypatch.context() as patch:
-        patch.setenv("PATH", program(tmp_path, "scontrol", text))  # sbatch hands it over to the job
-        warned.launch()
-    warned.until_training()
-    warned.cluster.run("scancel", "--signal=USR1", "--batch", warned.job())
-    job = warned.until_waiting()
-    warned.must_become("queued")
-    assert queue(warned.cluster) == [job] and "SLURM: " not in str(warned.run().events()[-1].get("cause"))
-
-
-def test_an_array_that_comes_after_sbatch_has_given_up_is_taken_back(
-    sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    late, script = sweep("train"), tmp_path / "script"
-    monkeypatch.setattr("experiments.launchers.slurm.commands.LATE_SECONDS", 0.0)
-    text = f'[[ "$*" != *--hold* ]] || {{ cp "${{@: -1}}" {script}; {LOST}; }}'
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"but says: .*Socket timed out"):
-        patch.setenv("PATH", program(tmp_path, "sbatch", text))
-        late.launch()
-    assert late.states() == ["planned"]
-    late.cluster.run("sbatch", "--hold", script)
-    late.must_become("planned")
-    assert queue(late.cluster) == []
-
-
-def test_where_there_is_no_slurm(sweep: Sweeps, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    nowhere = sweep("train")
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(UserError, match="there is no sbatch, squeue, scontrol, scancel; log in to the cluster's login"):
-        catch_up(nowhere.folder)
-
-
-def test_slurm_forgets_and_slurm_is_away(make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A controller that lost its memory has no row for the job. A controller that is away must not block a look."""
-    with Cluster(nodes=1) as forgetful:
-        use(forgetful, monkeypatch)
-        lost = make_sweep(forgetful, "train")
-        lost.launch(sbatch=LATER)
-        forgetful.stop_controller()
-        start = time.monotonic()
-        complaint = settle([lost.run()], seconds=2.0)
-        assert complaint and ("did not answer" in complaint or "Unable to contact" in complaint), complaint
-        assert time.monotonic() - start < 4, "no longer than asked for, in all"
-        assert lost.run().state() == "queued"
-        forgetful.start_controller("-c")
-        lost.must_become("failed")
-        assert lost.failure()["kind"] == "lost" and "launch it again" in lost.failure()["remedy"]
-
-
-def test_an_account_and_a_qos_that_there_are_not(make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
-    enforced = {"AccountingStorageEnforce": "associations,qos"}
-    with Cluster(nodes=1, accounting=True, settings=enforced) as strict:
-        use(strict, monkeypatch)
-        for what in (("account", "mine"), ("user", getpass.getuser(), "account=mine")):
-            strict.run("sacctmgr", "-i", "add", *what)
-        mistaken = make_sweep(strict, "train")
-        for values, said in (
-            ({"account": "nope"}, "Invalid account.*hydra.launcher.account is nope; sacctmgr show associations"),
-            ({"account": "mine", "qos": "nope"}, "Invalid qos.*hydra.launcher.qos is nope; sacctmgr show qos"),
-        ):
-            with pytest.raises(UserError, match=said):
-                mistaken.launch(**values)
-        mistaken.launch(account="mine", sbatch=LATER)
-        assert mistaken.states() == ["queued"]
-
-
-def test_the_limits_of_a_qos(
-    make_sweep: Sweeps, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    enforced = {"AccountingStorageEnforce": "associations,limits,qos"}
-    with Cluster(nodes=1, accounting=True, settings=enforced) as strict:
-        use(strict, monkeypatch)
-        limits = ("set", "MaxSubmitJobsPerUser=2", "MaxWall=30", "MaxJobsPerUser=1")
-        strict.run("sacctmgr", "-i", "modify", "qos", "normal", *limits)
-        for what in (("account", "mine"), ("user", getpass.getuser(), "account=mine")):
-            strict.run("sacctmgr", "-i", "add", *what)
-        three = make_sweep(strict, "train", "train", "train")
-        said = r"job submit limit.*your account or QOS allows less.*sacctmgr show qos.*submit fewer runs"
-        with pytest.raises(UserError, match=said):
-            three.launch(account="mine")
-        assert queue(strict) == [] and three.states() == ["planned"] * 3
-        long = make_sweep(strict, "train")
-        long.launch(account="mine")  # for an hour
-        long.until(lambda: "QOSMaxWall" in strict.run("squeue", "-h", "-o", "%r"), "the reason")
-        long.must_become("queued")
-        assert main(["--runs-dir", str(long.run().path.parent), "list"]) == 0
-        told = " ".join(capsys.readouterr().out.split())
-        assert "QOSMaxWallDurationPerJobLimit" in told and "submit it again with another hydra.launcher.time" in told
-        strict.cancel_all()
-        two = make_sweep(strict, "train", "train")
-        two.launch(account="mine", time="0:20:00")  # one after the other: the second waits, and nothing is wrong
-        two.until_training(1)
-        assert not any(event["event"] == "held" for event in two.run(2).events())
-        two.until_over()
-        two.must_become("finished", "finished")
-
-
-@pytest.fixture
-def accounted(monkeypatch: pytest.MonkeyPatch) -> Any:
-    with Cluster(nodes=1, accounting=True) as cluster:
-        use(cluster, monkeypatch)
-        yield cluster
-
-
-def test_with_accounting_nothing_is_lost(
-    accounted: Cluster, make_sweep: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """slurmctld has forgotten the jobs and sacct has not; sacct is asked once for all of them."""
-    remembered = make_sweep(accounted, "deaf", "train")
-    remembered.launch()
-    remembered.until_training(1)
-    accounted.run("scancel", "--signal=KILL", "--full", remembered.job(1))
-    remembered.until(lambda: not accounted.run("squeue", "-h"), "both over")
-    job = remembered.job(1)
-    remembered.until(lambda: "CANCELLED" in accounted.run("sacct", "-nXP", "-j", job, "-o", "State"), "a row in sacct")
-    accounted.stop_controller()
-    accounted.start_controller("-c")
-    calls = Calls(accounted, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setenv("PATH", calls.environment["PATH"])
-        remembered.run(2).record("submitted", job=remembered.job(2))  # as if nobody had recorded its end
-        remembered.listed()
-    assert calls.counted() == {"squeue": 1, "sacct": 1}
-    remembered.must_become("cancelled", "failed")
-    assert "COMPLETED" in remembered.failure(2)["cause"]
-    assert not accounted.run("squeue", "-h", "-t", "all"), "slurmctld knew neither"
 
 
 def test_jobs_run_and_print_in_almost_any_folder(
