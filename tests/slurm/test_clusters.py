@@ -14,11 +14,7 @@ from experiments.runs.find import Filters
 from experiments.runs.listing import read_all
 from experiments.runs.retry import release
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import LATER, Sweep, Sweeps, use
-
-
-def queue(cluster: Cluster) -> list[str]:
-    return sorted(cluster.run("squeue", "-h", "-r", "-o", "%i").split())
+from tests.slurm.conftest import LATER, Sweep, Sweeps, queue, use
 
 
 @pytest.fixture
