@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from experiments.processes.forks import forks_of
+from experiments.store.events import Event
 from experiments.store.rundir import RunDir, find_runs
 from experiments.variables import MARKER
 from tests.e2e.kills import trained_steps
@@ -106,29 +108,38 @@ def losing(victim: psutil.Process, folder: Path) -> list[RunDir]:
     """Return the runs that lose by a process's end: its own, or all that are under way if it is the launch's."""
     running = [run for run in find_runs(folder / "runs") if run.is_locked()]
     own = victim.environ().get(MARKER)
+    for server in Path(tempfile.gettempdir()).glob("r1z-fork-*"):
+        own = next((str(run.path) for run in running if victim in forks_of(server, run.path)), own)
     return [run for run in running if own in (None, str(run.path))]
+
+
+def has_gone_on(run: RunDir) -> bool:
+    """Return whether the attempt that is under way has saved a step of its own."""
+    last = {event["event"]: place for place, event in enumerate(run.events())}
+    return last.get(Event.CHECKPOINT, -1) > last.get(Event.STARTED, -1)
 
 
 def killed_sweep(folder: Path, kills: int, draw: random.Random) -> dict[str, int]:
     """Kill random parts of a sweep; return how often each kind was killed."""
     folder.mkdir()
     done: dict[str, int] = {}
-    lost: dict[Path, int] = {}  # the checkpoint that a run had when it last lost
     with open(folder / "output", "w") as output:
         launcher = psutil.Popen(
             arguments(folder, LONG), cwd=folder, env=clean_environment(), stdout=output, stderr=subprocess.STDOUT
         )
         while launcher.poll() is None:
             time.sleep(draw.uniform(0.0, 2.0))
-            victims = list(parts(launcher)) if sum(done.values()) < kills else []
+            victims: dict[str, list[psutil.Process]] = {}
+            for kind, process in parts(launcher) if sum(done.values()) < kills else ():
+                victims.setdefault(kind, []).append(process)
             if victims:
-                kind, victim = draw.choice(victims)
+                kind = draw.choice(sorted(victims))
+                victim = draw.choice(victims[kind])
                 with contextlib.suppress(psutil.Error):
                     losers = losing(victim, folder)
-                    steps = {run.path: run.checkpoint_step() for run in losers}
-                    if losers and all(step > lost.get(path, 0) for path, step in steps.items()):
+                    if losers and all(has_gone_on(run) for run in losers):
+                        steps = {run.path: run.checkpoint_step() for run in losers}
                         victim.kill()
-                        lost |= steps
                         done[kind] = done.get(kind, 0) + 1
                         names = ", ".join(f"{path.name} at step {step}" for path, step in steps.items())
                         print(f"{sum(done.values())}: {kind} killed: {names}", flush=True)
