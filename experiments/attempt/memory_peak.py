@@ -1,4 +1,7 @@
-"""How much memory all processes of an attempt on a CPU take together, looked at every few seconds."""
+"""How much memory all processes of an attempt on a CPU take together, looked at every few seconds.
+
+Only from the first trained step on: an attempt that ended before has not shown what it needs.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import psutil
 from experiments.processes import reaping
 from experiments.processes.forks import forks_of
 from experiments.store.memory_peak import note_peak
+from experiments.store.metrics import STEP_TIME
 from experiments.store.rundir import Attempt
 
 LOOK_SECONDS = 10.0  # a look takes some hundredths of a second
@@ -32,12 +36,15 @@ class MemoryPeak:
             forks: the folder of the fork server that the attempt uses, if it uses one.
         """
         self.run, self.attempt, self.head, self.forks = run, attempt, head, forks
-        self.peak = 0
+        self.peak, self.trains = 0, False
         self._next = time.monotonic()
 
     def look(self) -> None:
         """Measure, if it is time for that, and write down a peak that has grown."""
         if time.monotonic() < self._next:
+            return
+        self.trains = self.trains or _has_trained(self.attempt)
+        if not self.trains:
             return
         self._next = time.monotonic() + LOOK_SECONDS
         now = shared_out(self._processes())
@@ -55,6 +62,13 @@ class MemoryPeak:
                 head = psutil.Process(self.head)
                 found |= {head, *head.children(recursive=True)}
         return found
+
+
+def _has_trained(attempt: Attempt) -> bool:
+    try:
+        return STEP_TIME.encode() in attempt.metrics.read_bytes()
+    except OSError:
+        return False
 
 
 def shared_out(processes: Iterable[psutil.Process]) -> int:

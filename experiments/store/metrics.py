@@ -9,6 +9,8 @@ from experiments.store.files import read_jsonl
 from experiments.store.rundir import RunDir
 from experiments.values import as_float, at, is_number
 
+STEP_TIME = "perf/time_per_step"  # only the row of a trained step has it
+
 
 def accuracy(row: Mapping[str, Any]) -> float | None:
     """Return the sampled validation accuracy of a row of metrics, None if it has none."""
@@ -36,5 +38,5 @@ def step_times(run: RunDir) -> list[float]:
     """Return the seconds of every step that the run's attempts recorded."""
     rows = [at(row, "data") for attempt in run.attempts() for row in read_jsonl(attempt.metrics)[0]]
     # A foreign folder may hold anything: what is not a number is left out.
-    times = [data.get("perf/time_per_step") for data in rows if isinstance(data, Mapping)]
+    times = [data.get(STEP_TIME) for data in rows if isinstance(data, Mapping)]
     return [float(time) for time in times if is_number(time)]

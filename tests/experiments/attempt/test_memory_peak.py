@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -54,7 +55,9 @@ def taking(run: Path, children: str = "0", marked: bool = True) -> Iterator[subp
 def attempt(tmp_path: Path) -> Attempt:
     path = tmp_path / "run-12345678" / "attempts" / "1"
     path.mkdir(parents=True)
-    return Attempt(1, path)
+    found = Attempt(1, path)
+    found.metrics.write_text(json.dumps({"step": 1, "data": {"perf/time_per_step": 1.0}}) + "\n")
+    return found
 
 
 @pytest.mark.parametrize(("children", "blocks"), [("0", 1), ("1", 1), ("2", 2)])
@@ -80,6 +83,20 @@ def test_the_peak_is_of_the_run_s_processes_and_of_its_ray_head_and_is_kept(
         assert both - alone == pytest.approx(BLOCK, abs=30 * MIB)
     memory.look()
     assert peak_of(run) == both, "its processes have ended, and its head"
+
+
+def test_before_the_first_trained_step_nothing_is_measured(attempt: Attempt) -> None:
+    """A validation before the training has a row, too."""
+    run, row = RunDir(attempt.path.parents[1]), attempt.metrics.read_text()
+    attempt.metrics.write_text(json.dumps({"step": 0, "data": {"val-core/countdown/acc/mean@1": 0.1}}) + "\n")
+    memory = MemoryPeak(run.path, attempt)
+    memory.look()
+    assert memory.peak == peak_of(run) == 0
+    attempt.metrics.unlink()
+    memory.look()
+    attempt.metrics.write_text(row)
+    memory.look()
+    assert peak_of(run) == memory.peak > 0
 
 
 def test_a_look_that_comes_too_soon_and_a_disk_that_is_full_change_nothing(
