@@ -62,9 +62,19 @@ def composer() -> Composer:
 
 
 def composed(case: Case, folder: Path) -> dict[str, Any]:
+    """Return a case's config, which must have no problem, beside a config.json of the model that it would build."""
     words = gpu.command(case, folder / "case")[4:]
     built = str(gpu.model_folder(case, folder))
-    return composer().compose([word.replace(built, str(folder / "model")) for word in words]).resolved()
+    job = composer().compose([word.replace(built, str(folder / "model")) for word in words])
+    stated = job.resolved()["model"]["shape"] or {}  # the model that the case would build has it
+    file = folder / "model" / "config.json"
+    small = file.read_text()
+    file.write_text(json.dumps({**json.loads(small), "max_position_embeddings": 32768, **stated}))
+    found = composer().compose([word.replace(built, str(folder / "model")) for word in words]).resolved()
+    problems = problems_of(found)
+    file.write_text(small)
+    assert problems == [], case.name
+    return found
 
 
 # The cases
@@ -85,14 +95,8 @@ BARE = replace(H200, vllm=False, flash_attn=False)
     ],
 )
 def test_every_case_composes_and_passes_preflight(machine: Machine, item: str, folder: Path) -> None:
-    small = (folder / "model" / "config.json").read_text()
-    model_config = {**json.loads(small), "max_position_embeddings": 32768}
     for case in cases([item], machine):
-        stated = composed(case, folder)["model"]["shape"] or {}  # the model that the case would build has it
-        (folder / "model" / "config.json").write_text(json.dumps({**model_config, **stated}))
         config = composed(case, folder)
-        assert problems_of(config) == [], case.name
-        (folder / "model" / "config.json").write_text(small)
         assert config["trainer"]["n_gpus_per_node"] == (1 if item == "tiny" else machine.gpus or 1)
         assert config["trainer"]["save_freq"] == config["trainer"]["test_freq"] == -1
         assert config["model"]["path"] in (str(WEIGHTS), str(folder / "model")), "nothing is downloaded"
