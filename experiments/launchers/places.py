@@ -183,8 +183,7 @@ class Places:
         ranks = ranks_of(config)
         number = min(set(range(self.number)) - self.taken.keys())
         if on_cpu(config):
-            need = memory_of(config, self.peaks)
-            if self.taken and self.free_memory() < need:
+            if self.taken and self.free_memory() < (need := memory_of(config, self.peaks)):
                 return f"memory: {size(self.free_memory())} are free, and it takes {size(int(need))}"
             place: Place | str = Place(number)
         elif self.gpus is None:
