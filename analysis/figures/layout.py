@@ -21,7 +21,7 @@ from analysis.figures.style import GREY, LEAST_SIZE, NARROW, text_sizes
 # Inches.
 COLUMN, ROW, LOW_ROW, LEFT, TOP, BOTTOM = 3.1, 2.0, 1.3, 0.65, 1.15, 0.95
 WITHIN, BETWEEN, LINE, LEGEND_ROW = 0.3, 0.95, 0.19, 0.23
-CHARACTERS = 10  # of a panel's title, an inch: bold letters, most of them small
+TITLE_CHARACTERS = 10  # of a panel's title, an inch: bold letters, most of them small
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def layout(
 
 def panel_title(text: str, width: float) -> str:
     """Return a panel's title on one line, or on two lines if one of `width` inches can't hold it."""
-    lines = textwrap.wrap(text, int(width * CHARACTERS))
+    lines = textwrap.wrap(text, int(width * TITLE_CHARACTERS))
     return "\n".join(lines if len(lines) < 3 else [lines[0], f"{lines[1][:-3]}..."])
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.values import is_number
 
-MIB = 2**20
 TOLERANCE = 1.0  # GiB: cards of one kind differ a little in what the driver keeps
 
 
@@ -73,5 +72,5 @@ def visible_memory() -> dict[str, float]:
     for index, uuid, memory in (map(str.strip, line.split(",")) for line in lines if line.count(",") == 2):
         with contextlib.suppress(ValueError):  # "[N/A]"
             if chosen is None or chosen & {index, uuid}:
-                found[index] = int(memory) * MIB / 2**30
+                found[index] = int(memory) / 1024  # nvidia-smi tells MiB
     return found

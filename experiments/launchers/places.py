@@ -18,8 +18,8 @@ from experiments.terminal import counted, hours_text, size
 from experiments.values import Config, is_number, is_whole
 
 GIB = 2**30
-ARM_MEMORY = 2.5 * GIB  # of a small model's run with hardware.fast=true, where none was measured
-PLAIN_MEMORY = 4.5 * GIB  # with hardware.fast=false: 4.4 GiB
+# Of a small model's run, where none was measured; docs/speed.md has 2.3 GiB with hardware.fast=true, and 4.4 without.
+ARM_MEMORY, PLAIN_MEMORY = 2.5 * GIB, 4.5 * GIB
 # Weights, gradient and Adam's two moments of a policy in fp32, and the rollout server's weights; then the reference's.
 BYTES_A_PARAMETER, REFERENCE_BYTES = 20, 4
 MARGIN = 1.1  # a run is looked at every 10 seconds, so its highest moment may have been missed
@@ -137,22 +137,31 @@ def outlook(runs: Sequence[PlannedRun], jobs: Any, here: Machine, starting: bool
     configs = [run.config for run in todo]
     if not starting and (jobs is None or is_whole(jobs, 1)) and _too_few_gpus(configs, here):
         return 1, []
-    found = costs(todo) if len(todo) > 1 else []
-    here.learn(todo[: len(found)], found)
+    found: list[Cost] = []
+    if len(todo) > 1:
+        found = costs(todo)
+        here.learn(todo, found)
     number = at_once(configs, jobs, here)
-    stated = [config["hardware"].get("memory_gib") for config in configs if not on_cpu(config)]
-    if starting and stated and not here.torch_knows_gpus:
-        raise UserError(
-            "torch must be built for CUDA to train on GPUs, but the installed one is built for CPUs; install `.[gpu]` "
-            "in a new venv, as docs/gpu.md says, or set hardware=cpu"
-        )
-    if starting and stated:
-        check_memory(max(filter(is_number, stated), default=None))
+    if starting:
+        _check_gpus(configs, here)
     if not found:
         return number, []
     hours = sum(cost.hours / cost.devices for cost in found if cost.devices) / number
     how = f"{number} at once" if number > 1 else "one after the other"
     return number, [f"on this machine: {how}" + (f", about {hours_text(hours)} hours in all" if hours else "")]
+
+
+def _check_gpus(configs: Sequence[Config], here: Machine) -> None:
+    """Raise UserError if the runs that train on GPUs could not, because of this machine's torch or GPUs' memory."""
+    stated = [config["hardware"].get("memory_gib") for config in configs if not on_cpu(config)]
+    if not stated:
+        return
+    if not here.torch_knows_gpus:
+        raise UserError(
+            "torch must be built for CUDA to train on GPUs, but the installed one is built for CPUs; install `.[gpu]` "
+            "in a new venv, as docs/gpu.md says, or set hardware=cpu"
+        )
+    check_memory(max(filter(is_number, stated), default=None))
 
 
 def threads_for(places: int, here: Machine | None = None) -> int:

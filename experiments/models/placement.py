@@ -89,11 +89,8 @@ def _shares(setup: Setup) -> list[float]:
 
 def _fits(setup: Setup) -> bool:
     """Return whether each phase fits; while it trains without checkpointing, a GPU must be roomier."""
-    limits = {"rollout": FITS}
-    return all(
-        phase.total <= limits.get(phase.name, FITS if setup.checkpointing else ROOMY) * setup.memory
-        for phase in phases(setup)
-    )
+    training = FITS if setup.checkpointing else ROOMY
+    return all(phase.total <= (FITS if phase.name == "rollout" else training) * setup.memory for phase in phases(setup))
 
 
 def _sequences(setup: Setup, share: float) -> int:

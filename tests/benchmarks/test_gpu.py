@@ -63,14 +63,13 @@ def composer() -> Composer:
 
 def composed(case: Case, folder: Path) -> dict[str, Any]:
     """Return a case's config, which must have no problem, beside a config.json of the model that it would build."""
-    words = gpu.command(case, folder / "case")[4:]
     built = str(gpu.model_folder(case, folder))
-    job = composer().compose([word.replace(built, str(folder / "model")) for word in words])
-    stated = job.resolved()["model"]["shape"] or {}  # the model that the case would build has it
+    words = [word.replace(built, str(folder / "model")) for word in gpu.command(case, folder / "case")[4:]]
+    stated = composer().compose(words).resolved()["model"]["shape"] or {}  # the model that the case would build has it
     file = folder / "model" / "config.json"
     small = file.read_text()
     file.write_text(json.dumps({**json.loads(small), "max_position_embeddings": 32768, **stated}))
-    found = composer().compose([word.replace(built, str(folder / "model")) for word in words]).resolved()
+    found = composer().compose(words).resolved()
     problems = problems_of(found)
     file.write_text(small)
     assert problems == [], case.name

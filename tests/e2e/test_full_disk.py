@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import subprocess
 import sys
 import time
@@ -11,32 +9,12 @@ from pathlib import Path
 
 from experiments.store.rundir import find_runs
 from tests.e2e.training import arguments, clean_environment, rows, train
-
-SIZE = "64m"
+from tests.small_disk import fill, run_on_small_disk
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
     """The second of two runs finds the disk full. The disk is a small file system in a mount namespace."""
-    user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    inside = 'mount -t tmpfs -o size="$1" none "$2" && exec "$3" -m tests.e2e.test_full_disk "$2"'
-    done = subprocess.run(
-        ["unshare", "--mount", *user, "sh", "-c", inside, "sh", SIZE, str(tmp_path), sys.executable],
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def fill(path: Path) -> None:
-    """Write to a file until the disk is full."""
-    with open(path, "wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(b"x" * 4096)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-                return
+    run_on_small_disk("tests.e2e.test_full_disk", "64m", tmp_path, 400)
 
 
 def main(disk: Path) -> None:

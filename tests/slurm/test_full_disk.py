@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.store.rundir import find_runs
-from tests.e2e.test_full_disk import fill
 from tests.e2e.training import clean_environment
 from tests.slurm.cluster import Cluster
+from tests.small_disk import fill, run_on_small_disk
 
 PROJECT = Path(__file__).parents[2]
-SIZE = "16m"
 LATER = "+hydra.launcher.sbatch.begin=now+1hour"
 
 
 def test_a_job_that_starts_on_a_full_disk(tmp_path: Path) -> None:
     """The disk is a small file system in a mount namespace, in which the cluster is, too."""
-    user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    inside = 'mount -t tmpfs -o size="$1" none "$2" && exec "$3" -m tests.slurm.test_full_disk "$2"'
-    done = subprocess.run(
-        ["unshare", "--mount", *user, "sh", "-c", inside, "sh", SIZE, str(tmp_path), sys.executable],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_on_small_disk("tests.slurm.test_full_disk", "16m", tmp_path, 300)
 
 
 def main(disk: Path) -> None:

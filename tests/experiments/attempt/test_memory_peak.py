@@ -27,7 +27,7 @@ block = bytearray(b"x" * {BLOCK})
 child = int(sys.argv[1]) and os.fork()
 if sys.argv[1] == "2" and not child:
     block[::4096] = b"y" * len(block[::4096])
-print("ready", flush=True)
+os.write(1, b"ready\\n")  # at once: print may write the end of the line apart, and another process in between
 time.sleep(600)
 """
 

@@ -84,7 +84,7 @@ def composed_by_verl(arguments: list[str]) -> dict[str, Any]:
     tree = OmegaConf.create(copy.deepcopy(verl_defaults()))
     OmegaConf.set_struct(tree, True)
     apply_values(OverridesParser.create().parse_overrides(arguments), tree)
-    return dict(flatten(OmegaConf.to_container(tree, resolve=True)))  # type: ignore[arg-type]
+    return dict(flatten(OmegaConf.to_container(tree, resolve=True)))
 
 
 def handed(run: PlannedRun) -> tuple[dict[str, str], dict[str, Any]]:
@@ -92,7 +92,7 @@ def handed(run: PlannedRun) -> tuple[dict[str, str], dict[str, Any]]:
     attempt = run.folder.new_attempt()
     variables = environment(run.config, run.folder, attempt, "/tmp/scratch")
     verl = verl_config(run.config, run.folder, attempt, STEPS, variables)
-    return variables, dict(flatten(OmegaConf.to_container(verl, resolve=True)))  # type: ignore[arg-type]
+    return variables, dict(flatten(OmegaConf.to_container(verl, resolve=True)))
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from experiments.processes import fork_client, reaping
-from experiments.processes.forks import forks_of
+from experiments.processes.forks import FORKS, forks_of
 from experiments.project import PROJECT_DIR
 from experiments.variables import MARKER
 
@@ -296,6 +296,10 @@ def test_a_run_s_forks_are_known(server: Server, script: Script, tmp_path: Path,
     forks = [said_pid(client) for client in clients]
     folder = server.socket.parent
     assert set(forks_of(folder, tmp_path / "run")) == set(forks[:2])
+    stranger = {"pid": os.getpid(), "run": str(tmp_path / "run"), "server": server.process.pid}
+    with open(folder / FORKS, "a") as notes:
+        notes.write(json.dumps(stranger) + "\n")
+    assert set(forks_of(folder, tmp_path / "run")) == set(forks[:2]), "a number that another process has now"
     clients[0].kill()
     wait_for(lambda: gone(forks[0]), "the fork ends")
     assert list(forks_of(folder, tmp_path / "run")) == [forks[1]]
