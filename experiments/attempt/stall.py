@@ -49,6 +49,8 @@ class Stall:
                 self.longest = max(self.longest, now - self.since)
             self.written, self.since = written, now
             return None
+        if now - self.since <= min(self.keys["start_seconds"], self.keys["stalled_seconds"]) + self.grace:
+            return None  # no limit is lower; to know the limit all rows must be read
         limit, why = self.limit()
         if now - self.since <= limit + self.grace:
             return None

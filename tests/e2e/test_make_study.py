@@ -35,6 +35,7 @@ def test_the_study_is_run_and_drawn(tmp_path: Path) -> None:
     assert [run.state() for run in runs] == ["finished"] * 2
     for axis in ("step", "tokens", "gpu_hours", "samples"):
         with open(study / "figures" / axis / "algorithm-arms.csv", newline="") as file:
-            assert {row["arm"] for row in csv.DictReader(file) if row["quantity"] == "final"} == {"GRPO", "PPO"}
+            arms = {row["arm"] for row in csv.DictReader(file) if row["quantity"] == "final"}
+        assert arms == {"algorithm=GRPO", "algorithm=PPO"}
     assert "equal tokens" in (study / "figures" / "tokens" / "algorithm.md").read_text()
     assert "GRPO against PPO" in (study / "report.html").read_text()

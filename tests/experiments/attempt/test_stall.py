@@ -9,6 +9,7 @@ import pytest
 
 from experiments.attempt import stall as module
 from experiments.attempt.stall import Stall
+from experiments.store.metrics import step_times
 from experiments.store.rundir import PHASE, RunDir
 
 WATCH = {"watch": {"start_seconds": 100.0, "stalled_steps": 10.0, "stalled_seconds": 30.0}}
@@ -56,6 +57,20 @@ def test_ten_median_steps_but_at_least_the_stated_seconds(attempt: Attempt) -> N
     attempt.row(1.0)
     assert attempt.wait(30) is None
     assert "in training (watch.stalled_seconds=30, 10 median steps: 10 s, 3 times" in str(attempt.wait(5))
+
+
+def test_the_rows_are_read_only_when_nothing_was_written_for_long(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch looks every second for days, and a long run has many megabytes of rows."""
+    attempt.say("training")
+    attempt.row(20.0)
+    reads: list[RunDir] = []
+    monkeypatch.setattr(module, "step_times", lambda run: reads.append(run) or step_times(run))
+    attempt.wait(30)
+    assert not reads
+    attempt.wait(5)
+    assert reads
 
 
 def test_slow_steps_have_more_time(attempt: Attempt) -> None:
