@@ -21,7 +21,7 @@ settings.load_profile("untimed")
 # These tests share trainings (tests/e2e/conftest.py) or a SLURM cluster. They take longest, so they start first; then
 # come the other trainings.
 TRAININGS = "tests/e2e/"
-SHARING = ("annealing", "frozen", "kills", "read_only_home", "refused", "resume", "score_parts", "training")
+SHARING = ("annealing", "frozen", "kills", "read_only_home", "resume", "score_parts", "task_runner", "training")
 TOGETHER = (TRAININGS, "tests/slurm/")
 
 

@@ -56,15 +56,6 @@ def test_an_environment_is_made_once_and_goes_when_nobody_uses_it(start: Start, 
     assert first != second
 
 
-def test_it_can_be_made_before_its_tests_are_due(start: Start, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    commands = {"PIP": f"echo made >>{log}", "TESTS": f"echo tested >>{log}"}
-    assert start("--install", **commands).wait(60) == 0
-    assert log.read_text() == "made\n"
-    assert start(**commands).wait(60) == 0
-    assert log.read_text() == "made\ntested\n"
-
-
 def test_an_environment_whose_tests_run_is_left_alone(start: Start, tmp_path: Path) -> None:
     running = start(TESTS=f"touch {tmp_path}/up; exec sleep 60")
     try:

@@ -1,27 +1,26 @@
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import psutil
 import pytest
 
-from experiments.config.verl import override
+from experiments.store.rundir import find_runs
+from tests.e2e.parts import parts
 from tests.e2e.training import (
     ANNEALED,
     Command,
+    ended,
     path_without_compilers,
+    rows,
+    start_edited,
     taken,
     train,
-    train_edited,
     under_a_read_only_home,
 )
-
-PARTS_OF_SOME = """
-def compute_score(data_source, solution_str, ground_truth, **others):
-    if "<answer>" not in solution_str or "</answer>" not in solution_str:
-        return 0.0
-    return {"score": 0.1, "acc": False, "format": 1.0, "note": "read"}
-"""
 
 
 @pytest.fixture(scope="session")
@@ -46,27 +45,35 @@ def straight(folder: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
-def plain_annealed(folder: Path) -> Command:
-    """Two steps on veRL's own path, each at its own temperature, with a reward that is edited after the launch."""
-    lean = ("trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.total_training_steps=2")
-    return train_edited(folder / "plain-annealed", "hardware.fast=false", *ANNEALED, *lean)
+def own(folder: Path) -> Callable[[str], Command]:
+    """Return what trains under a read-only home, each step at a temperature of its own, by SCORE, edited meanwhile.
 
-
-@pytest.fixture(scope="session")
-def homeless(folder: Path) -> Callable[[str], Command]:
-    """Return what trains a step under a read-only home, with a score that has its parts for some responses only.
-
-    Its argument is hardware.fast, its result the same training for the same argument. W&B is offline.
+    Its argument is hardware.fast, its result the same training for the same argument. W&B is offline. On the fast path
+    it is two steps, then a third in a second process; on the plain path the third loses its task runner.
     """
 
     @cache
     def trained(fast: str) -> Command:
-        place = folder / f"homeless-{fast}"
+        place = folder / f"own-{fast}"
         place.mkdir()
-        score = place / "score.py"
-        score.write_text(PARTS_OF_SOME)
-        once = ("trainer.total_training_steps=1", "trainer.test_freq=1", "trainer.save_freq=-1")
-        path = override("reward.custom_reward_function.path", str(score))
-        return train(place, path, f"hardware.fast={fast}", *once, within=under_a_read_only_home(place / "home"))
+        within = under_a_read_only_home(place / "home")
+        often = (f"hardware.fast={fast}", "trainer.test_freq=1", "trainer.save_freq=2", "hydra.launcher.retries=0")
+        if fast == "false":
+            command = start_edited(place, *ANNEALED, *often, "trainer.total_training_steps=3", within=within)
+            lose_task_runner(command, place, after=2)
+            return ended(command, place, code=1)
+        for steps in (2, 3):
+            command = start_edited(place, *ANNEALED, *often, f"trainer.total_training_steps={steps}", within=within)
+            done = ended(command, place)
+        return done
 
     return trained
+
+
+def lose_task_runner(command: subprocess.Popen[str], folder: Path, after: int) -> None:
+    """Kill veRL's task runner as soon as so many steps are recorded."""
+    deadline = time.monotonic() + 300
+    while not any(after in rows(run) for run in find_runs(folder / "runs")):
+        assert command.poll() is None and time.monotonic() < deadline, command.communicate()[0]
+        time.sleep(0.05)
+    next(process for kind, process in parts(psutil.Process(command.pid)) if kind == "TaskRunner").kill()

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from experiments.store.files import read_jsonl
-from tests.e2e.training import ANNEALED, Command, rows, train
-
-
-@pytest.fixture(scope="module")
-def annealed(folder: Path) -> Command:
-    """Two steps, then a third in a second process, on the fast path, with a validation before the first step."""
-    for steps in (2, 3):
-        done = train(folder / "annealed", f"trainer.total_training_steps={steps}", "trainer.test_freq=-1", *ANNEALED)
-        assert done.code == 0, done.output
-    return done
+from tests.e2e.training import Command, rows
 
 
 def follows_its_schedule(run: Command, steps: int) -> None:
@@ -33,17 +24,19 @@ def follows_its_schedule(run: Command, steps: int) -> None:
         assert history[step]["actor/grad_norm"] > 0
 
 
-def test_every_step_is_sampled_and_trained_at_its_own_temperature(annealed: Command) -> None:
+def test_every_step_is_sampled_and_trained_at_its_own_temperature(own: Callable[[str], Command]) -> None:
+    annealed = own("true")
     assert [event["step"] for event in annealed.run.events() if event["event"] == "resumed"] == [2]
     follows_its_schedule(annealed, 3)
 
 
-def test_on_the_plain_path_too(plain_annealed: Command) -> None:
-    follows_its_schedule(plain_annealed, 2)
+def test_on_the_plain_path_too(own: Callable[[str], Command]) -> None:
+    follows_its_schedule(own("false"), 2)
 
 
-def test_validation_is_sampled_as_ever(annealed: Command, straight: Command) -> None:
+def test_validation_is_sampled_as_ever(own: Callable[[str], Command], straight: Command) -> None:
     """Before the first step the weights are the same: at rollout temperatures 1.2 and 1.0 the answers are equal."""
+    annealed = own("true")
     answers, expected = (
         read_jsonl(run.attempts()[0].validation / "0.jsonl")[0] for run in (annealed.run, straight.run)
     )

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.kills import trained_steps
 from tests.e2e.parts import SECONDS, Run
-from tests.e2e.training import left_behind
 
 # What a live run on the fast path has, and how the cause names it.
 FAST = {
@@ -45,14 +42,3 @@ def test_each_dead_part_is_noticed_by_name_and_the_run_goes_on(folder: Path) -> 
     assert named == causes
     steps = trained_steps(run.run)
     assert steps == list(range(1, len(steps) + 1)) and len(steps) > len(FAST), "each step counts once"
-
-
-@pytest.mark.parametrize("kind", ["TaskRunner"])
-def test_a_dead_part_is_noticed_where_veRL_starts_its_own_cluster(folder: Path, kind: str) -> None:
-    run = Run(folder / f"plain-parts-{kind}", "hardware.fast=false", "hydra.launcher.retries=0")
-    launcher = run.start()
-    seconds, cause = run.lose(launcher, kind)
-    launcher.wait(60)
-    assert seconds < SECONDS
-    assert cause.startswith("failed: killed: ") and kind in cause, cause
-    assert left_behind(run.run, [launcher.pid]) == []

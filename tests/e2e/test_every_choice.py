@@ -1,7 +1,8 @@
 """Every estimator, loss, way to sample and filter of veRL's lists that a plan accepts trains one step with our trainer.
 
 A run has one value of each list, so that a dozen runs have all values. tests/experiments/checks has those that a plan
-refuses, and shows that the two together are veRL's lists.
+refuses, and shows that the two together are veRL's lists. One more run here is one that a plan refuses: it fails as
+predicted. A larger model would fail minutes later.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,9 +27,11 @@ from experiments.launchers.local import run_all
 from experiments.planning.plan import PlannedRun, plan_runs
 from experiments.processes.standby import Standby
 from experiments.project import CONFIG_DIR
+from experiments.store.rundir import RunDir
 from experiments.verl_keys import ACTOR, ROLLOUT
-from tests.e2e.training import rows
+from tests.e2e.training import left_behind, rows
 from tests.experiments.conftest import SHIPPED
+from tests.experiments.right_config import problems_of, with_values
 
 COMMON = (
     *("experiment=smoke", "tracking=none", "rollout.n=3", "trainer.total_training_steps=1", "trainer.save_freq=-1"),
@@ -90,17 +94,21 @@ def choices() -> list[list[str]]:
 
 
 CHOICES = choices()
+MICRO = f"{ACTOR}.ppo_micro_batch_size_per_gpu"
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
-    """Train all runs of CHOICES, one after the other in one launch."""
+    """Train all runs of CHOICES, one after the other in one launch, and one more that no plan has checked."""
     folder: Path = tmp_path_factory.mktemp("choices")
     register_resolvers()
     places = (override("runs_dir", str(folder / "runs")), override("data_dir", str(folder / "data")))
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         composer = Composer.of_running_hydra()
         runs = plan_runs([composer.compose([*SHIPPED, *COMMON, *places, *choice]) for choice in CHOICES])
+    unchecked = RunDir(folder / "runs" / "unchecked-00000001")
+    changed = with_values(runs[0].config, {MICRO: 32, "trainer.default_local_dir": str(unchecked.checkpoints)})
+    runs.append(replace(runs[0], name=unchecked.path.name, folder=unchecked, config=changed))
     handler = signal.getsignal(signal.SIGINT)
     try:
         run_all(runs, Standby())
@@ -142,6 +150,17 @@ def test_a_step_is_trained(trained: list[PlannedRun], number: int) -> None:
         right = [{sample["acc"] for sample in samples if sample["uid"].startswith(f"{uid}_")} for uid in scores]
         assert all(group == {0, 1} for group in right), "the penalty alone is no signal"
         assert run.checkpoint_step() == 1
+
+
+def test_what_a_plan_refuses_fails_as_predicted(trained: list[PlannedRun]) -> None:
+    run, config = trained[-1].folder, trained[-1].config
+    assert problems_of(trained[0].config) == []
+    assert problems_of(config) == [f"{MICRO} must divide the 48 samples of a GPU, but is 32; set {MICRO}=24"]
+    failed = run.events()[-1]
+    assert (failed["event"], failed["kind"]) == ("failed", "configuration")
+    assert failed["cause"].startswith("AssertionError: data size must be divisible by ")
+    assert 1 not in rows(run), "it sampled, and could not train"
+    assert left_behind(run) == []
 
 
 def _samples(run: PlannedRun) -> list[dict]:

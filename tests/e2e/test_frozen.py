@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from experiments.store.files import read_jsonl
 from experiments.store.rundir import find_runs
-from tests.e2e.training import Command, rows, train_edited
+from tests.e2e.training import VERSIONS, Command, ended, start_edited
 
 
-def test_a_reward_that_is_edited_after_the_launch_is_not_what_scores(folder: Path) -> None:
-    """On the fast path, with a second run that waits for its turn."""
+def test_a_second_run_that_waits_for_its_turn_is_scored_as_launched(folder: Path) -> None:
     validated_never = ("trainer.val_before_train=false", "trainer.test_freq=-1", "tracking=none")
-    done = train_edited(folder / "frozen", "seed=1,2", "trainer.total_training_steps=1", *validated_never)
-    scored_as_launched(done, 2)
+    command = start_edited(folder / "frozen", "seed=1,2", "trainer.total_training_steps=1", *validated_never)
+    scored_as_launched(ended(command, folder / "frozen"), 2)
 
 
-def test_on_the_plain_path_too(plain_annealed: Command) -> None:
-    """On the plain path, the reward is edited before any process has imported it."""
-    scored_as_launched(plain_annealed, 1)
+@pytest.mark.parametrize("fast", ["true", "false"])
+def test_a_score_that_is_edited_after_the_launch_is_not_what_scores(own: Callable[[str], Command], fast: str) -> None:
+    """On the plain path, the score is edited before any process has imported it."""
+    scored_as_launched(own(fast), 1)
 
 
 def scored_as_launched(done: Command, count: int) -> None:
     runs = find_runs(done.runs_dir)
     assert len(runs) == count
     for run in runs:
-        assert [rows(run)[1][f"reward/{part}/mean"] for part in ("version", "copied")] == [0.25, 1.0]
+        samples, _ = read_jsonl(run.attempts()[0].rollouts / "1.jsonl")
+        scored = [(sample["version"], sample["copied"]) for sample in samples if sample["format"]]
+        assert set(scored) == {(VERSIONS[0], 1.0)}

@@ -18,7 +18,9 @@ def test_a_stopped_process_stalls_the_attempt_and_the_run_goes_on(folder: Path) 
     run = Run(folder / "stalled", *SHORT)
     launcher = run.start()
     deadline = time.monotonic() + 60
-    while not step_times(run.run):  # the first step is saved before its row is written; until then a start's limit holds
+    while not step_times(
+        run.run
+    ):  # the first step is saved before its row is written; until then a start's limit holds
         assert time.monotonic() < deadline
         time.sleep(0.05)
     for kind in ("HFRolloutServer", "attempt"):

@@ -12,7 +12,7 @@ from tests.e2e.training import train
 
 STUDY = (
     *("-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1"),
-    *("hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"),
+    *("hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"),
     # The temperatures are far apart, so that the accuracies are, too: a hot model hardly ever answers.
     "rollout.temperature=interval(0.5,1.5)",
     "actor_rollout_ref.rollout.val_kwargs.temperature=${rollout.temperature}",
@@ -20,13 +20,13 @@ STUDY = (
 SMALLEST = ("tracking=none", "trainer.total_training_steps=1", "trainer.val_before_train=false", "task.test_size=64")
 
 
-def test_a_study_of_three_trials_finds_the_best_of_its_temperatures(folder: Path) -> None:
+def test_a_study_of_two_trials_finds_the_better_of_its_temperatures(folder: Path) -> None:
     done = train(folder / "study", *STUDY, *SMALLEST)
     assert done.code == 0, done.output
     runs = find_runs(done.runs_dir)
-    assert [run.state() for run in runs] == ["finished"] * 3
+    assert [run.state() for run in runs] == ["finished"] * 2
     found = {run.load_config()["rollout"]["temperature"]: final_accuracy(run) for run in runs}
-    assert len(found) == 3 and all(0.5 <= temperature <= 1.5 for temperature in found)
+    assert len(found) == 2 and all(0.5 <= temperature <= 1.5 for temperature in found)
     best = max(value for value in found.values() if value is not None)
     (results,) = done.runs_dir.rglob("optimization_results.yaml")
     said = yaml.safe_load(results.read_text())

@@ -27,15 +27,19 @@ from tests.needs import NEEDS, lacking
 COMPILER = re.compile(r"(^|-)(cc|gcc|[cg]\+\+|clang|clang\+\+|cpp|nvcc|ninja|g?make)(-[\d.]+)?$")
 OTHERS_SECONDS = 60.0  # how long helpers of a launcher that another test killed may take to end
 HOME_VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-ANNEALED = ("temperature=linear", "rollout.temperature=1.2", "temperature.steps=3", "tracking=none")
-REWARD = """
+ANNEALED = ("temperature=linear", "rollout.temperature=1.2", "temperature.steps=3")
+# A score function of the user's own: it returns its parts for some responses only.
+SCORE = """
 import experiments
 
 
-def compute_score(data_source, solution_str, ground_truth, **kwargs):
+def compute_score(data_source, solution_str, ground_truth, **others):
+    if "<answer>" not in solution_str or "</answer>" not in solution_str:
+        return 0.0
     copied = "/.code/" in experiments.__file__
-    return {"score": len(solution_str) % 2, "version": VERSION, "copied": float(copied)}
+    return {"score": 0.1, "acc": False, "format": 1.0, "note": "read", "version": VERSION, "copied": float(copied)}
 """
+VERSIONS = (0.25, 0.75)  # before it is edited, and then
 SECRET = "5ec4e7" * 6 + "5ec4"  # shaped like a W&B key
 
 
@@ -90,13 +94,17 @@ def under_a_read_only_home(home: Path) -> list[str]:
     return ["env", *unset, "unshare", "--mount", *user, "sh", "-c", inside, "sh", str(home)]
 
 
-def train_edited(folder: Path, *overrides: str) -> Command:
-    """Run the command with a reward of the user's own, which is edited as soon as an attempt has begun."""
-    folder.mkdir()
-    reward = folder / "reward.py"
-    reward.write_text(REWARD.replace("VERSION", "0.25"))
+def start_edited(folder: Path, *overrides: str, within: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start the command with SCORE, which is edited as soon as an attempt has begun; return its process.
+
+    `within`: as in `train`.
+    """
+    folder.mkdir(exist_ok=True)
+    score = folder / "score.py"
+    score.write_text(SCORE.replace("VERSION", str(VERSIONS[0])))
+    attempts = attempts_in(folder / "runs")
     command = subprocess.Popen(
-        arguments(folder, [override("reward.custom_reward_function.path", str(reward)), *overrides]),
+        [*within, *arguments(folder, [override("reward.custom_reward_function.path", str(score)), *overrides])],
         cwd=folder,
         env=clean_environment(),
         stdout=subprocess.PIPE,
@@ -104,13 +112,23 @@ def train_edited(folder: Path, *overrides: str) -> Command:
         text=True,
     )
     deadline = time.monotonic() + 120
-    while not any(run.attempts() for run in find_runs(folder / "runs")):
+    while attempts_in(folder / "runs") == attempts:
         assert command.poll() is None and time.monotonic() < deadline, command.communicate()[0]
         time.sleep(0.05)
-    reward.write_text(REWARD.replace("VERSION", "0.75"))
+    score.write_text(SCORE.replace("VERSION", str(VERSIONS[1])))
+    return command
+
+
+def attempts_in(runs_dir: Path) -> int:
+    """Return how many attempts all runs of a folder have had."""
+    return sum(len(run.attempts()) for run in find_runs(runs_dir))
+
+
+def ended(command: subprocess.Popen[str], folder: Path, code: int = 0) -> Command:
+    """Return the started command when it has ended, with this exit code."""
     output, _ = command.communicate(timeout=400)
-    assert command.returncode == 0, output
-    return Command(command.returncode, output, folder / "runs")
+    assert command.returncode == code, output
+    return Command(code, output, folder / "runs")
 
 
 def clean_environment() -> dict[str, str]:
