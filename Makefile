@@ -65,7 +65,7 @@ types: install
 	$(BIN)/mypy
 
 tests: install $(VENV)/.peers $(VENV)/.reasoning-gym
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 test-vllm:
 	PYTHON="$(PYTHON)" TORCH_ARGS="$(TORCH_ARGS)" .ci/vllm
