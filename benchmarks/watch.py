@@ -95,8 +95,8 @@ def watch(
                     seen(outcome)
                 time.sleep(TICK_SECONDS)
             outcome.code = process.poll()
-            outcome.ended = time.time()
             outcome.arrivals += _new_rows(rows, tails, tree)
+            outcome.ended = time.time()
         finally:
             ended.set()
             memory.join()

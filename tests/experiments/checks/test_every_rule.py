@@ -48,7 +48,7 @@ BY_CHECK: dict[str, dict[str, str]] = {
         "mini-batches that do not divide the batch": "test_mini_batches_that_do_not_divide_are_padded",
         "a mini-batch over the GPUs": "test_a_mini_batch_must_divide_over_the_ranks",
         "micro-batches": "test_micro_batches_must_divide",
-        "micro-batches, in a training": "test_a_micro_batch_that_does_not_divide",
+        "micro-batches, in a training": "test_what_a_plan_refuses_fails_as_predicted",
     },
     "kl_problems": {
         "counted twice": "test_a_kl_term_that_counts_twice_is_a_notice",
