@@ -12,8 +12,11 @@ from tests.e2e.training import Command, arguments, clean_environment
 LIMIT_SECONDS = 1800.0  # a training takes 90 s on two idle cores, but CI gives it what other tests leave of them
 
 
-def train(folder: Path, *overrides: str) -> Command:
-    """Run the command to its end or to the limit; in both cases none of its processes is left."""
+def train(folder: Path, *overrides: str, **environment: str) -> Command:
+    """Run the command to its end or to the limit; in both cases none of its processes is left.
+
+    `environment` replaces variables of its environment.
+    """
     folder.mkdir(exist_ok=True)
     command = subprocess.Popen(
         arguments(folder, overrides),
@@ -21,7 +24,7 @@ def train(folder: Path, *overrides: str) -> Command:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=clean_environment(),
+        env={**clean_environment(), **environment},
     )
     try:
         output, _ = command.communicate(timeout=LIMIT_SECONDS)
