@@ -64,8 +64,9 @@ lint: install
 types: install
 	$(BIN)/mypy
 
+# Many tests start Python anew: without bytecode each would compile the project.
 tests: install $(VENV)/.peers $(VENV)/.reasoning-gym
-	$(BIN)/python -m pytest -n 3
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3
 
 test-vllm:
 	PYTHON="$(PYTHON)" TORCH_ARGS="$(TORCH_ARGS)" .ci/vllm
