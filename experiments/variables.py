@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 
@@ -26,6 +27,11 @@ RAY_QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_prestart_worker_first_driver": "0",
 }
+
+
+def socket_mark(run: str) -> str:
+    """Return the part of the names of a run's sockets in /tmp that no other run's have; `run`: the value of MARKER."""
+    return hashlib.sha256(run.encode()).hexdigest()[:12]
 
 
 def own_job_id() -> str | None:

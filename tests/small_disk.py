@@ -9,12 +9,18 @@ import sys
 from pathlib import Path
 
 
-def run_on_small_disk(module: str, size: str, disk: Path, seconds: float) -> None:
-    """Mount a file system of this size at `disk` and run `python -m module disk`; AssertionError if that fails."""
+def run_on_small_disk(module: str, size: str, disk: Path, seconds: float, *words: str) -> None:
+    """Mount a file system of this size at `disk` and run `python -m module disk words`; AssertionError if that fails.
+
+    It must end within `seconds`.
+    """
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    inside = 'mount -t tmpfs -o size="$1" none "$2" && exec "$3" -m "$4" "$2"'
-    words = ["sh", "-c", inside, "sh", size, str(disk), sys.executable, module]
-    done = subprocess.run(["unshare", "--mount", *user, *words], capture_output=True, text=True, timeout=seconds)
+    inside = (
+        'size=$1 disk=$2 python=$3 module=$4; shift 4; mount -t tmpfs -o size="$size" none "$disk" && '
+        'exec "$python" -m "$module" "$disk" "$@"'
+    )
+    command = ["sh", "-c", inside, "sh", size, str(disk), sys.executable, module, *words]
+    done = subprocess.run(["unshare", "--mount", *user, *command], capture_output=True, text=True, timeout=seconds)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

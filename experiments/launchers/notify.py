@@ -137,9 +137,11 @@ def tell_from_job(run: RunDir) -> None:
 def _first_to_tell(run: RunDir, what: str) -> bool:
     """Return whether no other job has told this yet; from now on this job has."""
     folder = run.path.parent / FOLDER
-    folder.mkdir(exist_ok=True)
     try:
+        folder.mkdir(exist_ok=True)
         (folder / f"told-{what}").touch(exist_ok=False)
     except FileExistsError:
         return False
+    except OSError:  # the disk may be full: rather twice than never
+        return True
     return True

@@ -107,11 +107,11 @@ def measured(runs_dir: Path, kinds: set[Kind]) -> dict[Kind, Measured]:
     trained.sort(key=lambda run: run.attempts()[-1].path.stat().st_mtime, reverse=True)
     for run in trained[:MOST_CONFIGS]:
         try:
-            times = step_times(run)
-            kind = kind_of(run.load_config()) if times else None
+            kind = kind_of(run.load_config())
+            times = step_times(run) if kind in kinds else []  # a long run has many megabytes of rows
         except (UserError, OSError):  # a foreign or damaged folder: `experiments.runs list` reports it
             continue
-        if kind is not None and kind in kinds:
+        if times:
             like = found.setdefault(kind, Measured())
             like.seconds.append(median(times))
             like.memory = max(like.memory, peak_of(run))

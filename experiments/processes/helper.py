@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.processes import endings, reaping
-from experiments.store.failures import DISK_FULL, RESUMES, ROOM_BYTES, Failure, classify, how
+from experiments.store.failures import Failure, classify, how, of_a_full_disk
 from experiments.store.files import write_atomically
 from experiments.variables import MARKER
 
@@ -86,8 +85,8 @@ class Helper:
         elif self.process.poll() is None:
             return False
         how_it_ended = f"it was not ready after {START_SECONDS:g} s" if is_late else self.ending()
-        if shutil.disk_usage(self.folder).free < ROOM_BYTES:  # then the log may lack the cause
-            raise HelperEnded(Failure(DISK_FULL, f"no room left in {self.folder.parent}", f"make room and {RESUMES}"))
+        if (full := of_a_full_disk(self.folder.parent)) is not None:  # then the log may lack the cause
+            raise HelperEnded(full)
         failure = classify(self.log)
         remedy = "start again, or set hardware.fast=false to do without"
         raise HelperEnded(Failure(failure.kind, f"{how_it_ended}: {failure.cause}", remedy))

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from experiments.errors import UserError
-from experiments.variables import EXECUTION, MARKER
+from experiments.variables import EXECUTION, MARKER, socket_mark
 
 SCRATCH = Path("/tmp")  # not TMPDIR, which may be long: the path of a socket has at most 107 bytes
 SEGMENTS = "/dev/shm/psm_"  # multiprocessing.shared_memory's; Linux
@@ -53,6 +53,13 @@ def drop_shared_memory(run: Path) -> None:
                     Path(path).unlink(missing_ok=True)
 
 
+def drop_sockets(run: Path) -> None:
+    """Remove the sockets that killed processes of a run have left; verl_plugin/rollout/vllm_socket.py names them."""
+    for socket in SCRATCH.glob(f"rl-colocate-zmq-*-{socket_mark(str(run))}-*.sock"):
+        with contextlib.suppress(OSError):
+            socket.unlink()
+
+
 def scratch_prefix(run: Path) -> str:
     """Return the prefix of the temporary folders of a run's attempts; it differs for each folder that holds the run."""
     return f"r1z-{hashlib.sha256(os.fsencode(run)).hexdigest()[:8]}-"
@@ -75,6 +82,8 @@ def drop_dead_scratch(run: Path) -> None:
     if None in executions:  # an attempt without a job: nobody knows which folder is its own
         return
     living = tuple(of_execution(run, execution) for execution in executions if execution)
+    if not living:
+        drop_sockets(run)
     for folder in SCRATCH.glob(f"{scratch_prefix(run)}*"):
         if not folder.name.startswith(living):
             drop_folder(folder)
@@ -124,6 +133,7 @@ def reap(run: Path, patience: float = 3.0, execution: str | None = None) -> int:
         left = list(of_run(run, execution))
     if execution is not None:
         return len(first)
+    drop_sockets(run)
     for scratch in SCRATCH.glob(f"{scratch_prefix(run)}*"):
         drop_folder(scratch)
     return len(first)

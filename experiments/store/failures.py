@@ -44,6 +44,8 @@ RESUMES = "start again: the run resumes from its last whole checkpoint"
 
 ROOM_BYTES = 64 << 10  # with less than this left, not even the cause of a failure can be written down
 DISK_FULL = "disk full"
+OF_A_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_EXIT = 28  # the exit code of a job that could record nothing any more; ENOSPC
 
 # (kind, pattern in the log, what to do). The first match counts, so the most telling stand first: an out-of-memory, for
 # example, also breaks Ray and the reward.
@@ -150,6 +152,13 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SPEAKER = re.compile(r"^\((?:[^()]*\bpid=|raylet)[^()]*\)\s?")
 
 
+def of_a_full_disk(folder: Path) -> Failure | None:
+    """Return the failure of who can't write in a folder, as no room is left where it is; None if there is room."""
+    if shutil.disk_usage(folder).free >= ROOM_BYTES:
+        return None
+    return Failure(DISK_FULL, f"no room left where {folder} is", f"make room and {RESUMES}")
+
+
 def of_a_silent_end(run: Path, code: int, verdict: Path, log: Path | None, others: str | None = None) -> Failure:
     """Return the failure of an attempt that died and recorded nothing in the run's folder.
 
@@ -159,8 +168,8 @@ def of_a_silent_end(run: Path, code: int, verdict: Path, log: Path | None, other
         log: the attempt's log; None if it has none.
         others: what is known of processes that the attempt needs: which of them ended, and how.
     """
-    if shutil.disk_usage(run).free < ROOM_BYTES:
-        return Failure(DISK_FULL, f"no room left where {run} is", f"make room and {RESUMES}")
+    if (full := of_a_full_disk(run)) is not None:
+        return full
     if (written := read_verdict(verdict)) is not None:
         return written
     if others is not None:
@@ -219,7 +228,7 @@ def how(code: int | None) -> str:
 def of_an_error(error: Exception) -> Failure:
     """Return the failure of an attempt that could not begin because of the disk or the temporary folder."""
     if isinstance(error, OSError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in OF_A_FULL_DISK
         return Failure(
             DISK_FULL if full else "error", str(error), f"{'make room' if full else 'mend that'} and {RESUMES}"
         )

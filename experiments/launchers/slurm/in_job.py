@@ -3,7 +3,8 @@
 It runs one attempt, and another one if the first failed by what passes. It passes SLURM's warning on to the attempt,
 and ends an attempt that does not stop in time. It records the end of an attempt that could not do so itself, and
 removes what the attempt left behind. If the warning cut the run short, it has the job queued again. It ends with the
-attempt's exit code, so that a failed run is FAILED in SLURM too.
+attempt's exit code, so that a failed run is FAILED in SLURM too; where the disk is too full to record anything, with
+one of its own, since SLURM remembers that (settle.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,15 @@ from experiments.processes.ray_cpus import cpus_offered
 from experiments.store import warning
 from experiments.store.events import TERMINAL, Event, State
 from experiments.store.failures import (
+    DISK_FULL,
+    DISK_FULL_EXIT,
     KILLED,
     MORE_MEMORY,
+    OF_A_FULL_DISK,
     OUT_OF_MEMORY,
     Failure,
     classify,
+    of_a_full_disk,
     of_memory,
     read_verdict,
 )
@@ -141,7 +146,7 @@ def _once(run: RunDir, steps: int, warning_seconds: float, frozen: str, signals:
             if own is not None and queue.takes_away(own):  # where a node failed, SLURM's signal may come later
                 run.record(Event.INTERRUPTED, step=run.checkpoint_step(), cause="ended by SLURM")
                 return code
-            failure = classify(run.path / "job.log")
+            failure = of_a_full_disk(run.path) or classify(run.path / "job.log")
             run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
         return code
     # Of this execution only: SLURM may have started the job again already, even on this node.
@@ -235,10 +240,10 @@ def _note(run: RunDir, code: int, signals: Signals, kills: int) -> None:
         run.record(Event.FAILED, kind=verdict.kind, cause=verdict.cause, remedy=verdict.remedy)
         return
     log = attempts[-1].log if attempts else run.path / "job.log"
-    failure = classify(log)
+    failure = of_a_full_disk(run.path) or classify(log)
     if failure.kind == OUT_OF_MEMORY:
         failure = Failure(OUT_OF_MEMORY, failure.cause, MORE_MEMORY)
-    else:
+    elif failure.kind != DISK_FULL:
         silent = Failure(KILLED, cause, f"read the end of {log}, then launch it again")
         failure = of_memory(silent, kills, in_job=True)
     run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
@@ -249,6 +254,18 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os._exit(1)
+
+
+def exit_code_of(work: Callable[[], int]) -> int:
+    """Return the exit code of what a job does; DISK_FULL_EXIT where the disk is too full to record its end."""
+    try:
+        return work()
+    except OSError as error:
+        if error.errno not in OF_A_FULL_DISK:
+            raise
+        # What is still to be printed has no room either; the exit code would then be Python's own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DISK_FULL_EXIT
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -271,7 +288,8 @@ def main() -> int:
     if arguments.beside_others:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     requeue = None if arguments.beside_others else arguments.requeue
-    code = execute(run, arguments.steps, arguments.warning_seconds, requeue, frozen, arguments.retries)
+    seconds, retries = arguments.warning_seconds, arguments.retries
+    code = exit_code_of(lambda: execute(run, arguments.steps, seconds, requeue, frozen, retries))
     tell_from_job(run)
     return code
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from experiments.launchers.slurm.half_submitted import take_back
 from experiments.launchers.slurm.queue import LOG_HEADER, WAITING, Job, ask
 from experiments.launchers.slurm.run_job import RunJob, cluster_name, run_job
 from experiments.store.events import OPEN, Event, State
-from experiments.store.failures import DISK_FULL, MORE_MEMORY, ROOM_BYTES, passes
+from experiments.store.failures import DISK_FULL, DISK_FULL_EXIT, MORE_MEMORY, of_a_full_disk, passes
 from experiments.store.rundir import RunDir
 
 MEMORY = re.compile(r"exceeded (job |step )?memory limit|oom.kill|out of memory", re.IGNORECASE)
@@ -215,6 +214,9 @@ def _unheard(run: RunDir, job: Job, said: Sequence[str]) -> tuple[str, str, str]
             f"the node {job.nodes} could not write to {run.path}",
             "set runs_dir to a folder that all nodes share",
         )
+    if job.exit_code == DISK_FULL_EXIT:
+        cause = f"no room left where {run.path} is: the job could not record its end"
+        return DISK_FULL, cause, f"make room (df -h {shlex.quote(str(run.path))}), then {_resume(run)}"
     memory = next((line for line in said if MEMORY.search(line)), None)
     if memory:
         return "out of memory", memory, MORE_MEMORY
@@ -227,7 +229,7 @@ def _unheard(run: RunDir, job: Job, said: Sequence[str]) -> tuple[str, str, str]
             "a line of hydra.launcher.setup ended it"
         )
         remedy = f"look whether there is room (df -h {shlex.quote(str(run.path))}), then {_resume(run)}"
-        return DISK_FULL if shutil.disk_usage(run.path).free < ROOM_BYTES else "killed", cause, remedy
+        return "killed" if of_a_full_disk(run.path) is None else DISK_FULL, cause, remedy
     last = f": {said[-1]}" if said else ""
     cause = f"SLURM says {job.state} {job.exit_code}:{job.signal}{last}"
     return "killed", cause, f"read {run.path / 'job.log'}, then {_resume(run)}"

@@ -9,6 +9,7 @@ them. A run that has ended for good is not executed again when the job is.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from experiments.launchers.device_locks import DeviceLock
 from experiments.launchers.notify import tell_from_job
 from experiments.launchers.slurm.going_on import NextJob, go_on, got_further
 from experiments.launchers.slurm.groups import Arm, asked_to_end, has, read_group
-from experiments.launchers.slurm.in_job import add_options
+from experiments.launchers.slurm.in_job import add_options, exit_code_of
 from experiments.launchers.slurm.queue import LOG_HEADER
 from experiments.launchers.slurm.run_job import JOB_NAME, RunJob, own_run_job
 from experiments.launchers.slurm.shares import Share, lock_devices, share_of
@@ -32,7 +33,7 @@ from experiments.launchers.slurm.signals import Signals
 from experiments.processes import reaping
 from experiments.store import warning
 from experiments.store.events import Event, State
-from experiments.store.failures import RESUMES, Failure, how, of_an_error
+from experiments.store.failures import RESUMES, Failure, how, of_a_full_disk, of_an_error
 from experiments.store.rundir import RunDir
 
 POLL_SECONDS = 0.2
@@ -164,9 +165,10 @@ class SideBySide:
                     one.run.record(Event.CANCELLED)
             elif state != State.INTERRUPTED and self._is_open(one.run) and not self.signals.terminated:
                 cause = f"the process of the job that takes care of the run {ended} and said nothing"
-                self._fail(one.run, Failure("killed", cause, f"read {one.run.path / 'job.log'}, then {RESUMES}"))
+                killed = Failure("killed", cause, f"read {one.run.path / 'job.log'}, then {RESUMES}")
+                self._fail(one.run, of_a_full_disk(one.run.path) or killed)
         except (UserError, OSError) as error:  # somebody deleted its folder: the others go on
-            print(f"{one.run.path.name}: its process {ended}, but: {error}", flush=True)
+            _say(f"{one.run.path.name}: its process {ended}, but: {error}")
 
     def _is_open(self, run: RunDir) -> bool:
         return has(self.own, run) and not run.is_locked()
@@ -177,7 +179,7 @@ class SideBySide:
             run.record(Event.FAILED, kind=failure.kind, cause=failure.cause, remedy=failure.remedy)
             threading.Thread(target=tell_from_job, args=(run,)).start()  # it may take a minute, and signals may come
         except OSError:  # the disk may be full
-            print(f"{run.path.name} failed: {failure.kind}: {failure.cause}; {failure.remedy}", flush=True)
+            _say(f"{run.path.name} failed: {failure.kind}: {failure.cause}; {failure.remedy}")
 
     def cut_short(self) -> list[Executed]:
         """Return the runs that the warning cut short and that are to go on; record the failure of those that can't."""
@@ -190,6 +192,12 @@ class SideBySide:
         """Return an exit code of a run that is not 0, if there is one; runs that were cancelled do not count."""
         codes = [one.process.poll() for one in self.executed if one.cancelled is None and one.run not in without]
         return next((code if code > 0 else 128 - code for code in codes if code), int(self.failed))
+
+
+def _say(text: str) -> None:
+    """Print a line, unless the disk of the job's log is full: the other runs go on."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def execute(folder: Path, warning_seconds: float, requeue: bool, retries: int) -> int:
@@ -219,7 +227,8 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="the folder of the job's array")
     add_options(parser)
     arguments = parser.parse_args()
-    return execute(arguments.folder.absolute(), arguments.warning_seconds, arguments.requeue, arguments.retries)
+    folder, seconds = arguments.folder.absolute(), arguments.warning_seconds
+    return exit_code_of(lambda: execute(folder, seconds, arguments.requeue, arguments.retries))
 
 
 if __name__ == "__main__":

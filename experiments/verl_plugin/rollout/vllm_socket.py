@@ -7,7 +7,6 @@ Read in veRL 0.9.1: verl/workers/rollout/vllm_rollout/{vllm_rollout,vllm_async_s
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import Any
 
@@ -15,7 +14,7 @@ import ray
 from verl.workers.rollout.vllm_rollout import ServerAdapter
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
-from experiments.variables import MARKER
+from experiments.variables import MARKER, socket_mark
 
 JOB = "VERL_RAY_JOB_ID"  # veRL's name of the variable by which vLLM's processes learn the Ray job's id
 
@@ -24,7 +23,7 @@ def job_of_this_run() -> str:
     """Return the id of the Ray job, with a digest of the run's folder: two attempts of a run never overlap."""
     job = ray.get_runtime_context().get_job_id()
     run = os.environ.get(MARKER)
-    return f"{job}-{hashlib.sha256(run.encode()).hexdigest()[:12]}" if run else job
+    return f"{job}-{socket_mark(run)}" if run else job
 
 
 class OwnSocketAdapter(ServerAdapter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +15,16 @@ import psutil
 import pytest
 
 from experiments.errors import UserError
-from experiments.processes.reaping import drop_shared_memory, of_run, reap, scratch_folder, scratch_prefix
-from experiments.variables import EXECUTION, MARKER
+from experiments.processes.reaping import (
+    SCRATCH,
+    drop_dead_scratch,
+    drop_shared_memory,
+    of_run,
+    reap,
+    scratch_folder,
+    scratch_prefix,
+)
+from experiments.variables import EXECUTION, MARKER, socket_mark
 
 WaitFor = Callable[..., None]
 
@@ -131,6 +140,23 @@ def test_the_temporary_folders_of_the_run_go_and_those_of_others_stay(tmp_path: 
         assert not mine.exists() and other.exists()
     finally:
         other.rmdir()
+
+
+def test_the_sockets_of_a_killed_run_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    """vLLM's, named as verl_plugin/rollout/vllm_socket.py has veRL name them."""
+    names = (f"rl-colocate-zmq-01000000-{socket_mark(str(tmp_path / run))}-replica-0-rank-0.sock" for run in "ab")
+    mine, other = (SCRATCH / name for name in names)
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+        one.bind(str(mine))
+        two.bind(str(other))
+    try:
+        reap(tmp_path / "a")
+        assert not mine.exists() and other.exists()
+        drop_dead_scratch(tmp_path / "b")
+        assert not other.exists()
+    finally:
+        mine.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
 
 
 def test_a_place_that_takes_no_temporary_folder_is_told(tmp_path: Path) -> None:
