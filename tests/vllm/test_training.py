@@ -34,7 +34,7 @@ TEMPERATURES = [1.2, 0.9, 0.6]
 
 
 # The higher rate moves the weights of the run on two ranks apart: with the other's weights it would not agree.
-RATES = {1: "4e-4", 2: "4e-2"}
+RATES = {1: "4e-4", 2: "1e-3"}
 
 
 @dataclass
