@@ -153,7 +153,7 @@ SPEAKER = re.compile(r"^\((?:[^()]*\bpid=|raylet)[^()]*\)\s?")
 
 
 def of_a_full_disk(folder: Path) -> Failure | None:
-    """Return the failure of who can't write in a folder, as no room is left where it is; None if there is room."""
+    """Return the failure "disk full" if no room is left where the folder is; None if there is room."""
     if shutil.disk_usage(folder).free >= ROOM_BYTES:
         return None
     return Failure(DISK_FULL, f"no room left where {folder} is", f"make room and {RESUMES}")

@@ -46,10 +46,11 @@ def straight(folder: Path) -> Command:
 
 @pytest.fixture(scope="session")
 def own(folder: Path) -> Callable[[str], Command]:
-    """Return what trains under a read-only home, each step at a temperature of its own, by SCORE, edited meanwhile.
+    """Return a function that trains once for each value of hardware.fast, its argument, and returns that training.
 
-    Its argument is hardware.fast, its result the same training for the same argument. W&B is offline. On the fast path
-    it is two steps, then a third in a second process; on the plain path the third loses its task runner.
+    The home is read-only, W&B is offline, each step has its own temperature, and SCORE is edited after the start. On
+    the fast path two steps are trained, then a third in a second process; on the plain path the third loses its task
+    runner.
     """
 
     @cache

@@ -94,6 +94,13 @@ class Run:
             assert launcher.poll() is None and time.monotonic() < deadline, (self.folder / "printed").read_text()
             time.sleep(0.1)
 
+    def until_recorded(self, step: int) -> None:
+        """Wait for the step's row: it is written shortly after the step's checkpoint."""
+        deadline = time.monotonic() + 60
+        while self.run.last_step() < step:
+            assert time.monotonic() < deadline, f"step {step} has no row"
+            time.sleep(0.05)
+
     def lose(
         self, launcher: psutil.Popen, kind: str, number: int = signal.SIGKILL, patience: float = 60.0
     ) -> tuple[float, str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
-from experiments.store.metrics import step_times
 from experiments.store.rundir import STACKS
 from tests.e2e.parts import Run
 
@@ -17,12 +15,7 @@ def test_a_stopped_process_stalls_the_attempt_and_the_run_goes_on(folder: Path) 
     """SIGSTOP: the process is there, and does nothing. A stopped attempt can't end itself: the launcher does."""
     run = Run(folder / "stalled", *SHORT)
     launcher = run.start()
-    deadline = time.monotonic() + 60
-    while not step_times(
-        run.run
-    ):  # the first step is saved before its row is written; until then a start's limit holds
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    run.until_recorded(1)  # until a step's time is known, the limit of a start holds
     for kind in ("HFRolloutServer", "attempt"):
         saved = run.run.checkpoint_step()
         _, cause = run.lose(launcher, kind, signal.SIGSTOP, patience=300.0)  # three pauses of a busy machine
